@@ -1,0 +1,6 @@
+//! Files in, batches out: corpora, labelled data sets, packed batches.
+
+pub mod batch; // Encodings -> Batch, unpadded
+pub mod corpus; // text -> token file
+pub mod examples; // TSV, CSV, JSONL -> labelled examples
+pub mod synthetic; // the seeded text generator of the quickstart
