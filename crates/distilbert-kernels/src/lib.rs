@@ -1,1 +1,20 @@
+//! Encoder kernels for CPUs: slices in, slices out, forward and backward, no files and no randomness of their own.
 //!
+//! Every kernel takes a [`Runtime`] (instruction set, threads), checks the lengths it is given and panics when they
+//! disagree: shapes are the caller's code, never a user's input. Numerics contract: a row's result depends on that row
+//! alone, so it is bit-equal for any number of rows, neighbours and threads on one instruction set.
+
+mod arch; // its three implementations
+pub mod attention; // unpadded multi-head attention
+pub mod dropout; // counter-based masks
+pub mod elementwise; // activations, sums
+pub mod embedding; // table look-ups
+pub mod losses; // rows of logits, hidden states -> (sum, gradient)
+mod math; // exp, tanh, erf, GELU on vectors
+pub mod matmul; // packed matrix products with fused epilogues
+pub mod norm; // layer norm, fused with residual and dropout
+pub mod optimizer;
+pub mod runtime; // instruction set and threads
+mod simd; // one vector interface // AdamW, norm of the gradient
+
+pub use runtime::{Isa, Runtime, RuntimeError};

@@ -1,0 +1,140 @@
+//! AVX2 and FMA: eight lanes, sixteen registers.
+
+use crate::simd::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+/// Proof that the CPU has AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+const LANES: usize = 8;
+
+impl Avx2 {
+    #[inline]
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+    }
+
+    #[inline(always)]
+    fn tail_mask(len: usize) -> __m256i {
+        const ONES_THEN_ZEROS: [i32; 2 * LANES] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let zeros = LANES - len.min(LANES);
+        // SAFETY: the type proves AVX2; `zeros` is at most LANES, so eight numbers can be read from there.
+        unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(zeros).cast()) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run_vectorized<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+// SAFETY of every block below: an `Avx2` exists only after `detect` found the instructions; slices are checked to
+// hold the lanes that are read or written, or the mask covers only lanes inside the slice.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx2 {
+    type F32 = __m256;
+    type Mask = __m256;
+    const LANES: usize = LANES;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        unsafe { _mm256_loadu_ps(from[..LANES].as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32], x: __m256) {
+        unsafe { _mm256_storeu_ps(to[..LANES].as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, from: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, to: *mut f32, x: __m256) {
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> __m256 {
+        unsafe { _mm256_maskload_ps(from.as_ptr(), Self::tail_mask(from.len())) }
+    }
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32], x: __m256) {
+        unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), Self::tail_mask(to.len()), x) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn exp2_integral(self, n: __m256) -> __m256 {
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    fn less(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, mask: __m256, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(b, a, mask) }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes, a);
+        ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    }
+    #[inline(always)]
+    fn largest(self, a: __m256) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes, a);
+        lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run_vectorized(self, kernel) }
+    }
+}

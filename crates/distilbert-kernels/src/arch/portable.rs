@@ -1,0 +1,115 @@
+//! Plain arrays of eight: what any CPU runs, and what the compiler vectorises for a baseline target.
+
+use crate::simd::{Kernel, Simd};
+
+const LANES: usize = 8;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    type F32 = [f32; LANES];
+    type Mask = [bool; LANES];
+    const LANES: usize = LANES;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::F32 {
+        from[..LANES].try_into().expect("the slice has LANES numbers")
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32], x: Self::F32) {
+        to[..LANES].copy_from_slice(&x);
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, from: *const f32) -> Self::F32 {
+        // SAFETY: the caller guarantees LANES readable numbers; an array of f32 has f32's alignment.
+        unsafe { from.cast::<Self::F32>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, to: *mut f32, x: Self::F32) {
+        // SAFETY: the caller guarantees LANES writable numbers; an array of f32 has f32's alignment.
+        unsafe { to.cast::<Self::F32>().write(x) }
+    }
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Self::F32 {
+        std::array::from_fn(|i| from.get(i).copied().unwrap_or(0.0))
+    }
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32], x: Self::F32) {
+        for (to, x) in to.iter_mut().zip(x) {
+            *to = x;
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        // Not f32::mul_add: without the instruction that is a library call, a hundred times slower.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F32) -> Self::F32 {
+        a.map(f32::sqrt)
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F32) -> Self::F32 {
+        // Adding 1.5 * 2^23 leaves no bits for the fraction, and rounding to nearest even does the work.
+        const SHIFT: f32 = 12_582_912.0;
+        a.map(|x| (x + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    fn exp2_integral(self, n: Self::F32) -> Self::F32 {
+        n.map(|n| f32::from_bits(((n as i32 + 127) << 23) as u32))
+    }
+    #[inline(always)]
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        std::array::from_fn(|i| a[i] < b[i])
+    }
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
+        std::array::from_fn(|i| if mask[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn sum(self, a: Self::F32) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    fn largest(self, a: Self::F32) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}

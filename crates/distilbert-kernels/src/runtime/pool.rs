@@ -1,0 +1,161 @@
+//! A pool whose hand-over costs microseconds: workers spin a little before they sleep, tasks are taken from one
+//! counter, and the calling thread works too.
+
+use super::RuntimeError;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// How often a worker looks for work before it sleeps: about 20 microseconds, the length of a gap between two kernels.
+const SPINS_BEFORE_SLEEP: u32 = 2_000;
+
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    /// Held while a job runs: callers on different threads take turns.
+    turn: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// A job as the workers see it. The reference is only followed between `start` of the job and the moment the last
+/// worker has left it, while `run` keeps the closure alive.
+#[derive(Clone, Copy)]
+struct Job {
+    task: &'static (dyn Fn(usize) + Sync),
+    tasks: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The current job; replaced only while no worker is inside one.
+    job: Mutex<Option<Job>>,
+    wake: Condvar,
+    /// Counts jobs; a worker joins a job when this differs from the last it saw.
+    generation: AtomicU64,
+    /// The next task that nobody has taken.
+    next: AtomicUsize,
+    /// Workers that have not yet left the current job.
+    inside: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    closing: AtomicBool,
+}
+
+thread_local! {
+    /// True on a thread that is inside a task: a nested `run` there does its tasks itself.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Pool {
+    pub(super) fn new(threads: usize) -> Result<Pool, RuntimeError> {
+        let mut pool = Pool { shared: Arc::default(), turn: Mutex::new(()), workers: Vec::new() };
+        for index in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new()
+                .name(format!("kernel-{index}"))
+                .spawn(move || shared.work())
+                .map_err(|source| RuntimeError::Spawn { index, source })?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    pub(super) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() || tasks <= 1 || IN_TASK.get() {
+            return (0..tasks).for_each(task);
+        }
+        let turn = lock(&self.turn);
+        // SAFETY: the lifetime is extended only until this function returns: it waits below until every worker has
+        // left the job, and no worker enters a job it has already seen.
+        let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+        let job = Job { task, tasks };
+        self.shared.next.store(0, Ordering::Relaxed);
+        self.shared.inside.store(self.workers.len(), Ordering::Relaxed);
+        {
+            *lock(&self.shared.job) = Some(job);
+            self.shared.generation.fetch_add(1, Ordering::Release);
+        }
+        self.shared.wake.notify_all();
+        self.shared.take_tasks(job);
+        let mut spins = 0u32;
+        while self.shared.inside.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS_BEFORE_SLEEP {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        let panic = lock(&self.shared.panic).take();
+        drop(turn);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        {
+            let _job = lock(&self.shared.job);
+            self.shared.closing.store(true, Ordering::Release);
+            self.shared.generation.fetch_add(1, Ordering::Release);
+        }
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of tasks, so joining fails only if the thread was killed from outside.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            let Some(job) = self.next_job(&mut seen) else { return };
+            self.take_tasks(job);
+            self.inside.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for a job that this worker has not seen; `None` when the pool closes.
+    fn next_job(&self, seen: &mut u64) -> Option<Job> {
+        for _ in 0..SPINS_BEFORE_SLEEP {
+            if self.generation.load(Ordering::Acquire) != *seen {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let mut job = lock(&self.job);
+        while self.generation.load(Ordering::Acquire) == *seen {
+            job = self.wake.wait(job).unwrap_or_else(PoisonError::into_inner);
+        }
+        *seen = self.generation.load(Ordering::Acquire);
+        if self.closing.load(Ordering::Acquire) { None } else { *job }
+    }
+
+    fn take_tasks(&self, job: Job) {
+        IN_TASK.set(true);
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= job.tasks {
+                break;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.task)(index))) {
+                lock(&self.panic).get_or_insert(panic);
+            }
+        }
+        IN_TASK.set(false);
+    }
+}
+
+/// Locks; a panic while the lock was held leaves nothing half-changed here, so poisoning is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
