@@ -1,1 +1,19 @@
+//! Tensors in files: reads safetensors (one file or shards) and PyTorch pickles, writes safetensors. Knows names, shapes
+//! and bytes; nothing of the model they belong to.
 //!
+//! A file from a stranger can do no more than be refused: lengths, offsets and shapes are checked before use, and a
+//! pickle is interpreted by [`pickle`]'s allowlist, which executes nothing.
+
+mod error;
+mod map;
+mod pickle;
+mod safetensors_header;
+mod tensors;
+mod write;
+pub(crate) mod zip;
+
+pub use error::{CheckpointError, PickleError, ZipError};
+pub use map::Mapped;
+pub use safetensors::Dtype;
+pub use tensors::{Checkpoint, Tensors};
+pub use write::{TensorData, TensorToWrite, replace_folder, write_atomic, write_safetensors};

@@ -1,0 +1,280 @@
+//! Files and folders that are whole or absent: written under a temporary sibling name, synced to the disk, renamed.
+//!
+//! One writer at a time for each path: a second one takes the first one's temporary files for leftovers of a crash and
+//! removes them, and the first then fails with an error.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde_json::Value;
+
+use super::CheckpointError;
+
+/// Suffix of files and folders not yet finished, behind `.NAME.` and random letters.
+const PARTIAL: &str = ".partial";
+
+/// Suffix of a folder on its way out.
+const REPLACED: &str = ".replaced";
+
+/// A tensor to write.
+#[derive(Debug, Clone)]
+pub struct TensorToWrite<'a> {
+    /// Name in the file.
+    pub name: Cow<'a, str>,
+    /// Elements by dimension; their product is the number of elements.
+    pub shape: Vec<usize>,
+    /// The elements, row-major.
+    pub data: TensorData<'a>,
+}
+
+/// Elements to write, in the type they are written in.
+#[derive(Debug, Clone, Copy)]
+pub enum TensorData<'a> {
+    /// F32.
+    F32(&'a [f32]),
+    /// I64.
+    I64(&'a [i64]),
+}
+
+/// Writes a safetensors file with `metadata` and, as `transformers` requires, `"format": "pt"`.
+///
+/// The file depends on nothing but the arguments: tensors stand in order of their names, I64 before F32 so that every
+/// element is aligned.
+///
+/// # Errors
+/// [`CheckpointError::ElementCount`], [`CheckpointError::TensorName`] or [`CheckpointError::Io`]; nothing is left behind,
+/// and an older file of that name stays as it was.
+pub fn write_safetensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = TensorToWrite<'a>>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), CheckpointError> {
+    let mut tensors: Vec<TensorToWrite> = tensors.into_iter().collect();
+    tensors.sort_by(|a, b| (a.data.is_f32(), &a.name).cmp(&(b.data.is_f32(), &b.name)));
+    let header = header(&tensors, metadata)?;
+    write_through_sibling(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for tensor in &tensors {
+            match tensor.data {
+                TensorData::F32(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+                TensorData::I64(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+            }
+        }
+        out.flush()
+    })
+}
+
+impl TensorData<'_> {
+    fn is_f32(&self) -> bool {
+        matches!(self, Self::F32(_))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::I64(data) => data.len(),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::I64(_) => Dtype::I64,
+        }
+    }
+}
+
+/// The JSON header, padded so that the data begins at a multiple of 8.
+fn header(tensors: &[TensorToWrite], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, CheckpointError> {
+    let mut entries = serde_json::Map::new();
+    let mut strings = serde_json::Map::from_iter([("format".to_owned(), Value::from("pt"))]);
+    strings.extend(metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))));
+    entries.insert("__metadata__".to_owned(), Value::Object(strings));
+    let mut start = 0;
+    for tensor in tensors {
+        let TensorToWrite { name, shape, data } = tensor;
+        let expected = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim)).unwrap_or(usize::MAX);
+        if expected != data.len() {
+            return Err(CheckpointError::ElementCount { name: name.to_string(), expected, found: data.len() });
+        }
+        let end = start + data.len() * (data.dtype().bitsize() / 8);
+        let info = TensorInfo { dtype: data.dtype(), shape: shape.clone(), data_offsets: (start, end) };
+        let info = serde_json::to_value(info).expect("a struct of numbers and a name is always JSON");
+        if entries.insert(name.to_string(), info).is_some() {
+            return Err(CheckpointError::TensorName { name: name.to_string(), reason: "given twice, or reserved" });
+        }
+        start = end;
+    }
+    let mut header = Value::Object(entries).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+/// Writes `bytes` to `path`, replacing an older file in one step.
+///
+/// # Errors
+/// [`CheckpointError::Io`]; nothing is left behind, and an older file of that name stays as it was.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    write_through_sibling(path, |file| file.write_all(bytes))
+}
+
+fn write_through_sibling(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), CheckpointError> {
+    let error = || CheckpointError::io("write", path);
+    let Target { parent, name } = Target::of(path).map_err(error())?;
+    remove_leftovers(&parent, &name, PARTIAL).map_err(error())?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // Readable as the user's umask says; temporary files are private by default.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let prefix = format!(".{name}.");
+    let mut temporary = builder.prefix(&prefix).suffix(PARTIAL).tempfile_in(&parent).map_err(error())?;
+    let file = temporary.as_file_mut();
+    write(file).and_then(|()| file.sync_all()).map_err(error())?;
+    temporary.persist(path).map_err(|failed| error()(failed.error))?;
+    sync_folder(&parent).map_err(error())
+}
+
+/// Builds a folder and puts it in the place of `path`: `build` gets the path of an empty folder and fills it.
+///
+/// At every moment `path` is the whole old folder or the whole new one, also after a crash. Where the file system cannot
+/// exchange two folders in one step, a crash between two renames leaves the old one beside it; the next call to
+/// `replace_folder` puts it back first.
+///
+/// # Errors
+/// Whatever `build` reports, or a [`CheckpointError::Io`]; nothing is left behind, and an older folder stays as it was.
+pub fn replace_folder<E: From<CheckpointError>>(
+    path: &Path,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let error = || CheckpointError::io("write", path);
+    let Target { parent, name } = Target::of(path).map_err(error())?;
+    restore_replaced(path, &parent, &name).map_err(error())?;
+    remove_leftovers(&parent, &name, PARTIAL).map_err(error())?;
+    let temporary = temporary_folder(&parent, &name, PARTIAL).map_err(error())?;
+    build(temporary.path())?;
+    sync_tree(temporary.path()).map_err(error())?;
+    // From here on `temporary` names, and removes when dropped, whatever is not at `path`.
+    put_in_place(temporary.path(), path, &parent, &name).map_err(error())?;
+    sync_folder(&parent).map_err(error())?;
+    Ok(())
+}
+
+fn put_in_place(new: &Path, path: &Path, parent: &Path, name: &str) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return fs::rename(new, path),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        Ok(_) => {}
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        if renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+        // Not every file system can; the way below works, or reports what is really wrong.
+    }
+    let old = temporary_folder(parent, name, REPLACED)?;
+    // An empty folder may be renamed over.
+    fs::rename(path, old.path())?;
+    if let Err(error) = fs::rename(new, path) {
+        fs::rename(old.keep(), path)?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Finishes what a crash between the two renames of [`put_in_place`] left.
+fn restore_replaced(path: &Path, parent: &Path, name: &str) -> io::Result<()> {
+    for old in leftovers(parent, name, REPLACED)? {
+        if !path.try_exists()? && fs::read_dir(&old)?.next().is_some() {
+            fs::rename(&old, path)?;
+        } else {
+            fs::remove_dir_all(&old)?;
+        }
+    }
+    Ok(())
+}
+
+fn temporary_folder(parent: &Path, name: &str, suffix: &str) -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder.prefix(&format!(".{name}.")).suffix(suffix).tempdir_in(parent)
+}
+
+/// Where a file or folder goes: its folder, which is made if missing, and its name there.
+struct Target {
+    parent: PathBuf,
+    name: String,
+}
+
+impl Target {
+    fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidFilename)?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent)?;
+        Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
+    }
+}
+
+fn remove_leftovers(parent: &Path, name: &str, suffix: &str) -> io::Result<()> {
+    for leftover in leftovers(parent, name, suffix)? {
+        if leftover.is_dir() { fs::remove_dir_all(&leftover)? } else { fs::remove_file(&leftover)? }
+    }
+    Ok(())
+}
+
+/// Siblings named `.NAME.RANDOM` and `suffix`.
+fn leftovers(parent: &Path, name: &str, suffix: &str) -> io::Result<Vec<PathBuf>> {
+    let prefix = format!(".{name}.");
+    let is_leftover = |file_name: &str| {
+        let random = file_name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(suffix));
+        random.is_some_and(|random| !random.is_empty() && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_leftover) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Syncs every file and folder under `folder`, so that the rename that follows cannot reach the disk before them.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
+}
+
+/// Makes renames in `folder` durable. Only Unix can open a folder.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;
