@@ -32,7 +32,7 @@ const NLI: &[&str] = &["entailment", "neutral", "contradiction"];
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 
 /// STS-B's similarity scale.
-pub(crate) const STSB_RANGE: std::ops::RangeInclusive<f32> = 0.0..=5.0;
+const STSB_RANGE: std::ops::RangeInclusive<f32> = 0.0..=5.0;
 
 /// The nine tasks, and AX, the diagnostic set that an MNLI model predicts.
 #[rustfmt::skip]

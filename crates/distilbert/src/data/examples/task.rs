@@ -49,7 +49,7 @@ pub enum Problem {
 }
 
 /// A metric by name; [`crate::evaluate::metrics`] defines each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Share of examples predicted right.
