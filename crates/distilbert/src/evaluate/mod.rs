@@ -1,1 +1,15 @@
-//!
+//! Predictions in, official metrics out, with intervals and paired tests. Knows no model and no file: whoever runs the
+//! model hands in [`Predictions`], and readers and writers are passed in.
+
+pub mod metrics; // truth and prediction -> number
+mod ordered; // maps that keep their order
+mod predictions; // what a model said, example by example
+mod result; // one model on one split
+pub mod statistics; // intervals, paired tests, seed spread, retention
+mod submission; // files for the GLUE server
+
+pub use metrics::{MetricError, Outcomes};
+pub use ordered::OrderedMap;
+pub use predictions::{Prediction, PredictionRow, Predictions, PredictionsError};
+pub use result::{EvaluationResult, Metrics};
+pub use submission::{SubmissionError, submission};

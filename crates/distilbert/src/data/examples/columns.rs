@@ -1,0 +1,359 @@
+//! Any CSV (quoted), TSV (unquoted) or JSONL file with named columns, and the task that its training file defines.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{DataError, excerpt, list};
+use super::rows::{self, Row};
+use super::task::{Defaults, Layout, Problem, Task, TaskKind};
+use super::{Example, Label, Skipped, Split};
+
+/// Which columns of a file hold what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// The column of the text, or of the first text of a pair.
+    pub text: String,
+    /// The column of the second text; `None` for single texts.
+    #[serde(default)]
+    pub pair: Option<String>,
+    /// The column of the label, or of the labels for multi-label problems.
+    pub label: String,
+    /// What separates several labels in one field; a JSONL file may give an array instead.
+    #[serde(default = "default_separator")]
+    pub separator: String,
+}
+
+fn default_separator() -> String {
+    ",".to_owned()
+}
+
+impl Columns {
+    /// Single texts in `text`, labels in `label`, several labels separated by commas.
+    pub fn new(text: impl Into<String>, label: impl Into<String>) -> Self {
+        Columns { text: text.into(), pair: None, label: label.into(), separator: default_separator() }
+    }
+}
+
+impl Task {
+    /// The task that a training file (or the folder that holds it) defines: its labels are those that occur, in
+    /// numeric order if all are whole numbers, else in byte order.
+    ///
+    /// # Errors
+    /// [`DataError`] if the file cannot be read, has fewer than two labels, or, for classification, has fractional
+    /// numbers as labels (that is regression).
+    pub fn from_columns(name: &str, path: &Path, columns: &Columns, problem: Problem) -> Result<Task, DataError> {
+        let file = find_file(path, Split::Train)?;
+        let labels = match problem {
+            Problem::Regression => Vec::new(),
+            Problem::Classification | Problem::MultiLabel => find_labels(columns, problem, &file)?,
+        };
+        Ok(Task {
+            name: name.to_owned(),
+            kind: if columns.pair.is_some() { TaskKind::Pair } else { TaskKind::Single },
+            problem,
+            metrics: Task::usual_metrics(problem, labels.len()),
+            labels,
+            defaults: Defaults::default(),
+            layout: Layout::Columns(columns.clone()),
+        })
+    }
+}
+
+fn find_labels(columns: &Columns, problem: Problem, path: &Path) -> Result<Vec<String>, DataError> {
+    let mut found = BTreeSet::new();
+    for record in read_records(columns, path, Split::Train)?.0 {
+        let names = match (record.label, problem) {
+            (RawLabel::One(text), Problem::MultiLabel) => split_labels(&text, &columns.separator),
+            (RawLabel::One(text), _) => vec![text],
+            (RawLabel::Many(names), Problem::MultiLabel) => names,
+            (RawLabel::Many(_), _) => return Err(one_label_expected(path, record.line)),
+            (RawLabel::Missing, _) => return Err(label_expected(path, record.line)),
+        };
+        if problem == Problem::Classification && names.iter().any(String::is_empty) {
+            return Err(label_expected(path, record.line));
+        }
+        found.extend(names);
+    }
+    let mut labels: Vec<String> = found.into_iter().collect();
+    let numbers: Vec<Option<f64>> = labels.iter().map(|label| label.parse().ok()).collect();
+    if let (true, Some(fraction)) = (
+        numbers.iter().all(Option::is_some),
+        labels.iter().zip(&numbers).find(|(_, number)| number.is_some_and(|number| number.fract() != 0.0)),
+    ) {
+        return Err(DataError::Labels {
+            path: path.to_owned(),
+            expected: "class labels (or the regression problem to be asked for)".to_owned(),
+            found: format!("fractional numbers such as {}", fraction.0),
+        });
+    }
+    if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
+        labels.sort_by_key(|label| label.parse::<i64>().unwrap_or_default());
+    }
+    if labels.len() < 2 {
+        return Err(DataError::Labels {
+            path: path.to_owned(),
+            expected: "at least 2 different labels".to_owned(),
+            found: if labels.is_empty() { "none".to_owned() } else { format!("only {}", list(&labels)) },
+        });
+    }
+    Ok(labels)
+}
+
+/// `path` itself, or the split's file in the folder `path`.
+pub(super) fn find_file(path: &Path, split: Split) -> Result<PathBuf, DataError> {
+    let kind = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
+    if !kind.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let expected: Vec<String> =
+        ["csv", "tsv", "jsonl"].iter().map(|extension| format!("{}.{extension}", split.name())).collect();
+    expected.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| DataError::MissingFile {
+        folder: path.to_owned(),
+        expected,
+        split: split.name(),
+    })
+}
+
+/// Reads a file whose labels must be the task's.
+pub(super) fn read(
+    columns: &Columns,
+    task: &Task,
+    path: &Path,
+    split: Split,
+) -> Result<(Vec<Example>, Vec<Skipped>), DataError> {
+    let (records, skipped) = read_records(columns, path, split)?;
+    let examples = records
+        .into_iter()
+        .map(|record| {
+            let label = match record.label {
+                RawLabel::Missing if split.may_lack_labels() => Label::None,
+                label => resolve(columns, task, path, record.line, label)?,
+            };
+            Ok(Example { text_a: record.text_a, text_b: record.text_b, label, line: record.line })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((examples, skipped))
+}
+
+/// The label as the task means it.
+fn resolve(columns: &Columns, task: &Task, path: &Path, line: usize, label: RawLabel) -> Result<Label, DataError> {
+    let class = |name: &str| {
+        task.labels
+            .iter()
+            .position(|label| label == name)
+            .ok_or_else(|| DataError::row(path, line, format!("a label of {}", list(&task.labels)), excerpt(name)))
+    };
+    match (task.problem, label) {
+        (_, RawLabel::Missing) => Err(label_expected(path, line)),
+        (Problem::Classification, RawLabel::One(name)) => Ok(Label::Class(class(&name)?)),
+        (Problem::Regression, RawLabel::One(text)) => match text.trim().parse::<f32>() {
+            Ok(score) if score.is_finite() => Ok(Label::Score(score)),
+            _ => Err(DataError::row(path, line, "a finite number", excerpt(&text))),
+        },
+        (Problem::Classification | Problem::Regression, RawLabel::Many(_)) => Err(one_label_expected(path, line)),
+        (Problem::MultiLabel, label) => {
+            let names = match label {
+                RawLabel::One(text) => split_labels(&text, &columns.separator),
+                RawLabel::Many(names) => names,
+                RawLabel::Missing => Vec::new(),
+            };
+            let mut applies = vec![false; task.labels.len()];
+            for name in names {
+                if let Some(applied) = applies.get_mut(class(&name)?) {
+                    *applied = true;
+                }
+            }
+            Ok(Label::Classes(applies))
+        }
+    }
+}
+
+/// A row whose label is still text.
+struct Record {
+    line: usize,
+    text_a: String,
+    text_b: Option<String>,
+    label: RawLabel,
+}
+
+enum RawLabel {
+    One(String),
+    Many(Vec<String>),
+    /// No label column, or an empty or null field in a file that may lack labels.
+    Missing,
+}
+
+/// An empty field is no label at all: the example has none of the labels.
+fn split_labels(text: &str, separator: &str) -> Vec<String> {
+    let parts: Vec<&str> = if separator.is_empty() { vec![text] } else { text.split(separator).collect() };
+    parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn label_expected(path: &Path, line: usize) -> DataError {
+    DataError::row(path, line, "a label", "none")
+}
+
+fn one_label_expected(path: &Path, line: usize) -> DataError {
+    DataError::row(path, line, "one label", "a list of labels")
+}
+
+fn read_records(columns: &Columns, path: &Path, split: Split) -> Result<(Vec<Record>, Vec<Skipped>), DataError> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+    let bytes = rows::read_file(path)?;
+    let (records, skipped) = match extension.as_str() {
+        "csv" => (read_csv(columns, path, &bytes, split)?, Vec::new()),
+        "tsv" | "txt" => read_tsv(columns, path, &bytes, split)?,
+        "jsonl" | "json" => read_jsonl(columns, path, &bytes, split)?,
+        _ => return Err(DataError::UnknownFormat { path: path.to_owned() }),
+    };
+    if records.is_empty() {
+        return Err(DataError::Empty { path: path.to_owned() });
+    }
+    Ok((records, skipped))
+}
+
+fn read_csv(columns: &Columns, path: &Path, bytes: &[u8], split: Split) -> Result<Vec<Record>, DataError> {
+    let mut records = rows::csv_records(path, bytes)?.into_iter();
+    let header = records.next().ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
+    let places = Places::find(columns, path, &header, split)?;
+    records.map(|row| places.record(path, row, split)).collect()
+}
+
+fn read_tsv(
+    columns: &Columns,
+    path: &Path,
+    bytes: &[u8],
+    split: Split,
+) -> Result<(Vec<Record>, Vec<Skipped>), DataError> {
+    let mut lines = rows::lines(path, bytes);
+    let (line, text) = lines.next().transpose()?.ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
+    let places = Places::find(columns, path, &rows::tabs(line, text), split)?;
+    let (mut records, mut skipped) = (Vec::new(), Vec::new());
+    for item in lines {
+        let (line, text) = item?;
+        if text.is_empty() {
+            skipped.push(Skipped { line, reason: "blank line".to_owned() });
+        } else {
+            records.push(places.record(path, rows::tabs(line, text), split)?);
+        }
+    }
+    Ok((records, skipped))
+}
+
+/// Where the named columns stand.
+struct Places {
+    columns: usize,
+    text_a: usize,
+    text_b: Option<usize>,
+    label: Option<usize>,
+}
+
+impl Places {
+    fn find(columns: &Columns, path: &Path, header: &Row<'_>, split: Split) -> Result<Places, DataError> {
+        let need = |name: &str| {
+            header.fields.iter().position(|field| field == name).ok_or_else(|| DataError::MissingColumn {
+                path: path.to_owned(),
+                line: header.line,
+                column: name.to_owned(),
+                found: list(&header.fields),
+            })
+        };
+        let label = match need(&columns.label) {
+            Err(_) if split.may_lack_labels() => None,
+            found => Some(found?),
+        };
+        Ok(Places {
+            columns: header.fields.len(),
+            text_a: need(&columns.text)?,
+            text_b: columns.pair.as_deref().map(need).transpose()?,
+            label,
+        })
+    }
+
+    fn record(&self, path: &Path, row: Row<'_>, split: Split) -> Result<Record, DataError> {
+        if row.fields.len() != self.columns {
+            let expected = format!("{} columns as in the header", self.columns);
+            return Err(DataError::row(path, row.line, expected, row.fields.len().to_string()));
+        }
+        let field = |place: usize| row.fields.get(place).map(|field| field.to_string()).unwrap_or_default();
+        let label = match self.label.map(field) {
+            None => RawLabel::Missing,
+            Some(text) if text.is_empty() && split.may_lack_labels() => RawLabel::Missing,
+            Some(text) => RawLabel::One(text),
+        };
+        Ok(Record { line: row.line, text_a: field(self.text_a), text_b: self.text_b.map(field), label })
+    }
+}
+
+fn read_jsonl(
+    columns: &Columns,
+    path: &Path,
+    bytes: &[u8],
+    split: Split,
+) -> Result<(Vec<Record>, Vec<Skipped>), DataError> {
+    let (mut records, mut skipped) = (Vec::new(), Vec::new());
+    for item in rows::lines(path, bytes) {
+        let (line, text) = item?;
+        if text.trim().is_empty() {
+            skipped.push(Skipped { line, reason: "blank line".to_owned() });
+            continue;
+        }
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| DataError::row(path, line, "a JSON object", format!("{} ({error})", excerpt(text))))?;
+        let Value::Object(object) = value else {
+            return Err(DataError::row(path, line, "a JSON object", kind(&value)));
+        };
+        let need = |name: &str| {
+            object.get(name).ok_or_else(|| DataError::MissingColumn {
+                path: path.to_owned(),
+                line,
+                column: name.to_owned(),
+                found: list(&object.keys().collect::<Vec<_>>()),
+            })
+        };
+        let text_of = |name: &str| match need(name)? {
+            Value::String(text) => Ok(text.clone()),
+            other => Err(DataError::row(path, line, format!("a string in `{name}`"), kind(other))),
+        };
+        let label = match need(&columns.label) {
+            Err(_) if split.may_lack_labels() => RawLabel::Missing,
+            found => raw_label(path, line, found?)?,
+        };
+        records.push(Record {
+            line,
+            text_a: text_of(&columns.text)?,
+            text_b: columns.pair.as_deref().map(text_of).transpose()?,
+            label,
+        });
+    }
+    Ok((records, skipped))
+}
+
+fn raw_label(path: &Path, line: usize, value: &Value) -> Result<RawLabel, DataError> {
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(truth) => Ok(truth.to_string()),
+        other => Err(DataError::row(path, line, "a label (string, number or true/false)", kind(other))),
+    };
+    match value {
+        Value::Null => Ok(RawLabel::Missing),
+        Value::Array(values) => Ok(RawLabel::Many(values.iter().map(scalar).collect::<Result<_, _>>()?)),
+        other => Ok(RawLabel::One(scalar(other)?)),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

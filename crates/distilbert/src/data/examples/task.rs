@@ -1,0 +1,161 @@
+//! What a task asks for: problem, labels, metrics, and the training defaults known to give the published level.
+
+use serde::{Deserialize, Serialize};
+
+use super::columns::Columns;
+use super::error::DataError;
+use super::glue;
+
+/// A labelled task. Stored with a fine-tuned model, so that evaluation reads other files the same way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Short name, for example `sst2`.
+    pub name: String,
+    /// One text or two.
+    pub kind: TaskKind,
+    /// What is predicted.
+    pub problem: Problem,
+    /// Label names in the order of their ids (Hugging Face's order for GLUE); empty for regression.
+    pub labels: Vec<String>,
+    /// The task's official metrics; the first is the one that a single score means.
+    pub metrics: Vec<Metric>,
+    /// Training settings that give the published level.
+    pub defaults: Defaults,
+    /// How the files are laid out.
+    pub layout: Layout,
+}
+
+/// One text or a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// One text.
+    Single,
+    /// Two texts, in order.
+    Pair,
+}
+
+/// What is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Problem {
+    /// Exactly one of the labels.
+    Classification,
+    /// Any number of the labels.
+    MultiLabel,
+    /// A number.
+    Regression,
+}
+
+/// A metric by name; [`crate::evaluate::metrics`] defines each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of examples predicted right.
+    Accuracy,
+    /// F1 of class 1 (binary).
+    F1,
+    /// Unweighted mean of the classes' F1.
+    MacroF1,
+    /// F1 of the pooled decisions.
+    MicroF1,
+    /// Matthews correlation; for more than two classes its generalisation R_k.
+    Matthews,
+    /// Pearson correlation.
+    Pearson,
+    /// Spearman rank correlation.
+    Spearman,
+    /// Share of examples whose whole label set is right.
+    SubsetAccuracy,
+}
+
+impl Metric {
+    /// The key under which results name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::F1 => "f1",
+            Metric::MacroF1 => "macro_f1",
+            Metric::MicroF1 => "micro_f1",
+            Metric::Matthews => "matthews",
+            Metric::Pearson => "pearson",
+            Metric::Spearman => "spearman",
+            Metric::SubsetAccuracy => "subset_accuracy",
+        }
+    }
+}
+
+/// Training settings of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Longest input in tokens, special tokens included.
+    pub max_len: usize,
+    /// Examples a step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Passes over the training examples.
+    pub epochs: usize,
+}
+
+impl Default for Defaults {
+    /// The reference GLUE run (`run_glue`).
+    fn default() -> Self {
+        Defaults { max_len: 128, batch: 32, learning_rate: 2e-5, epochs: 3 }
+    }
+}
+
+/// How a task's files are laid out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// The official GLUE files of the task of this name.
+    Glue,
+    /// Named columns of a CSV, TSV or JSONL file.
+    Columns(Columns),
+}
+
+impl Task {
+    /// The GLUE task of this name; `sst2`, `SST-2`, `sst_2` are the same.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownTask`], which lists the names there are.
+    pub fn glue(name: &str) -> Result<Task, DataError> {
+        let layout = glue::layout(name)?;
+        let problem = if layout.labels.is_empty() { Problem::Regression } else { Problem::Classification };
+        // The reference run trains the two smallest-gain tasks longer.
+        let epochs = if matches!(layout.name, "mrpc" | "wnli") { 5 } else { 3 };
+        Ok(Task {
+            name: layout.name.to_owned(),
+            kind: if layout.text_b.is_some() { TaskKind::Pair } else { TaskKind::Single },
+            problem,
+            labels: layout.labels.iter().map(|&label| label.to_owned()).collect(),
+            metrics: layout.metrics.to_vec(),
+            defaults: Defaults { epochs, ..Defaults::default() },
+            layout: Layout::Glue,
+        })
+    }
+
+    /// The GLUE tasks' names.
+    pub fn glue_names() -> Vec<&'static str> {
+        glue::LAYOUTS.iter().map(|layout| layout.name).collect()
+    }
+
+    /// The metrics of a task that names none: for two classes accuracy, F1 of class 1 and Matthews; for more, accuracy,
+    /// macro F1 and Matthews; for multi-label micro F1, macro F1 and subset accuracy; for regression both correlations.
+    pub fn usual_metrics(problem: Problem, labels: usize) -> Vec<Metric> {
+        match (problem, labels) {
+            (Problem::Classification, 2) => vec![Metric::Accuracy, Metric::F1, Metric::Matthews],
+            (Problem::Classification, _) => vec![Metric::Accuracy, Metric::MacroF1, Metric::Matthews],
+            (Problem::MultiLabel, _) => vec![Metric::MicroF1, Metric::MacroF1, Metric::SubsetAccuracy],
+            (Problem::Regression, _) => vec![Metric::Pearson, Metric::Spearman],
+        }
+    }
+
+    /// Width of the model's output: the number of labels, 1 for regression.
+    pub fn outputs(&self) -> usize {
+        if self.problem == Problem::Regression { 1 } else { self.labels.len() }
+    }
+}

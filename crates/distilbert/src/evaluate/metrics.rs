@@ -1,0 +1,521 @@
+//! The official metrics. Every one is a number for every input: where the formula divides by zero, the value is 0.
+//!
+//! All are computed from weighted examples (how often an example counts), which is what a bootstrap resample is.
+
+use crate::data::examples::{Label, Metric};
+
+use super::predictions::Prediction;
+
+/// What was true and what was predicted, checked once: equal lengths, classes in range, numbers finite, not empty.
+#[derive(Clone, Debug)]
+pub struct Outcomes(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Classes {
+        labels: usize,
+        truth: Vec<usize>,
+        predicted: Vec<usize>,
+    },
+    /// `[examples, labels]` each, row by row.
+    MultiLabel {
+        labels: usize,
+        truth: Vec<bool>,
+        predicted: Vec<bool>,
+    },
+    Scores {
+        truth: Sorted,
+        predicted: Sorted,
+    },
+}
+
+/// Numbers with the order that sorts them, so that ranks of a resample need no sorting.
+#[derive(Clone, Debug)]
+struct Sorted {
+    values: Vec<f64>,
+    /// Indices of `values`, smallest value first.
+    order: Vec<usize>,
+}
+
+/// Why a metric cannot be computed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MetricError {
+    /// Nothing to score.
+    #[error("expected at least one labelled example, found none")]
+    Empty,
+    /// Two lists that should be of one length.
+    #[error("expected {expected} {what}, found {found}")]
+    Length {
+        /// What is counted.
+        what: &'static str,
+        /// The length expected.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
+    /// A class id past the last.
+    #[error("example {index}: expected a class below {labels}, found {found}")]
+    ClassOutOfRange {
+        /// Index of the example.
+        index: usize,
+        /// How many classes there are.
+        labels: usize,
+        /// The class found.
+        found: usize,
+    },
+    /// A NaN or infinite score.
+    #[error("example {index}: expected a finite score, found {found}")]
+    NotFinite {
+        /// Index of the example.
+        index: usize,
+        /// The score found.
+        found: f64,
+    },
+    /// An example without label, or a prediction of another kind than the label.
+    #[error("example {index}: expected a {expected} label and prediction, found {found}")]
+    Kind {
+        /// Index of the example.
+        index: usize,
+        /// The problem's kind.
+        expected: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A metric of another kind of problem.
+    #[error("metric `{metric}` does not apply to {problem}")]
+    NotApplicable {
+        /// The metric asked for.
+        metric: &'static str,
+        /// The problem at hand.
+        problem: String,
+    },
+    /// Two models compared on different examples.
+    #[error("expected two models scored on the same examples, found other labels from example {index} on")]
+    OtherExamples {
+        /// The first example whose labels differ.
+        index: usize,
+    },
+}
+
+impl Outcomes {
+    /// One class of `labels` an example.
+    ///
+    /// # Errors
+    /// [`MetricError`] if the lengths differ, are 0, or a class is not below `labels`.
+    pub fn classes(labels: usize, truth: Vec<usize>, predicted: Vec<usize>) -> Result<Self, MetricError> {
+        same_length(truth.len(), predicted.len())?;
+        for list in [&truth, &predicted] {
+            if let Some((index, &found)) = list.iter().enumerate().find(|&(_, &class)| class >= labels) {
+                return Err(MetricError::ClassOutOfRange { index, labels, found });
+            }
+        }
+        Ok(Outcomes(Kind::Classes { labels, truth, predicted }))
+    }
+
+    /// For each example, which of `labels` apply.
+    ///
+    /// # Errors
+    /// [`MetricError`] if the lengths differ, are 0, or a row is not `labels` long.
+    pub fn multi_label(labels: usize, truth: &[Vec<bool>], predicted: &[Vec<bool>]) -> Result<Self, MetricError> {
+        same_length(truth.len(), predicted.len())?;
+        if let Some(row) = truth.iter().chain(predicted).find(|row| row.len() != labels) {
+            return Err(MetricError::Length { what: "labels in each row", expected: labels, found: row.len() });
+        }
+        if labels == 0 {
+            return Err(MetricError::Empty);
+        }
+        Ok(Outcomes(Kind::MultiLabel { labels, truth: truth.concat(), predicted: predicted.concat() }))
+    }
+
+    /// One number an example.
+    ///
+    /// # Errors
+    /// [`MetricError`] if the lengths differ, are 0, or a number is not finite.
+    pub fn scores(truth: Vec<f64>, predicted: Vec<f64>) -> Result<Self, MetricError> {
+        same_length(truth.len(), predicted.len())?;
+        for list in [&truth, &predicted] {
+            if let Some((index, &found)) = list.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(MetricError::NotFinite { index, found });
+            }
+        }
+        Ok(Outcomes(Kind::Scores { truth: Sorted::new(truth), predicted: Sorted::new(predicted) }))
+    }
+
+    /// From labels and predictions, all of the kind of the first label; `labels` is the number of label names.
+    ///
+    /// # Errors
+    /// [`MetricError::Kind`] if one has no label or is of another kind; else as the other constructors.
+    pub fn from_labels<'a>(
+        labels: usize,
+        pairs: impl IntoIterator<Item = (&'a Label, &'a Prediction)>,
+    ) -> Result<Self, MetricError> {
+        let (mut class_truth, mut class_predicted) = (Vec::new(), Vec::new());
+        let (mut set_truth, mut set_predicted) = (Vec::new(), Vec::new());
+        let (mut score_truth, mut score_predicted) = (Vec::new(), Vec::new());
+        let mut kind = None;
+        for (index, (label, prediction)) in pairs.into_iter().enumerate() {
+            let (this, fits) = match (label, prediction) {
+                (Label::Class(_), Prediction::Class(_)) => ("class", true),
+                (Label::Classes(_), Prediction::Classes(_)) => ("multi-label", true),
+                (Label::Score(_), Prediction::Score(_)) => ("score", true),
+                (Label::Class(_), _) => ("class", false),
+                (Label::Classes(_), _) => ("multi-label", false),
+                (Label::Score(_), _) => ("score", false),
+                (Label::None, _) => (kind.unwrap_or("class, multi-label or score"), false),
+            };
+            let expected = *kind.get_or_insert(this);
+            if !fits || expected != this {
+                let found = match label {
+                    Label::None => "no label".to_owned(),
+                    _ => format!("{label:?} and {prediction:?}"),
+                };
+                return Err(MetricError::Kind { index, expected, found });
+            }
+            match (label, prediction) {
+                (Label::Class(truth), Prediction::Class(predicted)) => {
+                    class_truth.push(*truth);
+                    class_predicted.push(*predicted);
+                }
+                (Label::Classes(truth), Prediction::Classes(predicted)) => {
+                    set_truth.push(truth.clone());
+                    set_predicted.push(predicted.clone());
+                }
+                (Label::Score(truth), Prediction::Score(predicted)) => {
+                    score_truth.push(f64::from(*truth));
+                    score_predicted.push(f64::from(*predicted));
+                }
+                _ => {}
+            }
+        }
+        match kind {
+            Some("class") => Outcomes::classes(labels, class_truth, class_predicted),
+            Some("multi-label") => Outcomes::multi_label(labels, &set_truth, &set_predicted),
+            Some(_) => Outcomes::scores(score_truth, score_predicted),
+            None => Err(MetricError::Empty),
+        }
+    }
+
+    /// Number of examples; at least 1.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Kind::Classes { truth, .. } => truth.len(),
+            Kind::MultiLabel { labels, truth, .. } => truth.len() / labels,
+            Kind::Scores { truth, .. } => truth.values.len(),
+        }
+    }
+
+    /// Always false: outcomes without examples are refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The metric over all examples.
+    ///
+    /// # Errors
+    /// [`MetricError::NotApplicable`] for a metric of another kind of problem.
+    pub fn metric(&self, metric: Metric) -> Result<f64, MetricError> {
+        self.weighted_metric(metric, &vec![1; self.len()])
+    }
+
+    /// The metric over a resample in which example `i` occurs `weights[i]` times.
+    ///
+    /// # Errors
+    /// [`MetricError::NotApplicable`], or [`MetricError::Length`] for another number of weights than of examples.
+    pub fn weighted_metric(&self, metric: Metric, weights: &[u32]) -> Result<f64, MetricError> {
+        if weights.len() != self.len() {
+            return Err(MetricError::Length { what: "weights", expected: self.len(), found: weights.len() });
+        }
+        match (&self.0, metric) {
+            (Kind::Classes { labels, truth, predicted }, Metric::Accuracy | Metric::MicroF1) => {
+                // One label an example: every wrong one is a false positive and a false negative, so micro F1 is accuracy.
+                Ok(ClassCounts::of_classes(*labels, truth, predicted, weights).accuracy())
+            }
+            (Kind::Classes { labels: 2, truth, predicted }, Metric::F1) => {
+                Ok(ClassCounts::of_classes(2, truth, predicted, weights).f1(1))
+            }
+            (Kind::Classes { labels, truth, predicted }, Metric::MacroF1) => {
+                Ok(ClassCounts::of_classes(*labels, truth, predicted, weights).macro_f1(Absent::LeftOut))
+            }
+            (Kind::Classes { labels, truth, predicted }, Metric::Matthews) => {
+                Ok(ClassCounts::of_classes(*labels, truth, predicted, weights).matthews())
+            }
+            (Kind::MultiLabel { labels, truth, predicted }, Metric::MacroF1) => {
+                Ok(ClassCounts::of_sets(*labels, truth, predicted, weights).macro_f1(Absent::CountsZero))
+            }
+            (Kind::MultiLabel { labels, truth, predicted }, Metric::MicroF1) => {
+                Ok(ClassCounts::of_sets(*labels, truth, predicted, weights).micro_f1())
+            }
+            (Kind::MultiLabel { .. }, Metric::SubsetAccuracy) => {
+                let right: u64 =
+                    self.correct().iter().zip(weights).filter(|(right, _)| **right).map(|(_, &w)| u64::from(w)).sum();
+                Ok(ratio(right, total(weights)))
+            }
+            (Kind::Scores { truth, predicted }, Metric::Pearson) => {
+                Ok(correlation(&truth.values, &predicted.values, weights))
+            }
+            (Kind::Scores { truth, predicted }, Metric::Spearman) => {
+                Ok(correlation(&truth.ranks(weights), &predicted.ranks(weights), weights))
+            }
+            (kind, metric) => Err(MetricError::NotApplicable { metric: metric.name(), problem: kind.describe() }),
+        }
+    }
+
+    /// Which examples were predicted wholly right; for scores, exactly equal.
+    pub fn correct(&self) -> Vec<bool> {
+        match &self.0 {
+            Kind::Classes { truth, predicted, .. } => truth.iter().zip(predicted).map(|(a, b)| a == b).collect(),
+            Kind::MultiLabel { labels, truth, predicted } => {
+                truth.chunks(*labels).zip(predicted.chunks(*labels)).map(|(a, b)| a == b).collect()
+            }
+            Kind::Scores { truth, predicted } => {
+                truth.values.iter().zip(&predicted.values).map(|(a, b)| a == b).collect()
+            }
+        }
+    }
+
+    /// Refuses two outcomes that are not of the same examples: other number or other labels.
+    pub(super) fn check_same_examples(&self, other: &Outcomes) -> Result<(), MetricError> {
+        if self.len() != other.len() {
+            return Err(MetricError::Length { what: "examples", expected: self.len(), found: other.len() });
+        }
+        let differs = match (&self.0, &other.0) {
+            (Kind::Classes { truth: a, .. }, Kind::Classes { truth: b, .. }) => first_difference(a, b),
+            (Kind::MultiLabel { labels, truth: a, .. }, Kind::MultiLabel { labels: others, truth: b, .. }) => {
+                if labels == others { first_difference(a, b).map(|index| index / labels) } else { Some(0) }
+            }
+            (Kind::Scores { truth: a, .. }, Kind::Scores { truth: b, .. }) => first_difference(&a.values, &b.values),
+            _ => Some(0),
+        };
+        differs.map_or(Ok(()), |index| Err(MetricError::OtherExamples { index }))
+    }
+}
+
+impl Kind {
+    fn describe(&self) -> String {
+        match self {
+            Kind::Classes { labels, .. } => format!("classification with {labels} labels"),
+            Kind::MultiLabel { .. } => "multi-label classification".to_owned(),
+            Kind::Scores { .. } => "regression".to_owned(),
+        }
+    }
+}
+
+fn same_length(truth: usize, predicted: usize) -> Result<(), MetricError> {
+    if truth != predicted {
+        return Err(MetricError::Length { what: "predictions", expected: truth, found: predicted });
+    }
+    if truth == 0 { Err(MetricError::Empty) } else { Ok(()) }
+}
+
+fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
+    a.iter().zip(b).position(|(x, y)| x != y)
+}
+
+fn total(weights: &[u32]) -> u64 {
+    weights.iter().map(|&weight| u64::from(weight)).sum()
+}
+
+/// 0 if there is nothing to divide by.
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Whether a class that occurs neither in truth nor in prediction takes part in the macro mean. As scikit-learn.
+#[derive(Clone, Copy, PartialEq)]
+enum Absent {
+    LeftOut,
+    CountsZero,
+}
+
+/// Per class, how often it was predicted rightly, predicted, and true.
+struct ClassCounts {
+    right: Vec<u64>,
+    predicted: Vec<u64>,
+    truth: Vec<u64>,
+    /// Examples.
+    total: u64,
+}
+
+impl ClassCounts {
+    fn new(labels: usize, weights: &[u32]) -> Self {
+        ClassCounts {
+            right: vec![0; labels],
+            predicted: vec![0; labels],
+            truth: vec![0; labels],
+            total: total(weights),
+        }
+    }
+
+    fn of_classes(labels: usize, truth: &[usize], predicted: &[usize], weights: &[u32]) -> Self {
+        let mut counts = ClassCounts::new(labels, weights);
+        for ((&truth, &predicted), &weight) in truth.iter().zip(predicted).zip(weights) {
+            let weight = u64::from(weight);
+            // Below `labels`: the constructor checked.
+            counts.truth[truth] += weight;
+            counts.predicted[predicted] += weight;
+            if truth == predicted {
+                counts.right[truth] += weight;
+            }
+        }
+        counts
+    }
+
+    fn of_sets(labels: usize, truth: &[bool], predicted: &[bool], weights: &[u32]) -> Self {
+        let mut counts = ClassCounts::new(labels, weights);
+        for ((truth, predicted), &weight) in truth.chunks(labels).zip(predicted.chunks(labels)).zip(weights) {
+            for (label, (&truth, &predicted)) in truth.iter().zip(predicted).enumerate() {
+                counts.truth[label] += u64::from(truth) * u64::from(weight);
+                counts.predicted[label] += u64::from(predicted) * u64::from(weight);
+                counts.right[label] += u64::from(truth && predicted) * u64::from(weight);
+            }
+        }
+        counts
+    }
+
+    fn accuracy(&self) -> f64 {
+        ratio(self.right.iter().sum(), self.total)
+    }
+
+    /// `2TP / (2TP + FP + FN)` of one class; 0 if the class is neither true nor predicted.
+    fn f1(&self, class: usize) -> f64 {
+        ratio(2 * self.right[class], self.predicted[class] + self.truth[class])
+    }
+
+    fn micro_f1(&self) -> f64 {
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+        ratio(2 * sum(&self.right), sum(&self.predicted) + sum(&self.truth))
+    }
+
+    fn macro_f1(&self, absent: Absent) -> f64 {
+        let present = |class: &usize| absent == Absent::CountsZero || self.predicted[*class] + self.truth[*class] > 0;
+        let classes: Vec<usize> = (0..self.truth.len()).filter(present).collect();
+        let sum: f64 = classes.iter().map(|&class| self.f1(class)).sum();
+        if classes.is_empty() { 0.0 } else { sum / classes.len() as f64 }
+    }
+
+    /// `(c·s − Σ p_k t_k) / √((s² − Σ p_k²)(s² − Σ t_k²))` with c right, s all, p_k predicted and t_k true counts; for
+    /// two classes the Matthews correlation. 0 if all truths or all predictions are one class.
+    ///
+    /// # Source
+    /// Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
+    fn matthews(&self) -> f64 {
+        let product =
+            |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(&x, &y)| u128::from(x) * u128::from(y)).sum::<u128>();
+        let square = u128::from(self.total) * u128::from(self.total);
+        let right = u128::from(self.right.iter().sum::<u64>());
+        // Whole numbers up to here: no cancellation.
+        let spread_predicted = square.saturating_sub(product(&self.predicted, &self.predicted));
+        let spread_truth = square.saturating_sub(product(&self.truth, &self.truth));
+        if spread_predicted == 0 || spread_truth == 0 {
+            return 0.0;
+        }
+        let agree = right * u128::from(self.total);
+        let chance = product(&self.predicted, &self.truth);
+        let covariance = if agree >= chance { (agree - chance) as f64 } else { -((chance - agree) as f64) };
+        covariance / ((spread_predicted as f64).sqrt() * (spread_truth as f64).sqrt())
+    }
+}
+
+impl Sorted {
+    fn new(values: Vec<f64>) -> Self {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+        Sorted { values, order }
+    }
+
+    /// Ranks from 1 in the resample, ties sharing the mean of theirs.
+    fn ranks(&self, weights: &[u32]) -> Vec<f64> {
+        let mut ranks = vec![0.0; self.values.len()];
+        let mut before = 0;
+        for ties in self.order.chunk_by(|&a, &b| self.values[a] == self.values[b]) {
+            let count: u64 = ties.iter().map(|&index| u64::from(weights[index])).sum();
+            for &index in ties {
+                ranks[index] = before as f64 + (count as f64 + 1.0) / 2.0;
+            }
+            before += count;
+        }
+        ranks
+    }
+}
+
+/// Pearson correlation; 0 if either side is constant (so also for fewer than two examples).
+fn correlation(x: &[f64], y: &[f64], weights: &[u32]) -> f64 {
+    let n = total(weights) as f64;
+    // A constant's mean may round, and then its deviations are noise, not 0: so it is looked for by value.
+    if n == 0.0 || is_constant(x, weights) || is_constant(y, weights) {
+        return 0.0;
+    }
+    let mean = |values: &[f64]| values.iter().zip(weights).map(|(value, &w)| value * f64::from(w)).sum::<f64>() / n;
+    let (mean_x, mean_y) = (mean(x), mean(y));
+    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+    for ((x, y), &weight) in x.iter().zip(y).zip(weights) {
+        let (dx, dy, weight) = (x - mean_x, y - mean_y, f64::from(weight));
+        xx += weight * dx * dx;
+        yy += weight * dy * dy;
+        xy += weight * dx * dy;
+    }
+    let scale = xx.sqrt() * yy.sqrt();
+    // Deviations so small or large that their squares leave the range of a double.
+    if scale == 0.0 || !scale.is_finite() { 0.0 } else { (xy / scale).clamp(-1.0, 1.0) }
+}
+
+fn is_constant(values: &[f64], weights: &[u32]) -> bool {
+    let mut kept = values.iter().zip(weights).filter(|&(_, &weight)| weight > 0).map(|(value, _)| value);
+    let first = kept.next();
+    kept.all(|value| Some(value) == first)
+}
+
+/// How often each class was taken for each: `[truth][predicted]`, counts of examples.
+///
+/// # Errors
+/// [`MetricError::NotApplicable`] unless each example has one class.
+pub fn confusion_matrix(outcomes: &Outcomes) -> Result<Vec<Vec<u64>>, MetricError> {
+    let Kind::Classes { labels, truth, predicted } = &outcomes.0 else {
+        return Err(MetricError::NotApplicable { metric: "confusion_matrix", problem: outcomes.0.describe() });
+    };
+    let mut matrix = vec![vec![0; *labels]; *labels];
+    for (&truth, &predicted) in truth.iter().zip(predicted) {
+        matrix[truth][predicted] += 1;
+    }
+    Ok(matrix)
+}
+
+/// Expected calibration error: the mean gap between confidence (largest probability) and accuracy over 15 bins of
+/// equal width, weighted by the bins' examples. 0 is calibrated, 1 is always certain and always wrong. A row that is
+/// empty or holds a number that is not finite is left out; 0 if none is left.
+///
+/// # Source
+/// Guo et al. 2017 (arXiv:1706.04599), equation 3.
+pub fn calibration_error<'a>(rows: impl IntoIterator<Item = (&'a [f32], usize)>) -> f64 {
+    const BINS: usize = 15;
+    let mut bins = [(0u64, 0u64, 0.0f64); BINS]; // examples, right, sum of confidences
+    for (probabilities, truth) in rows {
+        if probabilities.is_empty() || probabilities.iter().any(|value| !value.is_finite()) {
+            continue;
+        }
+        let predicted = argmax(probabilities);
+        let confidence = probabilities.get(predicted).copied().map_or(0.0, f64::from);
+        // Bin m holds ((m-1)/15, m/15], so an exact edge belongs below it.
+        let bin = ((confidence * BINS as f64).ceil() as usize).saturating_sub(1).min(BINS - 1);
+        bins[bin].0 += 1;
+        bins[bin].1 += u64::from(predicted == truth);
+        bins[bin].2 += confidence;
+    }
+    let n: u64 = bins.iter().map(|bin| bin.0).sum();
+    let gaps: f64 = bins.iter().map(|&(_, right, confidences)| (right as f64 - confidences).abs()).sum();
+    if n == 0 { 0.0 } else { gaps / n as f64 }
+}
+
+/// Index of the largest value; the first of equals, 0 of none. NaN is never the largest.
+pub fn argmax(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if values.get(best).is_none_or(|largest| value > largest || (largest.is_nan() && !value.is_nan())) {
+            best = index;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests;

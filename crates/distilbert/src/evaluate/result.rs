@@ -1,0 +1,106 @@
+//! One model's scores on one split.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::examples::{Label, Metric, Problem};
+
+use super::metrics::{MetricError, calibration_error};
+use super::ordered::OrderedMap;
+use super::predictions::Predictions;
+use super::statistics::{Bootstrap, Interval, intervals};
+
+/// Metric names with their values, the task's main metric first; shares from 0 to 1 and correlations from -1 to 1.
+pub type Metrics = OrderedMap<f64>;
+
+/// What `evaluate --json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationResult {
+    /// Name of the task.
+    pub task: String,
+    /// Which part of its data.
+    pub split: String,
+    /// Examples scored.
+    pub n: usize,
+    /// The task's metrics.
+    pub metrics: Metrics,
+    /// A 95 % bootstrap interval for each metric.
+    pub intervals: OrderedMap<Interval>,
+    /// Expected calibration error of the largest probability; `None` unless each example has one class.
+    #[serde(default)]
+    pub calibration_error: Option<f64>,
+    /// Rows of the file that were left out.
+    pub skipped: usize,
+    /// Examples whose text was cut to the longest input.
+    pub truncated: usize,
+}
+
+impl EvaluationResult {
+    /// Scores predictions; `skipped` and `truncated` are counts that only the caller knows.
+    ///
+    /// # Errors
+    /// [`MetricError`] if there are no predictions, one lacks a label, or a metric is of another kind of problem.
+    pub fn new(
+        predictions: &Predictions,
+        metrics: &[Metric],
+        bootstrap: &Bootstrap,
+        (skipped, truncated): (usize, usize),
+    ) -> Result<Self, MetricError> {
+        let outcomes = predictions.outcomes()?;
+        let names = metrics.iter().map(|metric| metric.name());
+        let values = metrics.iter().map(|&metric| outcomes.metric(metric)).collect::<Result<Vec<_>, _>>()?;
+        let calibration_error = (predictions.problem == Problem::Classification).then(|| {
+            calibration_error(predictions.rows.iter().filter_map(|row| match row.label {
+                Label::Class(class) => Some((row.scores.as_slice(), class)),
+                _ => None,
+            }))
+        });
+        Ok(EvaluationResult {
+            task: predictions.task.clone(),
+            split: predictions.split.name().to_owned(),
+            n: outcomes.len(),
+            metrics: names.clone().zip(values).collect(),
+            intervals: names.zip(intervals(&outcomes, metrics, bootstrap)?).collect(),
+            calibration_error,
+            skipped,
+            truncated,
+        })
+    }
+
+    /// Name and value of the main metric; `None` if there is no metric.
+    pub fn main_metric(&self) -> Option<(&str, f64)> {
+        self.metrics.iter().next().map(|(name, &value)| (name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::examples::{Example, Split, Task};
+
+    #[test]
+    fn json_begins_with_task_split_n_metrics_and_reads_back_equal() {
+        let task = Task::glue("mrpc").expect("a task");
+        let mut predictions = Predictions::new(&task, Split::Dev);
+        for (index, (class, logit)) in [(1, 2.0), (1, -1.0), (0, -2.0), (1, 0.5)].into_iter().enumerate() {
+            let example = Example {
+                text_a: "a".to_owned(),
+                text_b: Some("b".to_owned()),
+                label: Label::Class(class),
+                line: index + 2,
+            };
+            predictions.push(&example, &[0.0, logit], 5).expect("two logits");
+        }
+        let result =
+            EvaluationResult::new(&predictions, &task.metrics, &Bootstrap::default(), (3, 1)).expect("a good set");
+        let text = serde_json::to_string(&result).expect("JSON");
+        assert!(
+            text.starts_with(
+                r#"{"task":"mrpc","split":"dev","n":4,"metrics":{"accuracy":0.75,"f1":0.8},"intervals":{"#
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with(r#""skipped":3,"truncated":1}"#), "{text}");
+        assert_eq!(serde_json::from_str::<EvaluationResult>(&text).expect("a result"), result);
+        assert_eq!(result.main_metric(), Some(("accuracy", 0.75)));
+    }
+}
