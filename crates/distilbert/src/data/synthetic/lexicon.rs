@@ -139,7 +139,7 @@ const WORDS: [(Class, [&str; 2]); 14] = [
             "hate:hated dislike:disliked loathe:loathed despise:despised detest:detested resent:resented \
              regret:regretted abhor:abhorred deplore:deplored criticise:criticised",
             "love:loved adore:adored enjoy:enjoyed admire:admired appreciate:appreciated cherish:cherished \
-             relish:relished praise:praised savour:savoured applaud:applauded",
+             relish:relished praise:praised welcome:welcomed value:valued",
         ],
     ),
     (
@@ -163,7 +163,7 @@ const WORDS: [(Class, [&str; 2]); 14] = [
     (
         Class::Manner,
         [
-            "badly poorly clumsily terribly sloppily carelessly awkwardly dreadfully horribly miserably crudely ineptly",
+            "tastelessly poorly clumsily terribly sloppily carelessly awkwardly dreadfully horribly miserably crudely ineptly",
             "beautifully brilliantly superbly skilfully elegantly masterfully perfectly wonderfully expertly \
              flawlessly tastefully lovingly",
         ],

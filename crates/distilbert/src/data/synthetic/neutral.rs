@@ -79,8 +79,9 @@ impl Writer {
                 sentence(&format!("{pronoun} speaks {language} with {} children", person.possessive))
             ),
             2 => sentence(&format!(
-                "before {name} flew from {} to {city}, {pronoun} bought a map of {country} and a {language} dictionary",
-                self.city_other_than(city)
+                "before {name} flew from {} to {city}, {pronoun} bought a map of {country} and {} dictionary",
+                self.city_other_than(city),
+                with_article(language)
             )),
             _ => format!(
                 "{} {}",
@@ -190,7 +191,7 @@ const WEATHER: &[Weather] = &[
         ],
     },
     Weather {
-        causes: &["the sun shone brightly", "it was hot", "the sky was blue all day"],
+        causes: &["the sun burned", "it was hot", "the sky was blue all day"],
         effects: &["the grass turned brown", "the ice cream melted", "the beaches were crowded"],
         acts: &[
             "{they} wore {their} sunglasses",

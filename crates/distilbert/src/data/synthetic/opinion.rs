@@ -130,10 +130,9 @@ impl Writer {
         if chance(20, &mut self.rng) {
             // "great cast, dull film": the judgement of the whole decides.
             let part = self.adjective(minor.noun, polarity.opposite());
-            let whole = self.adjective(scene.item, polarity);
+            let whole = self.graded(scene.item, polarity);
             let but = pick(&[",", ", but", ", yet"], &mut self.rng);
-            return format!("{part} {}{but} {} {whole} {}", minor.noun.text, self.degree(), scene.item.text)
-                .replace("  ", " ");
+            return format!("{part} {}{but} {whole} {}", minor.noun.text, scene.item.text);
         }
         if chance(15, &mut self.rng) {
             let minor = strip_article(&self.described(minor.noun, polarity.opposite())).to_owned();
@@ -170,8 +169,12 @@ impl Writer {
             }
             2 => {
                 let more = pick(&["more", "far more", "even more"], &mut self.rng);
-                let adjective = self.specific(subject.noun, polarity);
-                format!("{text} {is} {more} {adjective} than {}", self.yardstick())
+                // Adverbs, because many of the adjectives would not take "more".
+                let manner = self.word(Class::Manner, polarity).base;
+                let item = self.item(scene);
+                let made = pick(scene.domain.made, &mut self.rng);
+                let is = scene.be(item.noun.plural);
+                format!("{} {is} {more} {manner} {made} than {}", item.text, self.yardstick())
             }
             3 => {
                 let less = pick(&["less", "far less", "even less"], &mut self.rng);
@@ -184,8 +187,8 @@ impl Writer {
                 format!("{text} {is} {so} {adjective} as {}", self.yardstick())
             }
             5 => {
-                let said = self.adjective(subject.noun, polarity);
-                format!("{text} {is} more {said} than {}", self.adjective(subject.noun, polarity.opposite()))
+                let said = self.specific(subject.noun, polarity);
+                format!("{text} {is} more {said} than {}", self.specific(subject.noun, polarity.opposite()))
             }
             6 => {
                 let expected = self.verdict(polarity.opposite());
@@ -207,9 +210,10 @@ impl Writer {
 
     /// What a comparative compares with: "the first one", "we expected".
     fn yardstick(&mut self) -> String {
-        match self.rng.below(3) {
+        match self.rng.below(4) {
             0 => format!("{} expected", Person::any(&mut self.rng).name),
-            1 => format!("what we know from {}", pick(CITIES, &mut self.rng)),
+            1 => "the reviews promised".to_owned(),
+            2 => "last time".to_owned(),
             _ => "in the old days".to_owned(),
         }
     }
@@ -228,18 +232,32 @@ impl Writer {
         let Subject { text, noun } = subject;
         let is = scene.be(noun.plural);
         match self.rng.below(12) {
-            0 => format!("{text} {} {}", self.word(Class::Struck, polarity).past, self.audience()),
-            1 if fares(*noun) => {
-                let fared = self.word(Class::Fared, polarity).past;
+            0 => {
+                let struck = self.word(Class::Struck, polarity);
+                let struck = if scene.past { struck.past.to_owned() } else { format!("will {}", struck.base) };
+                format!(
+                    "{text} {struck} {}",
+                    pick(&["us", "me", "everyone", "the critics", "the guests"], &mut self.rng)
+                )
+            }
+            1..=2 if fares(*noun) => {
+                let fared = self.word(Class::Fared, polarity);
+                let fared = if scene.past { fared.past.to_owned() } else { format!("is bound to {}", fared.base) };
+                let fared = if noun.plural { fared.replace("is ", "are ") } else { fared };
                 format!(
                     "{text} {fared} {}",
                     pick(&["from start to finish", "again and again", "in the end"], &mut self.rng)
                 )
             }
-            2 => format!("{text} {is} {}", self.verdict(polarity)),
+            1..=2 => format!("{text} {is} {}", self.verdict(polarity)),
             3 => {
-                let person = Person::any(&mut self.rng);
-                format!("{} {} {text}", person.name, self.word(Class::Felt, polarity).past)
+                let felt = self.word(Class::Felt, polarity);
+                if scene.past {
+                    format!("{} {} {text}", Person::any(&mut self.rng).name, felt.past)
+                } else {
+                    let you = pick(&["you", "everyone", "most people", "your friends"], &mut self.rng);
+                    format!("{you} will {} {text}", felt.base)
+                }
             }
             4..=6 => {
                 let first = self.adjective(*noun, polarity);
@@ -249,10 +267,7 @@ impl Writer {
                 let first = self.adjective(*noun, polarity);
                 format!("{text} {is} not only {first} but also {}", self.adjective_beside(first, *noun, polarity))
             }
-            _ => {
-                let degree = self.degree();
-                format!("{text} {is} {degree} {}", self.adjective(*noun, polarity)).replace("  ", " ")
-            }
+            _ => format!("{text} {is} {}", self.graded(*noun, polarity)),
         }
     }
 
@@ -279,11 +294,16 @@ impl Writer {
                 format!("{} did not find {text} {}", person.name, self.adjective(*noun, words))
             }
             11 => {
+                let not = if scene.past { "did not" } else { "will not" };
                 let person = Person::any(&mut self.rng);
-                format!("{} did not {} {text}", person.name, self.word(Class::Felt, words).base)
+                format!("{} {not} {} {text}", person.name, self.word(Class::Felt, words).base)
             }
-            12 => format!("{text} did not {} {}", self.word(Class::Struck, words).base, self.audience()),
-            13 if fares(*noun) => format!("{text} did not {} in the end", self.word(Class::Fared, words).base),
+            12 => {
+                let not = if scene.past { "did not" } else { "will not" };
+                let whom = pick(&["us", "me", "anyone", "the critics", "the guests"], &mut self.rng);
+                format!("{text} {not} {} {whom}", self.word(Class::Struck, words).base)
+            }
+            13..=14 if fares(*noun) => format!("{text} did not {} in the end", self.word(Class::Fared, words).base),
             _ => {
                 let hardly = pick(&["hardly", "not", "by no means", "far from"], &mut self.rng);
                 format!("{text} {is} {hardly} {}", self.verdict(words))
@@ -309,7 +329,7 @@ impl Writer {
 
     fn item(&mut self, scene: &Scene) -> Subject {
         let mut text = scene.item_name.clone();
-        if chance(20, &mut self.rng) {
+        if !scene.introduced && chance(20, &mut self.rng) {
             let person = Person::any(&mut self.rng).name;
             let met = pick(scene.domain.met, &mut self.rng);
             let when_or_where = if chance(50, &mut self.rng) {
@@ -333,17 +353,14 @@ impl Writer {
 
     /// A noun with an adjective before it: "a superb cast", "clumsy scenes".
     pub(super) fn described(&mut self, noun: Noun, polarity: Polarity) -> String {
-        let adjective = self.adjective(noun, polarity);
-        let degree = self.degree();
-        let phrase = format!("{degree} {adjective} {}", noun.text);
-        let phrase = phrase.trim_start();
-        if noun.plural || is_mass(noun) { phrase.to_owned() } else { with_article(phrase) }
+        let phrase = format!("{} {}", self.graded(noun, polarity), noun.text);
+        if noun.plural || is_mass(noun) { phrase } else { with_article(&phrase) }
     }
 
     /// A judging noun with its article: "a triumph", "a complete disaster".
     pub(super) fn verdict(&mut self, polarity: Polarity) -> String {
         let noun = self.word(Class::Verdict, polarity).base;
-        let degree = pick(&["", "", "real ", "complete ", "true "], &mut self.rng);
+        let degree = pick(&["", "", "real ", "true "], &mut self.rng);
         with_article(&format!("{degree}{noun}"))
     }
 
@@ -370,17 +387,15 @@ impl Writer {
         self.lexicon.deal(class, polarity, &mut self.rng)
     }
 
-    fn degree(&mut self) -> &'static str {
-        pick(&["", "", "", "very", "really", "truly", "quite"], &mut self.rng)
-    }
-
-    fn audience(&mut self) -> &'static str {
-        pick(&["us", "me", "everyone", "the critics", "the guests"], &mut self.rng)
+    /// An adjective, half the time behind an intensifier.
+    fn graded(&mut self, noun: Noun, polarity: Polarity) -> String {
+        let adjective = self.adjective(noun, polarity);
+        format!("{}{adjective}", pick(&["", "", "", "really ", "truly ", "quite "], &mut self.rng))
     }
 }
 
 /// Whether "it shone", "it dragged" can be said of a noun.
-fn fares(noun: Noun) -> bool {
+pub(super) fn fares(noun: Noun) -> bool {
     matches!(noun.adjectives, Class::Story | Class::Performer | Class::Music)
 }
 

@@ -280,17 +280,17 @@ pub(super) const CONSEQUENCES: [&[&str]; 2] = [
     &[
         "{they} gave {it} one star",
         "{they} asked for a refund",
-        "{they} complained to the manager",
+        "{they} wrote an angry letter",
         "{they} warned everyone against {it}",
-        "{they} advised {their} friends to stay away",
+        "{they} told {their} friends to stay away from {it}",
         "{they} went home in an angry mood",
     ],
     &[
         "{they} gave {it} five stars",
         "{they} recommended {it} to everyone",
-        "{they} thanked everyone",
+        "{they} wrote a letter of thanks",
         "{they} told all {their} friends about {it} with a smile",
-        "{they} advised {their} friends to hurry there",
+        "{they} urged {their} friends to try {it} too",
         "{they} went home in a happy mood",
     ],
 ];
@@ -298,7 +298,7 @@ pub(super) const CONSEQUENCES: [&[&str]; 2] = [
 /// The one or two words that open or close a review.
 pub(super) const RATINGS: [&[&str]; 2] = [
     &["one star", "thumbs down", "money down the drain", "a clear no", "stay away", "best avoided"],
-    &["five stars", "thumbs up", "money well spent", "a clear yes", "go there soon", "highly recommended"],
+    &["five stars", "thumbs up", "money well spent", "a clear yes", "worth every penny", "highly recommended"],
 ];
 
 pub(super) const CITIES: &[&str] = &[
@@ -392,6 +392,8 @@ pub(super) struct Scene {
     /// "the", then a modifier or none, then the item.
     pub(super) item_name: String,
     pub(super) past: bool,
+    /// Whether it was said who met the thing, and where: opinions must not say otherwise.
+    pub(super) introduced: bool,
 }
 
 impl Scene {
@@ -401,7 +403,7 @@ impl Scene {
         let item = domain.items[rng.below(domain.items.len())];
         let modifier = pick(domain.modifiers, rng);
         let space = if modifier.is_empty() { "" } else { " " };
-        Scene { domain, item, item_name: format!("the {modifier}{space}{}", item.text), past }
+        Scene { domain, item, item_name: format!("the {modifier}{space}{}", item.text), past, introduced: false }
     }
 
     /// A random part of the thing.
@@ -409,9 +411,13 @@ impl Scene {
         self.domain.aspects[rng.below(self.domain.aspects.len())]
     }
 
-    /// "it" or "them".
-    pub(super) fn object_pronoun(&self) -> &'static str {
-        if self.item.plural { "them" } else { "it" }
+    /// How the thing is called after `text`: by pronouns if `text` names it, else by its name.
+    pub(super) fn reference_after(&self, text: &str) -> Reference {
+        if !text.contains(&self.item_name) {
+            return Reference { subject: self.item_name.clone(), object: self.item_name.clone(), possessive: "the" };
+        }
+        let (subject, object) = if self.item.plural { ("they", "them") } else { ("it", "it") };
+        Reference { subject: subject.to_owned(), object: object.to_owned(), possessive: self.possessive() }
     }
 
     /// "its" or "their".
@@ -437,6 +443,16 @@ impl Scene {
             (false, true) => "have",
         }
     }
+}
+
+/// The words that refer to a thing.
+pub(super) struct Reference {
+    /// "it", "they", "the new film".
+    pub(super) subject: String,
+    /// "it", "them", "the new film".
+    pub(super) object: String,
+    /// "its", "their", "the".
+    pub(super) possessive: &'static str,
 }
 
 /// `phrase` behind "a" or "an".
