@@ -1,0 +1,213 @@
+//! Corpus lines in which someone judges something, and does what follows from the judgement.
+
+use super::lexicon::{Class, Polarity};
+use super::opinion::{Structure, Writer, fares};
+use super::scene::{CITIES, CONSEQUENCES, DAYS, MONTHS, Person, RATINGS, Reference, Scene, chance, pick, sentence};
+
+impl Writer {
+    /// A line of one to four sentences of one polarity. `is_held_out` tells of a finished opinion sentence whether it
+    /// is in a labelled set; such an opinion is drawn again.
+    pub(super) fn review(&mut self, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let past = chance(65, &mut self.rng);
+        let scene = Scene::any(past, &mut self.rng);
+        match self.rng.below(12) {
+            0..=2 => self.rated(&scene, polarity, is_held_out),
+            3..=4 => self.visit(scene, polarity, is_held_out),
+            5..=6 => self.reasoned(&scene, polarity, is_held_out),
+            7..=8 => self.elaborated(&scene, polarity, is_held_out),
+            9 => self.felt(&scene, polarity),
+            10 => self.two_opinions(&scene, polarity),
+            _ => self.listed(&scene, polarity),
+        }
+    }
+
+    /// A rating and an opinion, in either order.
+    fn rated(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let rating = pick(RATINGS[polarity as usize], &mut self.rng);
+        let opinion = self.free_opinion(scene, polarity, is_held_out);
+        let more = self.elaboration(scene, &scene.reference_after(&opinion), polarity);
+        match self.rng.below(4) {
+            0 => format!("{} {}", sentence(&format!("{rating}: {opinion}")), sentence(&more)),
+            1 => format!("{} {} {}", sentence(rating), sentence(&opinion), sentence(&more)),
+            2 => format!("{} {} {}", sentence(&opinion), sentence(&more), sentence(rating)),
+            _ => format!("{} {}", sentence(&opinion), sentence(rating)),
+        }
+    }
+
+    /// Someone meets the thing, an opinion, what they did.
+    fn visit(&mut self, mut scene: Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let person = Person::any(&mut self.rng);
+        let intro = self.introduction(&scene, &person);
+        scene.introduced = true;
+        let it = scene.reference_after(&intro);
+        let mut opinion = self.free_opinion(&scene, polarity, is_held_out);
+        // "Anna saw the new film. The new film was ..." reads better with a pronoun.
+        if let Some(rest) = opinion.strip_prefix(&scene.item_name) {
+            opinion = format!("{}{rest}", it.subject);
+        }
+        let consequence = self.consequence(&scene, &person, person.pronoun, &it, polarity);
+        format!("{intro} {} {}", sentence(&opinion), sentence(&consequence))
+    }
+
+    /// An opinion and what follows from it, in one sentence.
+    fn reasoned(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let person = Person::any(&mut self.rng);
+        let opinion = self.free_opinion(scene, polarity, is_held_out);
+        if chance(60, &mut self.rng) {
+            let it = scene.reference_after(&opinion);
+            let consequence = self.consequence(scene, &person, &person.name, &it, polarity);
+            sentence(&format!("{opinion}, so {consequence}"))
+        } else {
+            let it = scene.reference_after("");
+            let consequence = self.consequence(scene, &person, &person.name, &it, polarity);
+            sentence(&format!("{consequence} because {opinion}"))
+        }
+    }
+
+    /// An opinion, a second thought, what someone did.
+    fn elaborated(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let person = Person::any(&mut self.rng);
+        let opinion = sentence(&self.free_opinion(scene, polarity, is_held_out));
+        let more = sentence(&self.elaboration(scene, &scene.reference_after(&opinion), polarity));
+        let so_far = format!("{opinion} {more}");
+        let it = scene.reference_after(&so_far);
+        format!("{so_far} {}", sentence(&self.consequence(scene, &person, &person.name, &it, polarity)))
+    }
+
+    /// Someone meets the thing, feels something about it, acts, and says why.
+    fn felt(&mut self, scene: &Scene, polarity: Polarity) -> String {
+        let person = Person::any(&mut self.rng);
+        let intro = self.introduction(scene, &person);
+        let it = scene.reference_after(&intro);
+        let felt = self.word(Class::Felt, polarity).past;
+        let consequence = self.consequence(scene, &person, person.pronoun, &it, polarity);
+        let more = sentence(&self.elaboration(scene, &it, polarity));
+        format!("{intro} {} {more}", sentence(&format!("{} {felt} {}, and {consequence}", person.pronoun, it.object)))
+    }
+
+    /// Two people who agree, or who do not and act accordingly.
+    fn two_opinions(&mut self, scene: &Scene, polarity: Polarity) -> String {
+        let (first, mut second) = (Person::third(&mut self.rng), Person::third(&mut self.rng));
+        while second.name == first.name {
+            second = Person::third(&mut self.rng);
+        }
+        let it = scene.reference_after(&scene.item_name);
+        let agree = chance(40, &mut self.rng);
+        let felt = self.word(Class::Felt, polarity).past;
+        let consequence = self.consequence(scene, &first, first.pronoun, &it, polarity);
+        let one = sentence(&format!("{} {felt} {}, and {consequence}", first.name, scene.item_name));
+
+        let (link, also, polarity) = if agree { ("", "also ", polarity) } else { ("but ", "", polarity.opposite()) };
+        let felt = self.word(Class::Felt, polarity).past;
+        let mut second_consequence = consequence.clone();
+        while second_consequence == consequence {
+            second_consequence = self.consequence(scene, &second, second.pronoun, &it, polarity);
+        }
+        let other = sentence(&format!("{link}{} {also}{felt} {}, and {second_consequence}", second.name, it.object));
+        format!("{one} {other}")
+    }
+
+    /// Three parts of the thing in a list, and what someone did.
+    fn listed(&mut self, scene: &Scene, polarity: Polarity) -> String {
+        let mut aspects = scene.domain.aspects.to_vec();
+        self.rng.shuffle(&mut aspects);
+        aspects.truncate(3);
+        let parts: Vec<String> = aspects
+            .into_iter()
+            .map(|noun| {
+                let adjective = self.adjective(noun, polarity);
+                format!("the {} {} {adjective}", noun.text, scene.be(noun.plural))
+            })
+            .collect();
+        let person = Person::any(&mut self.rng);
+        let it = scene.reference_after("");
+        let consequence = self.consequence(scene, &person, &person.name, &it, polarity);
+        format!("{} {}", sentence(&parts.join(" and ").replacen(" and ", ", ", 1)), sentence(&consequence))
+    }
+
+    /// An opinion of any structure that is in no labelled set.
+    fn free_opinion(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        loop {
+            // More plain ones than in the labelled sets: were negations as frequent as plain statements, a word would
+            // keep no company that tells its polarity.
+            let structure = match self.rng.below(20) {
+                0..=10 => Structure::Plain,
+                11..=14 => Structure::Negation,
+                15..=17 => Structure::Contrast,
+                _ => Structure::Mixed,
+            };
+            let opinion = self.opinion(scene, structure, polarity);
+            if !is_held_out(&sentence(&opinion)) {
+                return opinion;
+            }
+        }
+    }
+
+    /// A second thought in the same sense, plain, about a thing that is called `it`.
+    fn elaboration(&mut self, scene: &Scene, it: &Reference, polarity: Polarity) -> String {
+        let noun = scene.aspect(&mut self.rng);
+        let Reference { subject, possessive, .. } = it;
+        let is = scene.be(scene.item.plural);
+        match self.rng.below(6) {
+            0 => format!("in short, {} {is} {}", scene.item_name, self.verdict(polarity)),
+            1 => {
+                let manner = self.word(Class::Manner, polarity).base;
+                format!("{subject} {is} also {manner} {}", pick(scene.domain.made, &mut self.rng))
+            }
+            2 => format!("{subject} {is} full of {}", self.word(Class::Quality, polarity).base),
+            3 if fares(noun) && scene.past && chance(70, &mut self.rng) => {
+                format!("{possessive} {} {} too", noun.text, self.word(Class::Fared, polarity).past)
+            }
+            3 => {
+                let struck = self.word(Class::Struck, polarity);
+                let struck = if scene.past { struck.past.to_owned() } else { format!("will {}", struck.base) };
+                let whom = if scene.past { "us" } else { "you" };
+                format!("{possessive} {} {struck} {whom} too", noun.text)
+            }
+            4 => {
+                let part = self.adjective(noun, polarity);
+                let whole = self.adjective(scene.item, polarity);
+                format!(
+                    "{possessive} {} {} {part}, and {subject} {is} {whole} as well",
+                    noun.text,
+                    scene.be(noun.plural)
+                )
+            }
+            _ => {
+                let adjective = self.adjective(noun, polarity);
+                format!("{possessive} {} {} {adjective} too", noun.text, scene.be(noun.plural))
+            }
+        }
+    }
+
+    /// Someone meets the thing.
+    fn introduction(&mut self, scene: &Scene, person: &Person) -> String {
+        let met = pick(scene.domain.met, &mut self.rng);
+        let city = pick(CITIES, &mut self.rng);
+        let (name, item) = (&person.name, &scene.item_name);
+        sentence(&match self.rng.below(4) {
+            0 => format!("on {} {name} {met} {item}", pick(DAYS, &mut self.rng)),
+            1 => format!("{name} {met} {item} in {city}"),
+            2 => format!("in {} {name} went to {city} and {met} {item}", pick(MONTHS, &mut self.rng)),
+            _ => format!("{name} {met} {item} last week"),
+        })
+    }
+
+    /// What `person`, here called `called`, did in the end with the thing, here called `it`.
+    fn consequence(
+        &mut self,
+        scene: &Scene,
+        person: &Person,
+        called: &str,
+        it: &Reference,
+        polarity: Polarity,
+    ) -> String {
+        let side = polarity as usize;
+        let template = if chance(60, &mut self.rng) {
+            pick(scene.domain.consequences[side], &mut self.rng)
+        } else {
+            pick(CONSEQUENCES[side], &mut self.rng)
+        };
+        template.replace("{they}", called).replace("{it}", &it.object).replace("{their}", person.possessive)
+    }
+}
