@@ -1,0 +1,480 @@
+"""Makes the fixtures of crates/distilbert/tests/goldens: tiny random models and PyTorch's numbers for them.
+
+Prints, as a Markdown table, the error that float32 PyTorch itself has against float64, in the measures
+of the tolerances (see the goldens' README).
+"""
+
+import argparse
+import copy
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common import model_class, random_inputs, reference_tensors, save
+
+LONGEST = 13
+MASK_ID = 4
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Odd on purpose: no width is a multiple of a SIMD register.
+
+    `spread` multiplies the usual initial weights of the encoder's layers, `spread_outside` those of embeddings and heads.
+    """
+
+    hidden: int
+    heads: int
+    ffn: int
+    vocab: int
+    positions: int
+    spread: float
+    spread_outside: float
+
+    def bert(self, layers: int, **options: object) -> hf.BertConfig:
+        return hf.BertConfig(
+            vocab_size=self.vocab, hidden_size=self.hidden, num_attention_heads=self.heads,
+            intermediate_size=self.ffn, max_position_embeddings=self.positions, num_hidden_layers=layers, **options,
+        )  # fmt: skip
+
+    def distilbert(self, layers: int = 2, **options: object) -> hf.DistilBertConfig:
+        return hf.DistilBertConfig(
+            vocab_size=self.vocab, dim=self.hidden, n_heads=self.heads,
+            hidden_dim=self.ffn, max_position_embeddings=self.positions, n_layers=layers, **options,
+        )  # fmt: skip
+
+
+# Layers spread so far that attention is sharp; embeddings so little that the epsilon of their norm counts.
+FORWARD = Sizes(hidden=21, heads=3, ffn=29, vocab=53, positions=18, spread=12.0, spread_outside=2.0)
+# Smaller, because a training golden holds the parameters, their gradients and, in a run, each step's. Spread less:
+# `k_lin.bias` has no gradient but rounding, which grows with the spread, and must stay far below the tolerance's floor.
+TRAINING = Sizes(hidden=15, heads=3, ffn=22, vocab=47, positions=16, spread=4.0, spread_outside=4.0)
+NO_DROPOUT_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+NO_DROPOUT_DISTILBERT = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+
+
+@dataclass
+class Goldens:
+    """Where the fixtures go, and what float32 lost in each."""
+
+    out: Path
+    seed: int
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def begin(self, name: str) -> torch.Generator:
+        """Seeds by name, so that a new golden leaves the others as they are."""
+        seed = self.seed + zlib.crc32(name.encode())
+        torch.manual_seed(seed)
+        return torch.Generator().manual_seed(seed)
+
+    def record(self, name: str, single: Tensors, double: Tensors) -> None:
+        """Keeps the worst error of each kind; `double` holds the same tensors computed in float64."""
+        gradients = {key for key in single if key.startswith("grad.")}
+        total = torch.stack([double[key].norm() for key in gradients]).norm() if gradients else torch.tensor(0.0)
+        worst = self.errors.setdefault(name, {})
+        for key, tensor in single.items():
+            if key.startswith("input.") or not tensor.is_floating_point():
+                continue
+            difference = tensor.double() - double[key]
+            if key in gradients:
+                kind, error = "gradients", difference.norm() / torch.maximum(double[key].norm(), 1e-6 * total)
+            else:
+                kind, error = "values", difference.abs().max() / double[key].abs().max()
+            worst[kind] = max(worst.get(kind, 0.0), error.item())
+
+    def report(self) -> str:
+        lines = ["| golden | activations and parameters | gradients |", "| --- | --- | --- |"]
+        for name, worst in self.errors.items():
+            cells = [f"{worst[kind]:.1e}" if kind in worst else "" for kind in ("values", "gradients")]
+            lines.append(f"| `{name}` | {cells[0]} | {cells[1]} |")
+        return "\n".join(lines)
+
+
+def spice(model: hf.PreTrainedModel, sizes: Sizes) -> hf.PreTrainedModel:
+    """Biases and norms that are not 0 and 1, larger weights: ignoring any of them shows."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.mul_(sizes.spread if ".layer." in name else sizes.spread_outside)
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+def as_double(model: hf.PreTrainedModel) -> hf.PreTrainedModel:
+    return copy.deepcopy(model).double()
+
+
+def forward(goldens: Goldens, name: str, make: Callable[[], hf.PreTrainedModel]) -> hf.PreTrainedModel:
+    """A folder and the hidden states and logits of one ragged batch."""
+    generator = goldens.begin(name)
+    model = spice(make(), FORWARD)
+    inputs = random_inputs(model.config, 3, LONGEST, generator)
+    expected = reference_tensors(model, inputs)
+    goldens.record(name, expected, reference_tensors(as_double(model), inputs))
+    model.save_pretrained(goldens.out / name)
+    save(goldens.out / name / "expected.safetensors", expected)
+    return model
+
+
+def forward_goldens(goldens: Goldens) -> None:
+    s = FORWARD
+    bert_mlm = forward(goldens, "bert-mlm", lambda: hf.BertForMaskedLM(s.bert(3)))
+    pickled(goldens, bert_mlm)
+    legacy(goldens)
+    forward(goldens, "bert-base-nohead", lambda: hf.BertModel(s.bert(2)))
+    forward(goldens, "bert-classify", lambda: hf.BertForSequenceClassification(s.bert(2, num_labels=3)))
+    distilbert_mlm = forward(goldens, "distilbert-mlm", lambda: hf.DistilBertForMaskedLM(s.distilbert()))
+    sharded(goldens, distilbert_mlm)
+    forward(goldens, "distilbert-nohead", lambda: hf.DistilBertModel(s.distilbert()))
+    forward(goldens, "distilbert-sinusoidal", lambda: hf.DistilBertForMaskedLM(s.distilbert(sinusoidal_pos_embds=True)))
+    for name, labels in (("distilbert-classify", 3), ("distilbert-regress", 1)):
+        forward(goldens, name, lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=labels)))
+
+
+def pickled(goldens: Goldens, model: hf.PreTrainedModel) -> None:
+    """The weights of `bert-mlm` as `pytorch_model.bin`: tied tensors share a storage, one is stored transposed."""
+    folder = goldens.out / "bert-mlm-pickled"
+    model.config.save_pretrained(folder)
+    state = model.state_dict()
+    query = "bert.encoder.layer.0.attention.self.query.weight"
+    state[query] = state[query].t().contiguous().t()
+    torch.save(state, folder / "pytorch_model.bin")
+    save(folder / "expected.safetensors", load_file(goldens.out / "bert-mlm" / "expected.safetensors"))
+
+
+def legacy(goldens: Goldens) -> None:
+    """Named as the first BERT files were: gamma and beta, a `position_ids` buffer, unused heads, no tied decoder."""
+    name = "bert-mlm-legacy"
+    generator = goldens.begin(name)
+    pretraining = spice(hf.BertForPreTraining(FORWARD.bert(2)), FORWARD)
+    model = hf.BertForMaskedLM(FORWARD.bert(2, architectures=["BertForMaskedLM"], attn_implementation="eager"))
+    model.load_state_dict({k: v for k, v in pretraining.state_dict().items() if k in model.state_dict()})
+    model.eval()
+    inputs = random_inputs(model.config, 3, LONGEST, generator)
+    expected = reference_tensors(model, inputs)
+    goldens.record(name, expected, reference_tensors(as_double(model), inputs))
+
+    state = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for key, value in pretraining.state_dict().items()
+        if not key.startswith("cls.predictions.decoder.")
+    }
+    state["bert.embeddings.position_ids"] = torch.arange(FORWARD.positions)[None]
+    model.config.save_pretrained(goldens.out / name)
+    save_file(state, goldens.out / name / "model.safetensors", metadata={"format": "pt"})
+    save(goldens.out / name / "expected.safetensors", expected)
+
+
+def sharded(goldens: Goldens, model: hf.PreTrainedModel) -> None:
+    """The weights of `distilbert-mlm` in two files and an index."""
+    folder = goldens.out / "distilbert-mlm-sharded"
+    model.save_pretrained(folder, max_shard_size="30KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) == 2, shards
+    save(folder / "expected.safetensors", load_file(goldens.out / "distilbert-mlm" / "expected.safetensors"))
+
+
+def gradients(
+    goldens: Goldens,
+    name: str,
+    make: Callable[[], hf.PreTrainedModel],
+    make_labels: Callable[[Tensors, torch.Generator], Tensors],
+    loss_of: Callable[[Tensor, Tensors], Tensor] | None = None,
+) -> None:
+    """A folder, one labelled batch, its loss, logits and the gradient of every parameter.
+
+    The loss is the model's own unless `loss_of(logits, labels)` is given.
+    """
+    generator = goldens.begin(name)
+    model = spice(make(), TRAINING)
+    inputs = random_inputs(model.config, 5, LONGEST, generator)
+    labels = make_labels(inputs, generator)
+
+    def expected(model: hf.PreTrainedModel) -> Tensors:
+        cast = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in labels.items()}
+        output = model(**inputs) if loss_of else model(**inputs, **cast)
+        loss = loss_of(output.logits, cast) if loss_of else output.loss
+        loss.backward()
+        tensors = {f"input.{k}": v for k, v in inputs.items()} | cast | {"loss": loss, "logits": output.logits}
+        return tensors | {f"grad.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    double = expected(as_double(model))
+    single = expected(model)
+    goldens.record(name, single, double)
+    model.save_pretrained(goldens.out / name)
+    save(goldens.out / name / "expected.safetensors", single)
+
+
+def masked_labels(inputs: Tensors, share: float, generator: torch.Generator) -> Tensor:
+    """The ids at about `share` of the real positions, at the second token of the first sequence always; else -100."""
+    ids = inputs["input_ids"]
+    chosen = (torch.rand(ids.shape, generator=generator) < share) & inputs["attention_mask"].bool()
+    chosen[0, 1] = True
+    return torch.where(chosen, ids, -100)
+
+
+def finetune_goldens(goldens: Goldens) -> None:
+    def classifier(labels: int, problem: str) -> Callable[[], hf.PreTrainedModel]:
+        config = TRAINING.distilbert(num_labels=labels, problem_type=problem, **NO_DROPOUT_DISTILBERT)
+        return lambda: hf.DistilBertForSequenceClassification(config)
+
+    def bert(make: Callable[[hf.BertConfig], hf.PreTrainedModel], **options: object) -> Callable[[], hf.PreTrainedModel]:
+        return lambda: make(TRAINING.bert(2, **NO_DROPOUT_BERT, **options))
+
+    def classes(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        return {"labels": torch.randint(0, 3, (len(inputs["input_ids"]),), generator=generator)}
+
+    def several(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        return {"labels": (torch.rand(len(inputs["input_ids"]), 4, generator=generator) < 0.4).float()}
+
+    def scores(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        return {"labels": torch.rand(len(inputs["input_ids"]), generator=generator) * 5}
+
+    def with_teacher(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        labels = classes(inputs, generator)
+        return labels | {"teacher_logits": torch.randn(len(labels["labels"]), 3, generator=generator) * 2}
+
+    def masked(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        return {"labels": masked_labels(inputs, 0.25, generator)}
+
+    soft = {"temperature": 3.0, "alpha_hard": 0.5, "alpha_soft": 0.5}
+
+    def soft_loss(logits: Tensor, labels: Tensors) -> Tensor:
+        hard = F.cross_entropy(logits, labels["labels"])
+        kl = kl_rows(logits, labels["teacher_logits"], soft["temperature"]).mean()
+        return soft["alpha_hard"] * hard + soft["alpha_soft"] * kl
+
+    single = "single_label_classification"
+    gradients(goldens, "finetune-classify", classifier(3, single), classes)
+    gradients(goldens, "finetune-multilabel", classifier(4, "multi_label_classification"), several)
+    gradients(goldens, "finetune-regress", classifier(1, "regression"), scores)
+    gradients(goldens, "finetune-soft-labels", classifier(3, single), with_teacher, soft_loss)
+    write_json(goldens.out / "finetune-soft-labels" / "meta.json", soft)
+    bert_classifier = bert(hf.BertForSequenceClassification, num_labels=3, problem_type=single)
+    gradients(goldens, "finetune-bert-classify", bert_classifier, classes)
+    gradients(goldens, "pretrain-bert-mlm", bert(hf.BertForMaskedLM), masked)
+
+
+def kl_rows(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(teacher/T) || softmax(student/T))` of each row, in nats."""
+    target, guess = F.log_softmax(teacher / temperature, -1), F.log_softmax(student / temperature, -1)
+    return temperature**2 * F.kl_div(guess, target, reduction="none", log_target=True).sum(-1)
+
+
+BERT_TO_DISTILBERT = {
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+}
+
+
+def student_of(teacher: hf.BertForMaskedLM, layers: list[int]) -> hf.DistilBertForMaskedLM:
+    """A DistilBERT from some of a teacher's layers, the token types dropped, as published."""
+    pairs = {
+        "bert.embeddings.word_embeddings": "distilbert.embeddings.word_embeddings",
+        "bert.embeddings.position_embeddings": "distilbert.embeddings.position_embeddings",
+        "bert.embeddings.LayerNorm": "distilbert.embeddings.LayerNorm",
+        "cls.predictions.transform.dense": "vocab_transform",
+        "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
+        "cls.predictions.decoder": "vocab_projector",
+    }
+    for student_layer, teacher_layer in enumerate(layers):
+        for theirs, ours in BERT_TO_DISTILBERT.items():
+            pairs[f"bert.encoder.layer.{teacher_layer}.{theirs}"] = f"distilbert.transformer.layer.{student_layer}.{ours}"
+    state = {
+        f"{ours}.{kind}": teacher.state_dict()[f"{theirs}.{kind}"]
+        for theirs, ours in pairs.items()
+        for kind in ("weight", "bias")
+        if f"{theirs}.{kind}" in teacher.state_dict()
+    }
+    student = hf.DistilBertForMaskedLM(TRAINING.distilbert(len(layers), **NO_DROPOUT_DISTILBERT))
+    student.load_state_dict(state)
+    student.set_attn_implementation("eager")
+    return student.eval()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a distillation run, named as `meta.json` names them."""
+
+    kl_positions: str = "all"
+    alpha_ce: float = 5.0
+    alpha_mlm: float = 2.0
+    alpha_cos: float = 1.0
+    alpha_mse: float = 0.0
+    temperature: float = 2.0
+    lr: float = 5e-4
+    eps: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    max_grad_norm: float = 5.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    total_steps: int = 3
+    accumulation: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        if self.schedule == "constant":
+            return self.lr
+        if step <= self.warmup_steps:
+            return self.lr * step / self.warmup_steps
+        return self.lr * (self.total_steps - step) / (self.total_steps - self.warmup_steps)
+
+
+STEPS = 3
+LAYERS = [0, 3]
+RUN_NOTE = (
+    "kl: sum over the vocabulary, mean over the kept positions (all real tokens, or the masked ones only), times T^2; "
+    "mlm: mean over masked positions; cosine: 1 - cos of the last hidden states, mean over all real tokens; "
+    "mse: squared difference of the logits, summed over the vocabulary, mean over the kept positions; "
+    "each mean is over the positions of the whole step, whose rows are split into `accumulation` equal consecutive "
+    "micro-batches; linear schedule: lr * step / warmup_steps up to warmup_steps, then "
+    "lr * (total_steps - step) / (total_steps - warmup_steps), steps counted from 1; "
+    "the no-decay group holds biases and layer norms; gradients are stored before clipping"
+)
+
+
+def distil_goldens(goldens: Goldens) -> None:
+    goldens.begin("distil-run")
+    teacher = spice(hf.BertForMaskedLM(TRAINING.bert(4, **NO_DROPOUT_BERT)), TRAINING)
+    student = student_of(teacher, LAYERS)
+    teacher.save_pretrained(goldens.out / "distil-run" / "teacher")
+    student.save_pretrained(goldens.out / "distil-run" / "student-init")
+    distil(goldens, "distil-run", teacher, student, Run())
+    distil(goldens, "distil-run-masked", teacher, student, Run(kl_positions="masked"))
+    # Decay, clipping and short memory as strong as here show in the parameters; at the usual strength they hide in the
+    # tolerance.
+    schedule = Run(
+        schedule="linear", lr=1e-3, warmup_steps=2, total_steps=5, accumulation=2,
+        alpha_mse=0.125, weight_decay=1.0, max_grad_norm=3.0, betas=(0.8, 0.9),
+    )  # fmt: skip
+    distil(goldens, "distil-run-schedule", teacher, student, schedule)
+
+
+def distil(goldens: Goldens, name: str, teacher: hf.PreTrainedModel, student: hf.PreTrainedModel, run: Run) -> None:
+    """Three steps, each with its batch, its gradients and the parameters after it."""
+    generator = goldens.begin(name)
+    batches = []
+    for _ in range(STEPS):
+        inputs = random_inputs(student.config, 6, LONGEST, generator)
+        labels = masked_labels(inputs, 0.2, generator)
+        inputs["input_ids"] = torch.where(labels >= 0, MASK_ID, inputs["input_ids"])
+        batches.append((inputs, labels))
+    single, losses = replay(teacher, copy.deepcopy(student), run, batches)
+    double, _ = replay(as_double(teacher), as_double(student), run, batches)
+    for i, (step, step_double, (inputs, labels)) in enumerate(zip(single, double, batches, strict=True)):
+        goldens.record(name, step, step_double)
+        batch = {f"input.{key}": tensor for key, tensor in inputs.items()} | {"labels": labels}
+        save(goldens.out / name / f"step{i}.safetensors", batch | step)
+    settings = {key: getattr(run, key) for key in run.__dataclass_fields__}
+    paths = {"teacher": "../distil-run/teacher", "student_init": "../distil-run/student-init", "layers": LAYERS}
+    fixed = {"token_types": "dropped", "freeze_positions": False, "dropout": 0.0, "note": RUN_NOTE}
+    write_json(goldens.out / name / "meta.json", paths | settings | fixed | {"steps": losses})
+
+
+def replay(
+    teacher: hf.PreTrainedModel, student: hf.PreTrainedModel, run: Run, batches: list[tuple[Tensors, Tensor]]
+) -> tuple[list[Tensors], list[dict[str, float]]]:
+    """Trains `student` in place; gives gradients and parameters of each step, and its losses."""
+    no_decay = ("bias", "LayerNorm.weight", "layer_norm.weight")
+    named = list(student.named_parameters())
+    groups = [
+        {"params": [p for n, p in named if not n.endswith(no_decay)], "weight_decay": run.weight_decay},
+        {"params": [p for n, p in named if n.endswith(no_decay)], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=run.lr, eps=run.eps, betas=run.betas)
+    steps, losses = [], []
+    for i, (inputs, labels) in enumerate(batches):
+        optimizer.zero_grad()
+        parts = accumulate(teacher, student, run, inputs, labels)
+        tensors = {f"grad.{n}": p.grad.clone() for n, p in named}
+        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), run.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = run.rate(i + 1)
+        optimizer.step()
+        steps.append(tensors | {f"param_after.{n}": p.detach().clone() for n, p in named})
+        losses.append(parts | {"grad_norm": norm.item(), "lr": run.rate(i + 1)})
+    return steps, losses
+
+
+def accumulate(
+    teacher: hf.PreTrainedModel, student: hf.PreTrainedModel, run: Run, inputs: Tensors, labels: Tensor
+) -> dict[str, float]:
+    """Adds the step's gradients, micro-batch by micro-batch; every mean is over the whole step's positions."""
+    real, masked = inputs["attention_mask"].bool(), labels >= 0
+    kept = real if run.kl_positions == "all" else masked
+    parts = dict.fromkeys(("loss", "kl", "mlm", "cos", "mse"), 0.0)
+    for rows in torch.arange(len(labels)).chunk(run.accumulation):
+        micro = {key: tensor[rows] for key, tensor in inputs.items()}
+        s = student(**micro, output_hidden_states=True)
+        with torch.no_grad():
+            t = teacher(**micro, output_hidden_states=True)
+        keep, is_real, is_masked = kept[rows], real[rows], masked[rows]
+        micro_parts = {
+            "kl": kl_rows(s.logits[keep], t.logits[keep], run.temperature).sum() / kept.sum(),
+            "mlm": F.cross_entropy(s.logits[is_masked], labels[rows][is_masked], reduction="sum") / masked.sum(),
+            "cos": (1 - F.cosine_similarity(s.hidden_states[-1], t.hidden_states[-1], -1)[is_real]).sum() / real.sum(),
+            "mse": (s.logits[keep] - t.logits[keep]).square().sum() / kept.sum(),
+        }
+        weights = {"kl": run.alpha_ce, "mlm": run.alpha_mlm, "cos": run.alpha_cos, "mse": run.alpha_mse}
+        micro_parts["loss"] = sum(weights[key] * micro_parts[key] for key in weights)
+        micro_parts["loss"].backward()
+        for key, value in micro_parts.items():
+            parts[key] += value.item()
+    return parts
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def check_reload(out: Path) -> None:
+    """Every folder, loaded again by the package, must give the numbers beside it."""
+    for file in sorted(out.glob("*/expected.safetensors")):
+        expected = load_file(file)
+        inputs = {key.removeprefix("input."): value for key, value in expected.items() if key.startswith("input.")}
+        config = hf.AutoConfig.from_pretrained(file.parent)
+        model = model_class(config).from_pretrained(file.parent, attn_implementation="eager").eval()
+        found = reference_tensors(model, inputs)
+        for key in expected.keys() & found.keys():
+            same = torch.allclose(expected[key], found[key], rtol=1e-5, atol=1e-6)
+            assert same, f"{file.parent.name}: {key} changed by the reload"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to write to (its README.md stays)")
+    parser.add_argument("--seed", type=int, default=7)
+    arguments = parser.parse_args()
+    hf.utils.logging.disable_progress_bar()
+    hf.utils.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    goldens = Goldens(arguments.out, arguments.seed)
+    forward_goldens(goldens)
+    finetune_goldens(goldens)
+    distil_goldens(goldens)
+    check_reload(arguments.out)
+    print(f"PyTorch {torch.__version__}, transformers {hf.__version__}, seed {arguments.seed}\n")
+    print(goldens.report())
+
+
+if __name__ == "__main__":
+    main()
