@@ -16,6 +16,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of the register tile of the matrix product.
     const TILE_ROWS: usize;
+    /// Vectors in a row of that tile, at most 3: rows times vectors accumulators fill the registers.
+    const TILE_VECTORS: usize;
 
     fn splat(self, x: f32) -> Self::F32;
     /// The first `LANES` numbers of `from`; panics if it is shorter.
