@@ -48,7 +48,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even; |a| below 2^22.
     fn round(self, a: Self::F32) -> Self::F32;
-    /// `2^n` for integral `n` in `-126..=127`.
+    /// `2^n` for integral `n` in `-126..=127`; 0 for -127, infinity for 128.
     fn exp2_integral(self, n: Self::F32) -> Self::F32;
 
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
