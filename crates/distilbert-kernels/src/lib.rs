@@ -13,8 +13,11 @@ pub mod losses; // rows of logits, hidden states -> (sum, gradient)
 mod math; // exp, tanh, erf, GELU on vectors
 pub mod matmul; // packed matrix products with fused epilogues
 pub mod norm; // layer norm, fused with residual and dropout
-pub mod optimizer;
+pub mod optimizer; // AdamW, norm of the gradient
+mod rows; // walks over numbers and rows, sums in fixed order
 pub mod runtime; // instruction set and threads
-mod simd; // one vector interface // AdamW, norm of the gradient
+mod simd; // one vector interface
+#[cfg(test)]
+mod testing;
 
 pub use runtime::{Isa, Runtime, RuntimeError};

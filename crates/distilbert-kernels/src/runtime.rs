@@ -170,6 +170,14 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { pointer: slice.as_mut_ptr(), len: slice.len(), lifetime: std::marker::PhantomData }
     }
 
+    /// A pointer to the number at `at`, for parts that are not contiguous: whoever writes through it answers for
+    /// staying inside the slice and off the other tasks' parts.
+    pub(crate) fn pointer(&self, at: usize) -> *mut T {
+        assert!(at <= self.len, "position {at} of {}", self.len);
+        // SAFETY: inside the slice or one past its end by the assertion.
+        unsafe { self.pointer.add(at) }
+    }
+
     /// `start..start + len` of the slice.
     ///
     /// # Safety

@@ -16,6 +16,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of the register tile of the matrix product.
     const TILE_ROWS: usize;
+    /// Vectors in a row of that tile, at most 3: rows times vectors accumulators fill the registers.
+    const TILE_VECTORS: usize;
 
     fn splat(self, x: f32) -> Self::F32;
     /// The first `LANES` numbers of `from`; panics if it is shorter.
@@ -46,7 +48,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even; |a| below 2^22.
     fn round(self, a: Self::F32) -> Self::F32;
-    /// `2^n` for integral `n` in `-126..=127`.
+    /// `2^n` for integral `n` in `-126..=127`; 0 for -127, infinity for 128.
     fn exp2_integral(self, n: Self::F32) -> Self::F32;
 
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;

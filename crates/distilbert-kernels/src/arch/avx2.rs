@@ -37,6 +37,7 @@ impl Simd for Avx2 {
     type Mask = __m256;
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

@@ -39,6 +39,7 @@ impl Simd for Avx512 {
     type Mask = __mmask16;
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 8;
+    const TILE_VECTORS: usize = 3;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -12,6 +12,7 @@ impl Simd for Portable {
     type Mask = [bool; LANES];
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
