@@ -266,7 +266,7 @@ pub(crate) fn scatter_add(rt: &Runtime, x: &[f32], width: usize, rows: &[u32], s
 }
 
 /// `y += x`; the compiler vectorises this, and an addition rounds the same way everywhere.
-fn add(x: &[f32], y: &mut [f32]) {
+pub(crate) fn add(x: &[f32], y: &mut [f32]) {
     for (x, y) in x.iter().zip(y) {
         *y += x;
     }
