@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -11,21 +12,21 @@ from torch import Tensor
 HEAD_OUTPUTS = ("logits", "start_logits", "end_logits")
 
 
-def model_class(config: transformers.PretrainedConfig) -> type:
+def model_class(config: transformers.PretrainedConfig) -> Any:
     """The class that `config.json` names; the bare encoder where it names none."""
     if config.architectures:
         return getattr(transformers, config.architectures[0])
     return transformers.AutoModel
 
 
-def load_model(folder: str) -> transformers.PreTrainedModel:
-    """Loads with the class the folder names, in float32, dropout off; refuses missing or unexpected names."""
+def load_model(folder: str, *, unused_is_an_error: bool) -> transformers.PreTrainedModel:
+    """Loads with the class the folder names, in float32, dropout off; a tensor it lacks is an error."""
     config = transformers.AutoConfig.from_pretrained(folder)
     model, info = model_class(config).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
-    problems = {kind: sorted(map(str, found)) for kind, found in info.items() if found}
-    if problems:
+    unused = {} if unused_is_an_error else {"unexpected_keys"}
+    if problems := {kind: sorted(map(str, found)) for kind, found in info.items() if found and kind not in unused}:
         raise SystemExit(f"{folder}: {problems}")
     return model.eval()
 

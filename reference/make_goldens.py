@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ Tensors = dict[str, Tensor]
 class Sizes:
     """Odd on purpose: no width is a multiple of a SIMD register.
 
-    `spread` multiplies the usual initial weights of the encoder's layers, `spread_outside` those of embeddings and heads.
+    `spread` multiplies the usual initial weights of the layers, `spread_outside` those of embeddings and heads.
     """
 
     hidden: int
@@ -40,13 +41,13 @@ class Sizes:
     spread: float
     spread_outside: float
 
-    def bert(self, layers: int, **options: object) -> hf.BertConfig:
+    def bert(self, layers: int, **options: Any) -> hf.BertConfig:
         return hf.BertConfig(
             vocab_size=self.vocab, hidden_size=self.hidden, num_attention_heads=self.heads,
             intermediate_size=self.ffn, max_position_embeddings=self.positions, num_hidden_layers=layers, **options,
         )  # fmt: skip
 
-    def distilbert(self, layers: int = 2, **options: object) -> hf.DistilBertConfig:
+    def distilbert(self, layers: int = 2, **options: Any) -> hf.DistilBertConfig:
         return hf.DistilBertConfig(
             vocab_size=self.vocab, dim=self.hidden, n_heads=self.heads,
             hidden_dim=self.ffn, max_position_embeddings=self.positions, n_layers=layers, **options,
@@ -58,8 +59,12 @@ FORWARD = Sizes(hidden=21, heads=3, ffn=29, vocab=53, positions=18, spread=12.0,
 # Smaller, because a training golden holds the parameters, their gradients and, in a run, each step's. Spread less:
 # `k_lin.bias` has no gradient but rounding, which grows with the spread, and must stay far below the tolerance's floor.
 TRAINING = Sizes(hidden=15, heads=3, ffn=22, vocab=47, positions=16, spread=4.0, spread_outside=4.0)
-NO_DROPOUT_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
-NO_DROPOUT_DISTILBERT = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+NO_DROPOUT_BERT: dict[str, Any] = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.0,
+}
+NO_DROPOUT_DISTILBERT: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
 
 
 @dataclass
@@ -138,8 +143,8 @@ def forward_goldens(goldens: Goldens) -> None:
     sharded(goldens, distilbert_mlm)
     forward(goldens, "distilbert-nohead", lambda: hf.DistilBertModel(s.distilbert()))
     forward(goldens, "distilbert-sinusoidal", lambda: hf.DistilBertForMaskedLM(s.distilbert(sinusoidal_pos_embds=True)))
-    for name, labels in (("distilbert-classify", 3), ("distilbert-regress", 1)):
-        forward(goldens, name, lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=labels)))
+    forward(goldens, "distilbert-classify", lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=3)))
+    forward(goldens, "distilbert-regress", lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=1)))
 
 
 def pickled(goldens: Goldens, model: hf.PreTrainedModel) -> None:
@@ -229,7 +234,7 @@ def finetune_goldens(goldens: Goldens) -> None:
         config = TRAINING.distilbert(num_labels=labels, problem_type=problem, **NO_DROPOUT_DISTILBERT)
         return lambda: hf.DistilBertForSequenceClassification(config)
 
-    def bert(make: Callable[[hf.BertConfig], hf.PreTrainedModel], **options: object) -> Callable[[], hf.PreTrainedModel]:
+    def bert(make: Callable[[hf.BertConfig], hf.PreTrainedModel], **options: Any) -> Callable[[], hf.PreTrainedModel]:
         return lambda: make(TRAINING.bert(2, **NO_DROPOUT_BERT, **options))
 
     def classes(inputs: Tensors, generator: torch.Generator) -> Tensors:
@@ -284,7 +289,7 @@ BERT_TO_DISTILBERT = {
 }
 
 
-def student_of(teacher: hf.BertForMaskedLM, layers: list[int]) -> hf.DistilBertForMaskedLM:
+def student_of(teacher: hf.PreTrainedModel, layers: list[int]) -> hf.DistilBertForMaskedLM:
     """A DistilBERT from some of a teacher's layers, the token types dropped, as published."""
     pairs = {
         "bert.embeddings.word_embeddings": "distilbert.embeddings.word_embeddings",
@@ -294,9 +299,9 @@ def student_of(teacher: hf.BertForMaskedLM, layers: list[int]) -> hf.DistilBertF
         "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
         "cls.predictions.decoder": "vocab_projector",
     }
-    for student_layer, teacher_layer in enumerate(layers):
+    for i, layer in enumerate(layers):
         for theirs, ours in BERT_TO_DISTILBERT.items():
-            pairs[f"bert.encoder.layer.{teacher_layer}.{theirs}"] = f"distilbert.transformer.layer.{student_layer}.{ours}"
+            pairs[f"bert.encoder.layer.{layer}.{theirs}"] = f"distilbert.transformer.layer.{i}.{ours}"
     state = {
         f"{ours}.{kind}": teacher.state_dict()[f"{theirs}.{kind}"]
         for theirs, ours in pairs.items()
@@ -404,7 +409,7 @@ def replay(
     for i, (inputs, labels) in enumerate(batches):
         optimizer.zero_grad()
         parts = accumulate(teacher, student, run, inputs, labels)
-        tensors = {f"grad.{n}": p.grad.clone() for n, p in named}
+        tensors = {f"grad.{n}": p.grad.clone() for n, p in named if p.grad is not None}
         norm = torch.nn.utils.clip_grad_norm_(student.parameters(), run.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = run.rate(i + 1)
