@@ -4,11 +4,15 @@
 //! Layout of the format: APPNOTE.TXT of PKWARE, sections 4.3 and 4.5.3 (zip64).
 
 use std::collections::BTreeMap;
+#[cfg(feature = "hub")]
+use std::io::{self, Read};
 use std::ops::Range;
 
 use super::ZipError;
 
 const STORED: u16 = 0;
+#[cfg(feature = "hub")]
+const DEFLATED: u16 = 8;
 const ENCRYPTED_FLAG: u16 = 1;
 
 const END_RECORD: (u32, usize) = (0x0605_4b50, 22);
@@ -75,12 +79,59 @@ impl<'a> ZipArchive<'a> {
         Ok(entry.packed.clone())
     }
 
+    /// Size and content of an entry, stored or deflated. The reader never gives more than that size, and ends in an error
+    /// if there is less or the checksum differs; [`ZipError::TooLarge`] if the size is above `limit_bytes`.
+    #[cfg(feature = "hub")]
+    pub fn unpack(&self, name: &str, limit_bytes: u64) -> Result<(u64, impl Read + use<'a>), ZipError> {
+        let entry = self.entry(name)?;
+        let size_bytes = entry.size_bytes;
+        if size_bytes > limit_bytes {
+            return Err(ZipError::TooLarge { name: name.to_owned(), size_bytes, limit_bytes });
+        }
+        let packed = &self.bytes[entry.packed.clone()];
+        let source: Box<dyn Read + 'a> = match entry.method {
+            STORED => Box::new(packed),
+            DEFLATED => Box::new(flate2::read::DeflateDecoder::new(packed)),
+            method => return Err(ZipError::Method { name: name.to_owned(), method }),
+        };
+        let (left_bytes, crc32) = (size_bytes, entry.crc32);
+        Ok((size_bytes, EntryReader { source, left_bytes, crc: flate2::Crc::new(), crc32, name: name.to_owned() }))
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, ZipError> {
         let entry = self.entries.get(name).ok_or_else(|| ZipError::Missing(name.to_owned()))?;
         if entry.encrypted {
             return Err(ZipError::Encrypted(name.to_owned()));
         }
         Ok(entry)
+    }
+}
+
+/// Unpacks one entry, checking as it goes.
+#[cfg(feature = "hub")]
+struct EntryReader<'a> {
+    source: Box<dyn Read + 'a>,
+    left_bytes: u64,
+    crc: flate2::Crc,
+    crc32: u32,
+    name: String,
+}
+
+#[cfg(feature = "hub")]
+impl Read for EntryReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let corrupt = || io::Error::new(io::ErrorKind::InvalidData, ZipError::Corrupt(self.name.clone()));
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.source.read(buffer)?;
+        let left_bytes = self.left_bytes.checked_sub(count as u64).ok_or_else(corrupt)?;
+        self.crc.update(&buffer[..count]);
+        if count == 0 && (left_bytes > 0 || self.crc.sum() != self.crc32) {
+            return Err(corrupt());
+        }
+        self.left_bytes = left_bytes;
+        Ok(count)
     }
 }
 
@@ -268,6 +319,45 @@ mod tests {
         let bytes = testing::archive(&[("a", &[0; 1000])], true);
         let error = ZipArchive::parse(&bytes).unwrap().stored("a").unwrap_err();
         assert_eq!(error, ZipError::Method { name: "a".into(), method: 8 });
+    }
+
+    #[cfg(feature = "hub")]
+    fn unpack(bytes: &[u8], limit_bytes: u64) -> Result<Vec<u8>, String> {
+        let archive = ZipArchive::parse(bytes).unwrap();
+        let (_, mut reader) = archive.unpack("a", limit_bytes).map_err(|error| error.to_string())?;
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).map_err(|error| error.to_string())?;
+        Ok(content)
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn stored_and_deflated_entries_unpack_to_their_content() {
+        for deflate in [false, true] {
+            for content in [&b""[..], b"hello", &[7; 100_000]] {
+                assert_eq!(unpack(&testing::archive(&[("a", content)], deflate), 100_000).unwrap(), content);
+            }
+        }
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn an_entry_above_the_limit_is_refused_before_it_is_unpacked() {
+        let bomb = testing::archive(&[("a", &[0; 1_000_000])], true);
+        assert!(bomb.len() < 2000);
+        let error = unpack(&bomb, 999_999).unwrap_err();
+        assert_eq!(error, "zip entry `a`: 1000000 bytes unpacked, more than the limit of 999999");
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn an_entry_that_unpacks_to_more_or_less_than_it_declares_is_corrupt() {
+        for declared in [999u32, 1001] {
+            let mut bytes = testing::archive(&[("a", &[0; 1000])], true);
+            let directory = bytes.len() - 22 - 47;
+            bytes[directory + 24..directory + 28].copy_from_slice(&declared.to_le_bytes());
+            assert!(unpack(&bytes, 2000).unwrap_err().contains("`a` is corrupt"), "{declared}");
+        }
     }
 
     #[test]

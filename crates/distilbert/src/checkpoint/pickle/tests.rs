@@ -196,7 +196,26 @@ fn every_cut_of_a_file_is_an_error() {
     let program = state_dict_pickle(&[("a", &tensor(("FloatStorage", "0", 6), 0, &[2, 3], &[3, 1]))]);
     for file in [zip_file(&program, &floats(&SIX)), legacy_file(&program, &SIX)] {
         for length in 0..file.len() {
-            read(&file[..length]).unwrap_err();
+            parse(&file[..length], Path::new("x")).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn files_by_pytorch_read_as_the_same_tensors_in_safetensors() {
+    use crate::checkpoint::Tensors;
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pytorch");
+    let expected = Tensors::open_file(&fixtures.join("expected.safetensors")).unwrap();
+    for file in ["zip.bin", "zip-protocol-4.bin", "legacy.bin"] {
+        let found = Tensors::open_pickle(&fixtures.join(file)).unwrap();
+        assert_eq!(found.names().collect::<Vec<_>>(), expected.names().collect::<Vec<_>>(), "{file}");
+        for name in expected.names() {
+            assert_eq!(found.shape(name).unwrap(), expected.shape(name).unwrap(), "{file}: {name}");
+            assert_eq!(found.dtype(name).unwrap(), expected.dtype(name).unwrap(), "{file}: {name}");
+            match expected.read_f32(name) {
+                Ok(values) => assert_eq!(found.read_f32(name).unwrap(), values, "{file}: {name}"),
+                Err(_) => assert_eq!(found.read_i64(name).unwrap(), expected.read_i64(name).unwrap(), "{file}: {name}"),
+            }
         }
     }
 }
