@@ -234,7 +234,7 @@ fn write_whole(path: &Path, text: &str) -> Result<(), TokenizerError> {
 }
 
 /// A new file in the folder of `path`, to be renamed to `path` once it is complete; removed if it is dropped before.
-fn temporary_sibling(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+pub(crate) fn temporary_sibling(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".unfinished-");
