@@ -1,0 +1,484 @@
+//! Comparisons into sections: which tables and plots there are, in which order, under which words.
+
+use super::compare::{Bucket, Case, Comparison, Confusion, Disagreement, Row};
+use super::document::{Align, Block, Cell, Column, Document, Figure, Section, Table, TextExample};
+use super::format::{self, NOT_MEASURED, or_not_measured};
+use super::plots::{self, Axes, Point, Series};
+use super::{ModelReport, ReportInput, Role};
+
+/// The whole report.
+pub(super) fn document(input: &ReportInput, comparison: &Comparison) -> Document {
+    let machine = input.machine.iter().map(|machine| format!("Speeds measured on: {machine}"));
+    let mut sections = vec![Section {
+        title: "Comparison".to_owned(),
+        blocks: vec![Block::Table(headline(comparison)), Block::Text(how_to_read(comparison))],
+    }];
+    sections.extend(comparison_plots(input, comparison));
+    sections.extend(loss_plots(input));
+    sections.extend(scores(comparison));
+    sections.extend(disagreements(comparison));
+    sections.extend(confusions(comparison));
+    sections.push(lineage(input));
+    Document {
+        title: input.title.clone(),
+        notes: machine.chain(input.notes.iter().cloned()).collect(),
+        lead: lead(comparison),
+        sections,
+    }
+}
+
+/// What a reader wants to know first: what the first student keeps, at which size and speed.
+fn lead(comparison: &Comparison) -> Vec<String> {
+    let teacher = comparison.reference.and_then(|index| comparison.rows.get(index));
+    let student = comparison.rows.iter().find(|row| row.role == Role::Student);
+    let (Some(teacher), Some(student), Some(metric)) = (teacher, student, &comparison.metric) else {
+        return Vec::new();
+    };
+    let Some(kept) = student.against.as_ref().and_then(|against| against.kept.as_ref()) else {
+        return Vec::new();
+    };
+    let mut text = format!(
+        "{} keeps {} of the {} of {}",
+        student.name,
+        format::retention(kept),
+        format::metric(metric),
+        teacher.name
+    );
+    let mut terms = Vec::new();
+    if let (Some(ours), Some(theirs)) = (student.size_bytes, teacher.size_bytes.filter(|&size| size > 0)) {
+        terms.push(format!("{} % of its size", format::score(ours as f64 / theirs as f64)));
+    }
+    if let (Some(ours), Some(theirs)) = (student.latency_ms_p50.filter(|&ms| ms > 0.0), teacher.latency_ms_p50) {
+        terms.push(format!("{:.2} times its speed at batch 1", theirs / ours));
+    }
+    if !terms.is_empty() {
+        text.push_str(&format!(", at {}", terms.join(" and ")));
+    }
+    vec![text + "."]
+}
+
+/// The headline table of the report.
+fn headline(comparison: &Comparison) -> Table {
+    let score = score_title(comparison);
+    let mut table = Table::new(
+        "",
+        &[
+            ("model", Align::Left),
+            ("role", Align::Left),
+            ("parameters", Align::Right),
+            ("file size", Align::Right),
+            ("median latency, batch 1", Align::Right),
+            ("sequences/s", Align::Right),
+            ("tokens/s", Align::Right),
+            (&score, Align::Right),
+            ("share of teacher's score kept", Align::Right),
+            ("difference", Align::Right),
+            ("p, paired", Align::Right),
+            ("over seeds", Align::Right),
+        ],
+    );
+    for (index, row) in comparison.rows.iter().enumerate() {
+        let is_reference = comparison.reference == Some(index);
+        let test = row.against.as_ref().and_then(|against| against.test.as_ref());
+        let of_test = |show: &dyn Fn() -> Option<String>| {
+            if is_reference { "–".to_owned() } else { show().unwrap_or_else(|| NOT_MEASURED.to_owned()) }
+        };
+        table.push([
+            row.name.clone(),
+            role(row.role).to_owned(),
+            parameters(row),
+            size(row),
+            latency(row),
+            or_not_measured(row.sequences_per_second, format::rate),
+            or_not_measured(row.tokens_per_second, format::rate),
+            score_cell(row),
+            kept(row, is_reference),
+            of_test(&|| Some(format::difference(test?.difference))),
+            of_test(&|| Some(format::p_value(test?.p_value))),
+            row.seeds.as_ref().map_or_else(|| NOT_MEASURED.to_owned(), format::seeds),
+        ]);
+    }
+    table
+}
+
+/// The headline for a terminal: the columns that fit.
+pub(super) fn terminal_headline(comparison: &Comparison) -> Table {
+    let score = score_title(comparison);
+    let mut table = Table::new(
+        "",
+        &[
+            ("model", Align::Left),
+            ("parameters", Align::Right),
+            ("size", Align::Right),
+            ("latency", Align::Right),
+            ("tokens/s", Align::Right),
+            (&score, Align::Right),
+            ("of teacher kept", Align::Right),
+        ],
+    );
+    for (index, row) in comparison.rows.iter().enumerate() {
+        table.push([
+            row.name.clone(),
+            parameters(row),
+            size(row),
+            latency(row),
+            or_not_measured(row.tokens_per_second, format::rate),
+            score_cell(row),
+            kept(row, comparison.reference == Some(index)),
+        ]);
+    }
+    table
+}
+
+fn score_title(comparison: &Comparison) -> String {
+    let metric = comparison.metric.as_deref().map_or_else(|| "score".to_owned(), format::metric);
+    format!("{metric} [95 %]")
+}
+
+fn parameters(row: &Row) -> String {
+    row.parameters.map_or_else(|| NOT_MEASURED.to_owned(), format::parameters)
+}
+
+fn size(row: &Row) -> String {
+    row.size_bytes.map_or_else(|| NOT_MEASURED.to_owned(), format::size)
+}
+
+fn latency(row: &Row) -> String {
+    or_not_measured(row.latency_ms_p50, format::milliseconds)
+}
+
+fn score_cell(row: &Row) -> String {
+    let (value, interval) = row.score.unzip();
+    or_not_measured(value, |value| format::score_with_interval(value, interval.flatten().as_ref()))
+}
+
+fn kept(row: &Row, is_reference: bool) -> String {
+    let kept = row.against.as_ref().and_then(|against| against.kept.as_ref());
+    match kept {
+        _ if is_reference => "100 %".to_owned(),
+        Some(kept) => format::retention(kept),
+        None => NOT_MEASURED.to_owned(),
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Teacher => "teacher",
+        Role::Student => "student",
+        Role::Control => "control",
+        Role::Other => "",
+    }
+}
+
+fn how_to_read(comparison: &Comparison) -> String {
+    let mut text = match &comparison.data {
+        Some((task, split, n)) => {
+            format!("Scores are × 100, on {} examples of {task} {split}. ", format::count(*n as u64))
+        }
+        None => String::new(),
+    };
+    text.push_str(
+        "Brackets hold 95 % percentile bootstrap intervals over the examples; the share kept, the difference and its \
+         two-sided p-value come from resamples shared with the teacher.",
+    );
+    for row in &comparison.rows {
+        if let Some(exact) = row.against.as_ref().and_then(|against| against.exact.as_ref()) {
+            text.push_str(&format!(
+                " {}: right alone on {}, teacher right alone on {} (McNemar, exact: p {}).",
+                row.name,
+                format::count(exact.only_first),
+                format::count(exact.only_second),
+                if exact.p_value < 0.001 {
+                    "< 0.001".to_owned()
+                } else {
+                    format!("= {}", format::p_value(exact.p_value))
+                },
+            ));
+        }
+    }
+    for remark in &comparison.remarks {
+        text.push_str(&format!(" {remark}."));
+    }
+    text
+}
+
+/// Score against size and latency, latency by length.
+fn comparison_plots(input: &ReportInput, comparison: &Comparison) -> Option<Section> {
+    let metric = comparison.metric.as_deref().map_or_else(|| "score".to_owned(), format::metric);
+    let against = |x: &dyn Fn(&Row) -> Option<f64>| -> Vec<Series> {
+        let point = |row: &Row| {
+            let (value, interval) = row.score?;
+            let interval = interval.map(|interval| (100.0 * interval.low, 100.0 * interval.high));
+            Some(Point { x: x(row)?, y: 100.0 * value, interval })
+        };
+        let rows = comparison.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| Some(Series { number: index, points: vec![point(row)?] })).collect()
+    };
+    let lengths: Vec<Series> = (input.models.iter().enumerate())
+        .filter(|(_, model)| !model.latency_by_length.is_empty())
+        .map(|(index, model)| Series {
+            number: index,
+            points: model.latency_by_length.iter().map(|&(tokens, ms)| Point::at(tokens as f64, ms)).collect(),
+        })
+        .collect();
+    let score_axis = format!("{metric} × 100");
+    let size = against(&|row| row.size_bytes.map(|bytes| bytes as f64 / 1e6));
+    let latency = against(&|row| row.latency_ms_p50);
+    let intervals = "Vertical bars are the scores' 95 % intervals.";
+    let figures: Vec<Figure> = [
+        (
+            format!("{metric} against size"),
+            intervals,
+            plots::scatter(&size, &Axes::new("file size, MB", &score_axis)),
+            size,
+        ),
+        (
+            format!("{metric} against latency"),
+            intervals,
+            plots::scatter(&latency, &Axes::new("median latency at batch 1, ms", &score_axis)),
+            latency,
+        ),
+        (
+            "Latency by length".to_owned(),
+            "Median over repeated runs of one sequence at a time.",
+            plots::lines(&lengths, &Axes::new("input length, tokens", "latency, ms").marked().from_zero()),
+            lengths,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(title, caption, svg, series)| {
+        Some(Figure { title, caption: caption.to_owned(), svg: svg?, legend: legend(&series, &input.models) })
+    })
+    .collect();
+    let table = lengths_table(&input.models);
+    let blocks: Vec<Block> =
+        (!figures.is_empty()).then_some(Block::Figures(figures)).into_iter().chain(table).collect();
+    (!blocks.is_empty()).then(|| Section { title: "Score, size and speed".to_owned(), blocks })
+}
+
+fn legend(series: &[Series], models: &[ModelReport]) -> Vec<(usize, String)> {
+    let named = |series: &Series| Some((series.number, models.get(series.number)?.name.clone()));
+    series.iter().filter_map(named).collect()
+}
+
+fn lengths_table(models: &[ModelReport]) -> Option<Block> {
+    let measured: Vec<&ModelReport> = models.iter().filter(|model| !model.latency_by_length.is_empty()).collect();
+    let mut lengths: Vec<usize> =
+        measured.iter().flat_map(|model| model.latency_by_length.iter().map(|&(tokens, _)| tokens)).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    if lengths.is_empty() {
+        return None;
+    }
+    let mut table = Table::new("Median latency at batch 1 by input length in tokens", &[("model", Align::Left)]);
+    table.columns.extend(lengths.iter().map(|length| Column { title: length.to_string(), align: Align::Right }));
+    for model in measured {
+        let latency =
+            |length: &usize| model.latency_by_length.iter().find(|(tokens, _)| tokens == length).map(|&(_, ms)| ms);
+        let cells = lengths.iter().map(|length| or_not_measured(latency(length), format::milliseconds));
+        table.push(std::iter::once(model.name.clone()).chain(cells));
+    }
+    Some(Block::Table(table))
+}
+
+/// One plot for each loss that a model has a curve of.
+fn loss_plots(input: &ReportInput) -> Option<Section> {
+    let mut names: Vec<&str> = Vec::new();
+    for curve in input.models.iter().flat_map(|model| &model.loss_curves) {
+        if !names.contains(&curve.name.as_str()) {
+            names.push(&curve.name);
+        }
+    }
+    let figures: Vec<Figure> = names
+        .into_iter()
+        .filter_map(|name| {
+            let series: Vec<Series> = (input.models.iter().enumerate())
+                .flat_map(|(index, model)| model.loss_curves.iter().map(move |curve| (index, curve)))
+                .filter(|(_, curve)| curve.name == name)
+                .map(|(number, curve)| Series {
+                    number,
+                    points: curve.points.iter().map(|&(step, loss)| Point::at(step, loss)).collect(),
+                })
+                .collect();
+            let svg = plots::lines(&series, &Axes::new("step", "loss"))?;
+            let caption = "Long curves are means over equal spans of steps.".to_owned();
+            Some(Figure { title: name.to_owned(), caption, svg, legend: legend(&series, &input.models) })
+        })
+        .collect();
+    (!figures.is_empty()).then(|| Section { title: "Training".to_owned(), blocks: vec![Block::Figures(figures)] })
+}
+
+/// Every metric of every model on every split.
+fn scores(comparison: &Comparison) -> Option<Section> {
+    let mut table = Table::new(
+        "",
+        &[
+            ("model", Align::Left),
+            ("data", Align::Left),
+            ("metric", Align::Left),
+            ("score [95 %]", Align::Right),
+            ("examples", Align::Right),
+            ("rows skipped", Align::Right),
+            ("inputs truncated", Align::Right),
+            ("calibration error", Align::Right),
+        ],
+    );
+    for row in &comparison.scores {
+        table.push([
+            row.model.clone(),
+            row.data.clone(),
+            format::metric(&row.metric),
+            or_not_measured(Some(row.value), |value| format::score_with_interval(value, row.interval.as_ref())),
+            format::count(row.n as u64),
+            format::count(row.skipped as u64),
+            format::count(row.truncated as u64),
+            row.calibration_error.map_or_else(|| "–".to_owned(), format::score),
+        ]);
+    }
+    (!table.rows.is_empty()).then(|| Section { title: "All scores".to_owned(), blocks: vec![Block::Table(table)] })
+}
+
+fn disagreements(comparison: &Comparison) -> Option<Section> {
+    let blocks: Vec<Block> = (comparison.disagreements.iter().enumerate())
+        .map(|(index, found)| Block::Part {
+            title: format!("{} against {}", found.model, found.reference),
+            // The first pair is the one the report is about.
+            open: index == 0,
+            blocks: disagreement(found),
+        })
+        .collect();
+    (!blocks.is_empty()).then(|| Section { title: "Where the models disagree".to_owned(), blocks })
+}
+
+fn disagreement(found: &Disagreement) -> Vec<Block> {
+    let regression = found.by_class.is_empty() && found.by_confidence.is_empty() && found.differing == 0;
+    let mut blocks = Vec::new();
+    if !regression {
+        blocks.push(Block::Text(format!(
+            "The two differ on {} of {} examples of {} ({} %).",
+            format::count(found.differing as u64),
+            format::count(found.n as u64),
+            found.data,
+            format::score(found.differing as f64 / found.n.max(1) as f64),
+        )));
+    }
+    for (caption, buckets) in [
+        ("By input length in tokens", &found.by_length),
+        ("By true class", &found.by_class),
+        (&*format!("By confidence of {}", found.model), &found.by_confidence),
+    ] {
+        if !buckets.is_empty() {
+            blocks.push(Block::Table(bucket_table(caption, found, buckets, regression)));
+        }
+    }
+    let (better, order) =
+        if regression { ("is nearer", "largest gaps first") } else { ("is right", "surest mistakes first") };
+    for (who, other, cases) in
+        [(&found.reference, &found.model, &found.lost), (&found.model, &found.reference, &found.gained)]
+    {
+        if !cases.is_empty() {
+            let title = format!("{who} {better}, {other} is not ({order})");
+            blocks.push(Block::Examples { title, examples: cases.iter().map(|case| example(found, case)).collect() });
+        }
+    }
+    blocks
+}
+
+fn bucket_table(caption: &str, found: &Disagreement, buckets: &[Bucket], regression: bool) -> Table {
+    let what = if regression { "mean error" } else { "right, %" };
+    let titles = [format!("{}, {what}", found.reference), format!("{}, {what}", found.model)];
+    let mut columns =
+        vec![("", Align::Left), ("examples", Align::Right), (&titles[0], Align::Right), (&titles[1], Align::Right)];
+    if !regression {
+        columns.push(("predictions differ, %", Align::Right));
+    }
+    let mut table = Table::new(caption, &columns);
+    for bucket in buckets {
+        let n = bucket.n.max(1) as f64;
+        let mean = |sum: f64| if regression { format!("{:.3}", -sum / n) } else { format::score(sum / n) };
+        let mut cells =
+            vec![bucket.name.clone(), format::count(bucket.n as u64), mean(bucket.reference), mean(bucket.model)];
+        if !regression {
+            cells.push(format::score(bucket.differing as f64 / n));
+        }
+        table.push(cells);
+    }
+    table
+}
+
+fn example(found: &Disagreement, case: &Case) -> TextExample {
+    TextExample {
+        texts: case.texts.clone(),
+        verdicts: vec![
+            ("true".to_owned(), case.truth.clone()),
+            (found.reference.clone(), case.reference.clone()),
+            (found.model.clone(), case.model.clone()),
+        ],
+    }
+}
+
+/// Labels up to which the whole matrix is shown; beyond, the most frequent confusions.
+const WHOLE_MATRIX: usize = 12;
+
+fn confusions(comparison: &Comparison) -> Option<Section> {
+    let blocks: Vec<Block> = comparison
+        .confusions
+        .iter()
+        .map(|confusion| {
+            let small = confusion.labels.len() <= WHOLE_MATRIX;
+            Block::Table(if small { matrix(confusion) } else { top_confusions(confusion) })
+        })
+        .collect();
+    (!blocks.is_empty()).then(|| Section { title: "Confusion".to_owned(), blocks })
+}
+
+fn matrix(confusion: &Confusion) -> Table {
+    let mut table = Table::new(
+        format!("{}, {}: rows are true classes, columns predicted ones", confusion.model, confusion.data),
+        &[("true", Align::Left)],
+    );
+    table.columns.extend(confusion.labels.iter().map(|label| Column { title: label.clone(), align: Align::Right }));
+    for (label, counts) in confusion.labels.iter().zip(&confusion.matrix) {
+        let total: u64 = counts.iter().sum();
+        let cell = |&count: &u64| Cell { text: format::count(count), shade: count as f64 / total.max(1) as f64 };
+        let name = Cell { text: label.clone(), shade: 0.0 };
+        table.rows.push(std::iter::once(name).chain(counts.iter().map(cell)).collect());
+    }
+    table
+}
+
+fn top_confusions(confusion: &Confusion) -> Table {
+    let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
+    for (truth, counts) in confusion.matrix.iter().enumerate() {
+        let wrong = counts.iter().enumerate().filter(|&(predicted, &count)| predicted != truth && count > 0);
+        pairs.extend(wrong.map(|(predicted, &count)| (count, truth, predicted)));
+    }
+    pairs.sort_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut table = Table::new(
+        format!("{}, {}: most frequent confusions", confusion.model, confusion.data),
+        &[("true", Align::Left), ("predicted", Align::Left), ("examples", Align::Right)],
+    );
+    let name = |class: usize| confusion.labels.get(class).cloned().unwrap_or_default();
+    for &(count, truth, predicted) in pairs.iter().take(WHOLE_MATRIX) {
+        table.push([name(truth), name(predicted), format::count(count)]);
+    }
+    table
+}
+
+fn lineage(input: &ReportInput) -> Section {
+    let mut table = Table::new(
+        "",
+        &[("model", Align::Left), ("teacher", Align::Left), ("corpus (SHA-256)", Align::Left), ("recipe", Align::Left)],
+    );
+    let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
+    for model in &input.models {
+        let lineage = &model.lineage;
+        table.push([
+            model.name.clone(),
+            known(&lineage.teacher),
+            known(&lineage.corpus_sha256),
+            known(&lineage.recipe),
+        ]);
+    }
+    Section { title: "Lineage".to_owned(), blocks: vec![Block::Table(table)] }
+}
