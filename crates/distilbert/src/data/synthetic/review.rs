@@ -10,13 +10,13 @@ impl Writer {
     pub(super) fn review(&mut self, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
         let past = chance(65, &mut self.rng);
         let scene = Scene::any(past, &mut self.rng);
-        match self.rng.below(12) {
-            0..=2 => self.rated(&scene, polarity, is_held_out),
-            3..=4 => self.visit(scene, polarity, is_held_out),
-            5..=6 => self.reasoned(&scene, polarity, is_held_out),
-            7..=8 => self.elaborated(&scene, polarity, is_held_out),
-            9 => self.felt(&scene, polarity),
-            10 => self.two_opinions(&scene, polarity),
+        match self.rng.below(14) {
+            0..=4 => self.rated(&scene, polarity, is_held_out),
+            5..=6 => self.visit(scene, polarity, is_held_out),
+            7..=8 => self.reasoned(&scene, polarity, is_held_out),
+            9..=10 => self.elaborated(&scene, polarity, is_held_out),
+            11 => self.felt(&scene, polarity),
+            12 => self.two_opinions(&scene, polarity),
             _ => self.listed(&scene, polarity),
         }
     }
