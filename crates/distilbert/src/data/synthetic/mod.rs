@@ -16,9 +16,10 @@
 //!   negate words of the other side ("far from dull"), 25 % contrast two clauses of which the one after "but", or the
 //!   main clause, decides, and 15 % compare, negate twice or disappoint an expectation. Each structure is used with both
 //!   labels alike and in both orders of clauses, so neither "not" nor the last word gives the label away.
-//! - **The corpus has the same structures with their consequences**, but plain ones more often: were negation as
-//!   frequent there, words of both sides would keep the same company.
-//! - **A quarter of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
+//! - **The corpus has the same structures with their consequences**, but plain ones more often, and lists such as "clever
+//!   script, vivid scenes, talented cast. Five stars.": were negation as frequent there, words of both sides would keep
+//!   the same company.
+//! - **15 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
 //!   what is no opinion.
 //! - **All words of a class are used equally often**, dealt like cards from shuffled decks, so that no score depends on
 //!   a word that the corpus happened to miss.
@@ -141,9 +142,9 @@ fn labelled(count: usize, mut writer: Writer, taken: &mut BTreeSet<String>) -> V
     sentences
 }
 
-/// One line of the corpus: a quarter neutral, the rest of either polarity alike.
+/// One line of the corpus: a few neutral, the rest of either polarity alike.
 fn corpus_line(line: usize, writer: &mut Writer, taken: &BTreeSet<String>) -> String {
-    if chance(25, &mut writer.rng) {
+    if chance(15, &mut writer.rng) {
         return writer.neutral();
     }
     let polarity = if line.is_multiple_of(2) { Polarity::Negative } else { Polarity::Positive };
@@ -190,7 +191,7 @@ mod tests {
         let other = bytes(&SyntheticConfig { seed: 2, ..small() });
         assert!(first.iter().zip(&other).all(|(first, other)| first != other));
         // Made by this code; it changes only with the grammar, on no machine.
-        assert_eq!(format!("{:016x}", hash(&first.concat())), "2ee6ff59a3a21d0c");
+        assert_eq!(format!("{:016x}", hash(&first.concat())), "f5ac0f5228f6a7a1");
     }
 
     #[test]
