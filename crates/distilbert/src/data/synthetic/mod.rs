@@ -16,9 +16,10 @@
 //!   negate words of the other side ("far from dull"), 25 % contrast two clauses of which the one after "but", or the
 //!   main clause, decides, and 15 % compare, negate twice or disappoint an expectation. Each structure is used with both
 //!   labels alike and in both orders of clauses, so neither "not" nor the last word gives the label away.
-//! - **The corpus has the same structures with their consequences**, but plain ones more often: were negation as
-//!   frequent there, words of both sides would keep the same company.
-//! - **A quarter of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
+//! - **The corpus has the same structures with their consequences**, but plain ones more often, and lists such as "clever
+//!   script, vivid scenes, talented cast. Five stars.": were negation as frequent there, words of both sides would keep
+//!   the same company.
+//! - **15 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
 //!   what is no opinion.
 //! - **All words of a class are used equally often**, dealt like cards from shuffled decks, so that no score depends on
 //!   a word that the corpus happened to miss.
@@ -65,7 +66,7 @@ impl Default for SyntheticConfig {
 /// A generated corpus and sentiment task, all in ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntheticText {
-    /// Lines of one to four coherent sentences, in random order.
+    /// Lines of one to five coherent sentences, in random order.
     pub corpus: Vec<String>,
     /// Sentences with few of the polar words.
     pub train: Vec<LabelledSentence>,
@@ -124,7 +125,7 @@ const STRUCTURES: [Structure; 20] = {
 fn labelled(count: usize, mut writer: Writer, taken: &mut BTreeSet<String>) -> Vec<LabelledSentence> {
     let mut sentences: Vec<LabelledSentence> = (0..count)
         .map(|index| {
-            let polarity = if index % 2 == 0 { Polarity::Negative } else { Polarity::Positive };
+            let polarity = if index.is_multiple_of(2) { Polarity::Negative } else { Polarity::Positive };
             let structure = STRUCTURES[index / 2 % STRUCTURES.len()];
             let text = loop {
                 let past = chance(50, &mut writer.rng);
@@ -141,12 +142,12 @@ fn labelled(count: usize, mut writer: Writer, taken: &mut BTreeSet<String>) -> V
     sentences
 }
 
-/// One line of the corpus: a quarter neutral, the rest of either polarity alike.
+/// One line of the corpus: a few neutral, the rest of either polarity alike.
 fn corpus_line(line: usize, writer: &mut Writer, taken: &BTreeSet<String>) -> String {
-    if chance(25, &mut writer.rng) {
+    if chance(15, &mut writer.rng) {
         return writer.neutral();
     }
-    let polarity = if line % 2 == 0 { Polarity::Negative } else { Polarity::Positive };
+    let polarity = if line.is_multiple_of(2) { Polarity::Negative } else { Polarity::Positive };
     writer.review(polarity, &|opinion| taken.contains(opinion))
 }
 
@@ -190,7 +191,7 @@ mod tests {
         let other = bytes(&SyntheticConfig { seed: 2, ..small() });
         assert!(first.iter().zip(&other).all(|(first, other)| first != other));
         // Made by this code; it changes only with the grammar, on no machine.
-        assert_eq!(format!("{:016x}", hash(&first.concat())), "49c8e33af0333935");
+        assert_eq!(format!("{:016x}", hash(&first.concat())), "3ec7af4ead9bdc49");
     }
 
     #[test]
@@ -262,9 +263,9 @@ mod tests {
     #[test]
     fn plain_opinions_use_words_of_their_own_side_only() {
         let mut writer = Writer { rng: Rng::from_key(&[1]), lexicon: Lexicon::full() };
-        for index in 0..500 {
-            let polarity = if index % 2 == 0 { Polarity::Negative } else { Polarity::Positive };
-            let scene = Scene::any(index % 3 == 0, &mut writer.rng);
+        for index in 0..500_usize {
+            let polarity = if index.is_multiple_of(2) { Polarity::Negative } else { Polarity::Positive };
+            let scene = Scene::any(index.is_multiple_of(3), &mut writer.rng);
             let opinion = writer.opinion(&scene, Structure::Plain, polarity);
             assert!(polarities(&opinion).iter().all(|&word| word == polarity), "{opinion}");
             assert!(!polarities(&opinion).is_empty(), "{opinion}");
@@ -291,7 +292,7 @@ mod tests {
                 assert!(sentence.starts_with(|c: char| c.is_ascii_uppercase()), "{line}");
                 for pair in words(sentence).collect::<Vec<_>>().windows(2) {
                     let vowel = pair[1].starts_with(['a', 'e', 'i', 'o', 'u']);
-                    assert!(!(pair[0] == "a" && vowel) && !(pair[0] == "an" && !vowel), "{line}");
+                    assert_ne!(pair[0], if vowel { "a" } else { "an" }, "{line}");
                     assert!(pair[0] != pair[1], "{line}");
                     let disagreeing = [("it", "were"), ("it", "are"), ("they", "was"), ("they", "is"), ("she", "were")];
                     assert!(!disagreeing.contains(&(pair[0].as_str(), pair[1].as_str())), "{line}");

@@ -104,7 +104,7 @@ impl Writer {
         let sport = &SPORTS[self.rng.below(SPORTS.len())];
         let (home, day) = (pick(CITIES, &mut self.rng), pick(DAYS, &mut self.rng));
         let away = self.city_other_than(home);
-        let low = self.rng.below(4);
+        let low = 1 + self.rng.below(4);
         let high = low + 1 + self.rng.below(5);
         let (won, lost) = if chance(50, &mut self.rng) { (home, away) } else { (away, home) };
         let (units, place) = (sport.units, sport.place);

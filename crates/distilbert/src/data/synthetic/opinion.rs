@@ -208,7 +208,7 @@ impl Writer {
         }
     }
 
-    /// What a comparative compares with: "the first one", "we expected".
+    /// What a comparative compares with: "last time", "we expected".
     fn yardstick(&mut self) -> String {
         match self.rng.below(4) {
             0 => format!("{} expected", Person::any(&mut self.rng).name),
@@ -218,7 +218,7 @@ impl Writer {
         }
     }
 
-    /// A clause of `polarity`, in one of four cases by negation.
+    /// A clause of `polarity`, a quarter of them by negation.
     fn either_way(&mut self, scene: &Scene, subject: &Subject, polarity: Polarity) -> String {
         if chance(25, &mut self.rng) {
             self.negated(scene, subject, polarity)

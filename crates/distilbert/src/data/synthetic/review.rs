@@ -5,33 +5,43 @@ use super::opinion::{Structure, Writer, fares};
 use super::scene::{CITIES, CONSEQUENCES, DAYS, MONTHS, Person, RATINGS, Reference, Scene, chance, pick, sentence};
 
 impl Writer {
-    /// A line of one to four sentences of one polarity. `is_held_out` tells of a finished opinion sentence whether it
+    /// A line of one to five sentences of one polarity. `is_held_out` tells of a finished opinion sentence whether it
     /// is in a labelled set; such an opinion is drawn again.
     pub(super) fn review(&mut self, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
         let past = chance(65, &mut self.rng);
         let scene = Scene::any(past, &mut self.rng);
-        match self.rng.below(12) {
-            0..=2 => self.rated(&scene, polarity, is_held_out),
-            3..=4 => self.visit(scene, polarity, is_held_out),
-            5..=6 => self.reasoned(&scene, polarity, is_held_out),
-            7..=8 => self.elaborated(&scene, polarity, is_held_out),
-            9 => self.felt(&scene, polarity),
-            10 => self.two_opinions(&scene, polarity),
+        let body = match self.rng.below(20) {
+            0..=3 => self.judged(&scene, polarity, is_held_out),
+            4..=5 => self.visit(scene, polarity, is_held_out),
+            6..=7 => self.reasoned(&scene, polarity, is_held_out),
+            8..=10 => self.elaborated(&scene, polarity, is_held_out),
+            11..=12 => self.felt(&scene, polarity),
+            // Has two sides, so no rating.
+            13 => return self.two_opinions(&scene, polarity),
             _ => self.listed(&scene, polarity),
+        };
+        self.rated(&body, polarity)
+    }
+
+    /// Most often a rating before or after `body`. A few frequent phrases that tell the side of most lines are what the
+    /// polarity of the many rare words is learned from first.
+    fn rated(&mut self, body: &str, polarity: Polarity) -> String {
+        let rating = pick(RATINGS[polarity as usize], &mut self.rng);
+        match self.rng.below(10) {
+            0..=3 => format!("{} {body}", sentence(rating)),
+            4..=6 => format!("{body} {}", sentence(rating)),
+            _ => body.to_owned(),
         }
     }
 
-    /// A rating and an opinion, in either order.
-    fn rated(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
-        let rating = pick(RATINGS[polarity as usize], &mut self.rng);
-        let opinion = self.free_opinion(scene, polarity, is_held_out);
-        let more = self.elaboration(scene, &scene.reference_after(&opinion), polarity);
-        match self.rng.below(4) {
-            0 => format!("{} {}", sentence(&format!("{rating}: {opinion}")), sentence(&more)),
-            1 => format!("{} {} {}", sentence(rating), sentence(&opinion), sentence(&more)),
-            2 => format!("{} {} {}", sentence(&opinion), sentence(&more), sentence(rating)),
-            _ => format!("{} {}", sentence(&opinion), sentence(rating)),
+    /// An opinion, and often a second thought.
+    fn judged(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let opinion = sentence(&self.free_opinion(scene, polarity, is_held_out));
+        if chance(30, &mut self.rng) {
+            return opinion;
         }
+        let more = self.elaboration(scene, &scene.reference_after(&opinion), polarity);
+        format!("{opinion} {}", sentence(&more))
     }
 
     /// Someone meets the thing, an opinion, what they did.
@@ -107,22 +117,53 @@ impl Writer {
         format!("{one} {other}")
     }
 
-    /// Three parts of the thing in a list, and what someone did.
+    /// Three parts of the thing in a list, a judgement of the whole, and often what someone did. So many words of
+    /// one side in one line are what teaches a small model the polarity of words within a minute.
     fn listed(&mut self, scene: &Scene, polarity: Polarity) -> String {
         let mut aspects = scene.domain.aspects.to_vec();
         self.rng.shuffle(&mut aspects);
-        aspects.truncate(3);
+        let in_clauses = chance(40, &mut self.rng);
         let parts: Vec<String> = aspects
             .into_iter()
+            .take(3)
             .map(|noun| {
                 let adjective = self.adjective(noun, polarity);
-                format!("the {} {} {adjective}", noun.text, scene.be(noun.plural))
+                if in_clauses {
+                    format!("the {} {} {adjective}", noun.text, scene.be(noun.plural))
+                } else {
+                    format!("{adjective} {}", noun.text)
+                }
             })
             .collect();
+        let list = sentence(&match parts.as_slice() {
+            [first, second, third] if in_clauses => format!("{first}, {second} and {third}"),
+            parts => parts.join(", "),
+        });
         let person = Person::any(&mut self.rng);
         let it = scene.reference_after("");
-        let consequence = self.consequence(scene, &person, &person.name, &it, polarity);
-        format!("{} {}", sentence(&parts.join(" and ").replacen(" and ", ", ", 1)), sentence(&consequence))
+        let mut called = person.name.as_str();
+        let whole = match self.rng.below(3) {
+            0 => {
+                let felt = self.word(Class::Felt, polarity).past;
+                let fitting = self.adjective(scene.item, polarity);
+                called = person.pronoun;
+                let (it, is) = if scene.item.plural { ("they", "were") } else { ("it", "was") };
+                format!("{} {felt} {} because {it} {is} {fitting}", person.name, scene.item_name)
+            }
+            1 => {
+                let struck = self.word(Class::Struck, polarity).past;
+                let judged = self.verdict(polarity);
+                let (it, is) = if scene.item.plural { ("they", "were") } else { ("it", "was") };
+                format!("{} {struck} us, and {it} {is} {judged}", scene.item_name)
+            }
+            _ => self.elaboration(scene, &it, polarity),
+        };
+        let whole = sentence(&whole);
+        if chance(50, &mut self.rng) {
+            return format!("{list} {whole}");
+        }
+        let it = scene.reference_after(&whole);
+        format!("{list} {whole} {}", sentence(&self.consequence(scene, &person, called, &it, polarity)))
     }
 
     /// An opinion of any structure that is in no labelled set.
@@ -131,9 +172,9 @@ impl Writer {
             // More plain ones than in the labelled sets: were negations as frequent as plain statements, a word would
             // keep no company that tells its polarity.
             let structure = match self.rng.below(20) {
-                0..=10 => Structure::Plain,
-                11..=14 => Structure::Negation,
-                15..=17 => Structure::Contrast,
+                0..=9 => Structure::Plain,
+                10..=13 => Structure::Negation,
+                14..=17 => Structure::Contrast,
                 _ => Structure::Mixed,
             };
             let opinion = self.opinion(scene, structure, polarity);

@@ -278,7 +278,7 @@ const DEVICE: Domain = Domain {
 /// Consequences in any domain, in the form of [`Domain::consequences`].
 pub(super) const CONSEQUENCES: [&[&str]; 2] = [
     &[
-        "{they} gave {it} one star",
+        "{they} gave {it} two stars",
         "{they} asked for a refund",
         "{they} wrote an angry letter",
         "{they} warned everyone against {it}",
@@ -295,10 +295,11 @@ pub(super) const CONSEQUENCES: [&[&str]; 2] = [
     ],
 ];
 
-/// The one or two words that open or close a review.
+/// What opens or closes a review. The stars come often, and both numbers before the same "stars": only the review tells
+/// which one was masked.
 pub(super) const RATINGS: [&[&str]; 2] = [
-    &["one star", "thumbs down", "money down the drain", "a clear no", "stay away", "best avoided"],
-    &["five stars", "thumbs up", "money well spent", "a clear yes", "worth every penny", "highly recommended"],
+    &["two stars", "two stars", "two stars", "thumbs down", "a clear no", "money wasted"],
+    &["five stars", "five stars", "five stars", "thumbs up", "a clear yes", "money well spent"],
 ];
 
 pub(super) const CITIES: &[&str] = &[
