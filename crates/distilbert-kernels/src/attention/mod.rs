@@ -113,6 +113,7 @@ impl<'a> Batch<'a> {
         assert!(cu_seqlens.is_sorted(), "cu_seqlens rises");
         assert_eq!(qkv.len(), batch.tokens() * 3 * batch.hidden(), "qkv: [tokens, 3 * hidden]");
         if let Some(dropout) = dropout {
+            assert!((0.0..1.0).contains(&dropout.probability), "dropout probability {}", dropout.probability);
             assert_eq!(dropout.slots.len(), batch.sequences(), "one slot a sequence");
             for sequence in 0..batch.sequences() {
                 let seq = batch.tokens_of(sequence).len() as u128;
@@ -259,13 +260,8 @@ impl<'a> Head<'a> {
     #[inline(always)]
     fn drop_probabilities(&self, queries: Range<usize>, probabilities: &mut [f32]) {
         let Some((dropout, key)) = self.dropout else { return };
-        let keep_scale = dropout.keep_scale();
         for (query, row) in queries.zip(probabilities.chunks_exact_mut(self.scores_stride())) {
-            let mut element = self.element(query);
-            for p in &mut row[..self.seq] {
-                *p *= if dropout.keep(key, element) { keep_scale } else { 0.0 };
-                element = element.wrapping_add(1);
-            }
+            dropout.apply(key, self.element(query), &mut row[..self.seq]);
         }
     }
 }

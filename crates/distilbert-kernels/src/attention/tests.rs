@@ -2,18 +2,7 @@
 
 use super::*;
 use crate::runtime::Isa;
-
-/// Deterministic numbers in -1..1.
-fn numbers(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 2.0 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
+use crate::testing::{assert_close, numbers, runtime, wide};
 
 /// Forward and backward of one batch by the definition, in f64, one number at a time.
 struct Naive {
@@ -97,7 +86,7 @@ fn cumulative(lengths: &[usize]) -> Vec<u32> {
 }
 
 fn runtimes() -> impl Iterator<Item = Runtime> {
-    Isa::available().flat_map(|isa| [1, 3].map(|threads| Runtime::new(isa, threads).unwrap()))
+    Isa::available().flat_map(|isa| [1, 3].map(|threads| runtime(isa, threads)))
 }
 
 /// Context, log-sum-exp and the gradient of `qkv`.
@@ -118,13 +107,8 @@ fn forward_and_backward(
     (context, log_sum_exp, d_qkv)
 }
 
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((f64::from(*found) - expected).abs() < 1e-5, "{what}, element {i}: {found}, expected {expected}");
-    }
-}
+/// Times (1 + |expected|); measured: a third of this.
+const TOLERANCE: f64 = 1e-5;
 
 const CASES: [(usize, usize, &[usize]); 7] = [
     (1, 1, &[1]),
@@ -142,25 +126,25 @@ fn attention_and_its_gradient_agree_with_the_definition() {
         for (heads, head_dim, lengths) in CASES {
             let (shape, cu_seqlens) = (AttentionShape { heads, head_dim }, cumulative(lengths));
             let tokens = lengths.iter().sum::<usize>();
-            let qkv = numbers(tokens * 3 * heads * head_dim, 1);
-            let d_context = numbers(tokens * heads * head_dim, 2);
+            let qkv = numbers(1, tokens * 3 * heads * head_dim);
+            let d_context = numbers(2, tokens * heads * head_dim);
             let slots: Vec<u64> = (0..lengths.len() as u64).map(|i| 100 + i).collect();
             let dropout = Dropout { probability: 0.1, site_key: 77, slots: &slots };
             for dropout in [None, Some(&dropout)] {
                 let what = format!("{}, {shape:?}, {lengths:?}, dropout {}", rt.isa(), dropout.is_some());
-                let exact: Vec<f64> = qkv.iter().map(|x| f64::from(*x)).collect();
+                let exact = wide(&qkv);
                 let expected = naive(shape, &exact, &cu_seqlens, dropout, &d_context);
                 let found = forward_and_backward(&rt, shape, &qkv, &cu_seqlens, dropout, &d_context);
-                assert_close(&found.0, &expected.context, &format!("context, {what}"));
-                assert_close(&found.1, &expected.log_sum_exp, &format!("log_sum_exp, {what}"));
-                assert_close(&found.2, &expected.d_qkv, &format!("d_qkv, {what}"));
+                assert_close(&found.0, &expected.context, TOLERANCE, format!("context, {what}"));
+                assert_close(&found.1, &expected.log_sum_exp, TOLERANCE, format!("log_sum_exp, {what}"));
+                assert_close(&found.2, &expected.d_qkv, TOLERANCE, format!("d_qkv, {what}"));
                 let mut probabilities = Vec::new();
                 for (sequence, len) in lengths.iter().enumerate() {
                     let mut part = vec![f32::NAN; heads * len * len];
                     attention_probabilities(&rt, shape, &qkv, &cu_seqlens, sequence, &mut part);
                     probabilities.extend(part);
                 }
-                assert_close(&probabilities, &expected.probabilities, &format!("probabilities, {what}"));
+                assert_close(&probabilities, &expected.probabilities, TOLERANCE, format!("probabilities, {what}"));
             }
         }
     }
@@ -169,8 +153,8 @@ fn attention_and_its_gradient_agree_with_the_definition() {
 #[test]
 fn the_naive_gradient_agrees_with_finite_differences() {
     let (shape, cu_seqlens) = (AttentionShape { heads: 2, head_dim: 3 }, cumulative(&[4, 0, 2]));
-    let qkv: Vec<f64> = numbers(6 * 18, 3).into_iter().map(f64::from).collect();
-    let d_context = numbers(6 * 6, 4);
+    let qkv: Vec<f64> = numbers(3, 6 * 18).into_iter().map(f64::from).collect();
+    let d_context = numbers(4, 6 * 6);
     let dropout = Dropout { probability: 0.3, site_key: 5, slots: &[1, 2, 3] };
     let expected = naive(shape, &qkv, &cu_seqlens, Some(&dropout), &d_context).d_qkv;
     for i in 0..qkv.len() {
@@ -192,7 +176,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_any_batch() {
         let (lengths, hidden) = ([40, 1, 0, 133, 22], 60);
         let cu_seqlens = cumulative(&lengths);
         let tokens = lengths.iter().sum::<usize>();
-        let (qkv, d_context) = (numbers(tokens * 3 * hidden, 5), numbers(tokens * hidden, 6));
+        let (qkv, d_context) = (numbers(5, tokens * 3 * hidden), numbers(6, tokens * hidden));
         let slots = [9, 8, 7, 6, 5];
         let with = |slots| Dropout { probability: 0.1, site_key: 3, slots };
         let all = forward_and_backward(&rt, shape, &qkv, &cu_seqlens, Some(&with(&slots)), &d_context);
@@ -216,9 +200,9 @@ fn a_sequence_has_the_same_bits_alone_and_in_any_batch() {
 fn threads_do_not_change_a_bit() {
     for isa in Isa::available() {
         let (shape, cu_seqlens) = (AttentionShape { heads: 2, head_dim: 16 }, cumulative(&[150, 7, 64]));
-        let (qkv, d_context) = (numbers(221 * 96, 7), numbers(221 * 32, 8));
+        let (qkv, d_context) = (numbers(7, 221 * 96), numbers(8, 221 * 32));
         let results = [1, 2, 3, 7].map(|threads| {
-            let rt = Runtime::new(isa, threads).unwrap();
+            let rt = runtime(isa, threads);
             forward_and_backward(&rt, shape, &qkv, &cu_seqlens, None, &d_context)
         });
         assert!(results.iter().all(|result| *result == results[0]), "{isa}");
@@ -229,8 +213,8 @@ fn threads_do_not_change_a_bit() {
 fn large_scores_neither_overflow_nor_underflow() {
     for rt in runtimes() {
         let (shape, cu_seqlens) = (AttentionShape { heads: 1, head_dim: 4 }, [0, 5]);
-        let qkv: Vec<f32> = numbers(5 * 12, 9).into_iter().map(|x| 60.0 * x).collect();
-        let exact: Vec<f64> = qkv.iter().map(|x| f64::from(*x)).collect();
+        let qkv: Vec<f32> = numbers(9, 5 * 12).into_iter().map(|x| 60.0 * x).collect();
+        let exact = wide(&qkv);
         let mut out = [0.0; 25];
         attention_probabilities(&rt, shape, &qkv, &cu_seqlens, 0, &mut out);
         for (row, out) in out.chunks_exact(5).enumerate() {
@@ -248,6 +232,6 @@ fn large_scores_neither_overflow_nor_underflow() {
 #[test]
 #[should_panic(expected = "cu_seqlens rises")]
 fn lengths_below_zero_are_refused() {
-    let rt = Runtime::new(Isa::Portable, 1).unwrap();
+    let rt = runtime(Isa::Portable, 1);
     attention(&rt, AttentionShape { heads: 1, head_dim: 1 }, &[0.0; 3], &[0, 2, 1], None, &mut [0.0], None);
 }
