@@ -1,6 +1,6 @@
 //! AdamW, and the squared norm of a gradient.
 
-use crate::rows::{Product, TASK_NUMBERS, sum_blocks, sum_zip};
+use crate::rows::{Product, TASK_NUMBERS, load, store, sum_blocks, sum_zip};
 use crate::runtime::{Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
 
@@ -104,20 +104,11 @@ impl Kernel for Step<'_> {
         let parts = self.parameters.chunks_mut(S::LANES).zip(self.gradients.chunks(S::LANES));
         let moments = self.first_moment.chunks_mut(S::LANES).zip(self.second_moment.chunks_mut(S::LANES));
         for ((parameters, gradients), (first, second)) in parts.zip(moments) {
-            if gradients.len() == S::LANES {
-                let (p, g) = (simd.load(parameters), simd.load(gradients));
-                let [p, m, v] = self.factors.update(simd, p, g, simd.load(first), simd.load(second));
-                simd.store(parameters, p);
-                simd.store(first, m);
-                simd.store(second, v);
-            } else {
-                let (p, g) = (simd.load_partial(parameters), simd.load_partial(gradients));
-                let (m, v) = (simd.load_partial(first), simd.load_partial(second));
-                let [p, m, v] = self.factors.update(simd, p, g, m, v);
-                simd.store_partial(parameters, p);
-                simd.store_partial(first, m);
-                simd.store_partial(second, v);
-            }
+            let (p, g) = (load(simd, parameters), load(simd, gradients));
+            let [p, m, v] = self.factors.update(simd, p, g, load(simd, first), load(simd, second));
+            store(simd, parameters, p);
+            store(simd, first, m);
+            store(simd, second, v);
         }
     }
 }

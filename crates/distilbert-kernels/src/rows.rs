@@ -106,6 +106,18 @@ pub(crate) fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
     simd.largest(maxima.into_iter().fold(tail, |a, b| simd.max(a, b)))
 }
 
+/// A vector from the start of `from`, which may be shorter.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32 {
+    if from.len() >= S::LANES { simd.load(from) } else { simd.load_partial(from) }
+}
+
+/// A vector to the start of `to`, which may be shorter.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(simd: S, to: &mut [f32], x: S::F32) {
+    if to.len() >= S::LANES { simd.store(to, x) } else { simd.store_partial(to, x) }
+}
+
 /// The first `count` lanes of `x`, `other` in the rest.
 #[inline(always)]
 pub(crate) fn first_lanes<S: Simd>(simd: S, x: S::F32, count: usize, other: f32) -> S::F32 {

@@ -2,7 +2,7 @@
 //! vocabulary, in one visit to each row.
 
 use crate::math;
-use crate::rows::{BLOCK_ROWS, SUM_BLOCK, TASK_NUMBERS, first_lanes, largest, row_count};
+use crate::rows::{BLOCK_ROWS, SUM_BLOCK, TASK_NUMBERS, first_lanes, largest, load, row_count, store};
 use crate::runtime::{Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
 
@@ -258,18 +258,6 @@ fn arg_max<S: Simd>(simd: S, row: &[f32]) -> (f32, Option<usize>) {
         }
     }
     (max, row[at..].iter().position(|&x| x == max).map(|i| at + i))
-}
-
-/// A vector from the start of `from`, which may be shorter.
-#[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32 {
-    if from.len() >= S::LANES { simd.load(from) } else { simd.load_partial(from) }
-}
-
-/// A vector to the start of `to`, which may be shorter.
-#[inline(always)]
-fn store<S: Simd>(simd: S, to: &mut [f32], x: S::F32) {
-    if to.len() >= S::LANES { simd.store(to, x) } else { simd.store_partial(to, x) }
 }
 
 /// The first `count` lanes, 0 in the others.
