@@ -19,13 +19,9 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::F32) -> S::F32 {
     let x = simd.min(simd.splat(89.0), x);
     let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
     // The high part has nine bits, so that n * high is exact even where mul_add rounds twice.
-    let r = simd.mul_add(n, simd.splat(-0.693_359_375), x);
+    let r = simd.mul_add(n, simd.splat(-355.0 / 512.0), x);
     let r = simd.mul_add(n, simd.splat(2.121_944_4e-4), r);
-    let p = polynomial(
-        simd,
-        r,
-        [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
+    let p = polynomial(simd, r, [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
     let p = simd.add(simd.mul_add(p, simd.mul(r, r), r), simd.splat(1.0));
     // 2^128 is no f32, though e^x may still be one: the last doubling is an addition.
     let last = simd.splat(127.0);
@@ -54,8 +50,7 @@ pub(crate) fn tanh<S: Simd>(simd: S, x: S::F32) -> S::F32 {
     let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
     let magnitude = simd.abs(x);
     let square = simd.mul(x, x);
-    let p =
-        polynomial(simd, square, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let p = polynomial(simd, square, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let small = simd.mul_add(simd.mul(p, square), x, x);
     let e = exp(simd, simd.add(magnitude, magnitude));
     let large = simd.sub(one, simd.div(simd.splat(2.0), simd.add(e, one)));
@@ -131,7 +126,7 @@ pub(crate) fn gelu_derivative<S: Simd>(simd: S, x: S::F32, kind: GeluKind) -> S:
     let x = simd.min(simd.splat(32.0), simd.max(simd.splat(-32.0), x));
     match kind {
         GeluKind::Erf => {
-            const INV_SQRT_TAU: f32 = 0.398_942_28;
+            const INV_SQRT_TAU: f32 = 0.398_942_3;
             let density = exp(simd, simd.mul(simd.mul(x, x), simd.splat(-0.5)));
             simd.mul_add(simd.mul(x, simd.splat(INV_SQRT_TAU)), density, normal_cdf(simd, x))
         }

@@ -1,7 +1,7 @@
 //! Layer norm, alone and fused with the dropout and the residual in front of it.
 
 use crate::dropout::{Dropout, RowSites};
-use crate::rows::{Add, BLOCK_ROWS, Zip, add_blocks, row_count, sum, sum_zip, task_rows, zip};
+use crate::rows::{Add, BLOCK_ROWS, Zip, add_blocks, load, row_count, store, sum, sum_zip, task_rows, zip};
 use crate::runtime::{Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
 
@@ -179,13 +179,8 @@ fn normalize_row<S: Simd>(simd: S, x: &[f32], mean: f32, rstd: f32, norm: Norm, 
     let (mean, rstd) = (simd.splat(mean), simd.splat(rstd));
     let operands = x.chunks(S::LANES).zip(norm.gamma.chunks(S::LANES)).zip(norm.beta.chunks(S::LANES));
     for (((x, gamma), beta), y) in operands.zip(y.chunks_mut(S::LANES)) {
-        let normalized = |x| simd.mul(simd.sub(x, mean), rstd);
-        if x.len() == S::LANES {
-            simd.store(y, simd.mul_add(normalized(simd.load(x)), simd.load(gamma), simd.load(beta)));
-        } else {
-            let (gamma, beta) = (simd.load_partial(gamma), simd.load_partial(beta));
-            simd.store_partial(y, simd.mul_add(normalized(simd.load_partial(x)), gamma, beta));
-        }
+        let normalized = simd.mul(simd.sub(load(simd, x), mean), rstd);
+        store(simd, y, simd.mul_add(normalized, load(simd, gamma), load(simd, beta)));
     }
 }
 
@@ -284,13 +279,8 @@ impl<V: Copy> Row<'_, V> {
             // Beyond the end of the row dy is 0, and so are all terms.
             let gx = simd.mul_add(g, normalized, sums[i % 2][1]);
             sums[i % 2] = [simd.add(sums[i % 2][0], g), gx];
-            if d_gamma.len() == S::LANES {
-                simd.store(d_gamma, simd.mul_add(dy, normalized, simd.load(d_gamma)));
-                simd.store(d_beta, simd.add(simd.load(d_beta), dy));
-            } else {
-                simd.store_partial(d_gamma, simd.mul_add(dy, normalized, simd.load_partial(d_gamma)));
-                simd.store_partial(d_beta, simd.add(simd.load_partial(d_beta), dy));
-            }
+            store(simd, d_gamma, simd.mul_add(dy, normalized, load(simd, d_gamma)));
+            store(simd, d_beta, simd.add(load(simd, d_beta), dy));
         }
         [0, 1].map(|which| simd.sum(simd.add(sums[0][which], sums[1][which])) / self.x.len() as f32)
     }
@@ -302,7 +292,7 @@ impl<V: Copy> Row<'_, V> {
             let [_, g, normalized] = self.vectors(simd, i);
             let centred = simd.mul_add(normalized, minus_mean_gx, simd.sub(g, mean_g));
             let value = simd.mul(self.rstd, centred);
-            if dx.len() == S::LANES { simd.store(dx, value) } else { simd.store_partial(dx, value) }
+            store(simd, dx, value);
         }
     }
 
@@ -310,10 +300,8 @@ impl<V: Copy> Row<'_, V> {
     #[inline(always)]
     fn vectors<S: Simd<F32 = V>>(&self, simd: S, i: usize) -> [V; 3] {
         let start = i * S::LANES;
-        let [dy, x, gamma] = [self.dy, self.x, self.gamma].map(|row| {
-            let row = &row[start..];
-            if row.len() >= S::LANES { simd.load(row) } else { simd.load_partial(row) }
-        });
+        let (dy, x) = (load(simd, &self.dy[start..]), load(simd, &self.x[start..]));
+        let gamma = load(simd, &self.gamma[start..]);
         [dy, simd.mul(dy, gamma), simd.mul(simd.sub(x, self.mean), self.rstd)]
     }
 }

@@ -3,15 +3,17 @@
 
 use crate::runtime::Runtime;
 use crate::simd::{Kernel, Simd, dispatch};
+use std::ops::Range;
 
 /// Rows of one partial sum over rows; partial sums are added in their order. Part of the numerics contract.
 pub(crate) const BLOCK_ROWS: usize = 64;
 
-/// Numbers of one task: enough work to be worth handing over, few enough for the first-level cache.
+/// Numbers of one task: enough work to be worth handing over, few enough for the first-level cache. Also the block
+/// of sums over numbers that are no rows, which makes it part of the numerics contract.
 pub(crate) const TASK_NUMBERS: usize = 8 * 1024;
 
 /// Numbers of a row that are summed in f32 before their sum goes into an f64.
-const SUM_BLOCK: usize = 1024;
+pub(crate) const SUM_BLOCK: usize = 1024;
 
 /// Rows of `width` numbers that make a task.
 pub(crate) fn task_rows(width: usize) -> usize {
@@ -104,6 +106,18 @@ pub(crate) fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
     simd.largest(maxima.into_iter().fold(tail, |a, b| simd.max(a, b)))
 }
 
+/// A vector from the start of `from`, which may be shorter.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32 {
+    if from.len() >= S::LANES { simd.load(from) } else { simd.load_partial(from) }
+}
+
+/// A vector to the start of `to`, which may be shorter.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(simd: S, to: &mut [f32], x: S::F32) {
+    if to.len() >= S::LANES { simd.store(to, x) } else { simd.store_partial(to, x) }
+}
+
 /// The first `count` lanes of `x`, `other` in the rest.
 #[inline(always)]
 pub(crate) fn first_lanes<S: Simd>(simd: S, x: S::F32, count: usize, other: f32) -> S::F32 {
@@ -169,11 +183,11 @@ pub(crate) fn add_blocks(rt: &Runtime, partials: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Calls `task(block, rows of the block)` for all blocks of [`BLOCK_ROWS`] rows and adds what they return, in order.
-pub(crate) fn sum_blocks(rt: &Runtime, rows: usize, task: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
-    let mut partials = vec![0.0; rows.div_ceil(BLOCK_ROWS)];
-    rt.parallel_chunks_mut(&mut partials, 1, |block, partial| {
-        partial[0] = task(block * BLOCK_ROWS..rows.min((block + 1) * BLOCK_ROWS));
+/// Adds what `task` returns for each block of `block` of `0..count`, in their order.
+pub(crate) fn sum_blocks(rt: &Runtime, count: usize, block: usize, task: impl Fn(Range<usize>) -> f64 + Sync) -> f64 {
+    let mut partials = vec![0.0; count.div_ceil(block)];
+    rt.parallel_chunks_mut(&mut partials, 1, |i, partial| {
+        partial[0] = task(i * block..count.min((i + 1) * block));
     });
     partials.iter().sum()
 }
@@ -186,6 +200,17 @@ impl Zip for Add {
     #[inline(always)]
     fn zip<S: Simd>(self, simd: S, x: S::F32, y: S::F32) -> S::F32 {
         simd.add(y, x)
+    }
+}
+
+/// `a b`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product;
+
+impl Zip for Product {
+    #[inline(always)]
+    fn zip<S: Simd>(self, simd: S, x: S::F32, y: S::F32) -> S::F32 {
+        simd.mul(x, y)
     }
 }
 

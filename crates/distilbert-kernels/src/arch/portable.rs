@@ -38,13 +38,15 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::F32 {
-        std::array::from_fn(|i| from.get(i).copied().unwrap_or(0.0))
+        let mut lanes = [0.0; LANES];
+        let count = from.len().min(LANES);
+        lanes[..count].copy_from_slice(&from[..count]);
+        lanes
     }
     #[inline(always)]
     fn store_partial(self, to: &mut [f32], x: Self::F32) {
-        for (to, x) in to.iter_mut().zip(x) {
-            *to = x;
-        }
+        let count = to.len().min(LANES);
+        to[..count].copy_from_slice(&x[..count]);
     }
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
