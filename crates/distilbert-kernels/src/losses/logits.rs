@@ -40,7 +40,7 @@ pub struct LogitSums {
 /// The losses of a student's logits; they become the gradient of `kl_scale kl + ce_scale ce + mse_scale mse`.
 ///
 /// Without a teacher only the cross entropy remains. A row that is neither kept nor has a target gets a zero gradient.
-/// A row with a NaN or an infinite logit gives NaN.
+/// A NaN or infinite logit makes its row's losses NaN or infinite.
 ///
 /// # Shapes
 /// `student`, `teacher`: `[rows, classes]`; `targets`: `[rows]`, -100 for none; `keep`: `[rows]`, `true` for rows in

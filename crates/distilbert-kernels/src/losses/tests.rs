@@ -258,6 +258,16 @@ fn classes_may_be_forbidden_by_minus_infinity_in_the_cross_entropy() {
 }
 
 #[test]
+fn of_equal_largest_logits_the_first_counts() {
+    let mut logits = vec![0.0; 2 * 3000];
+    for at in [70, 75, 2900, 3070, 3075, 5900] {
+        logits[at] = 1.0;
+    }
+    let run = |rt: &Runtime| logit_losses(rt, &mut logits.clone(), Some(&logits), Some(&[70, 70]), None, 3000, &LOSS);
+    on_every_isa(run, |isa, sums| assert_eq!((sums.ce_correct, sums.agree), (2, 2), "{isa}"));
+}
+
+#[test]
 #[should_panic(expected = "target 5 of 5 classes")]
 fn a_target_that_is_no_class_is_refused() {
     logit_losses(&runtime(Isa::Portable, 1), &mut [0.0; 5], None, Some(&[5]), None, 5, &LOSS);
