@@ -12,10 +12,12 @@ pub mod loss; // logits + targets -> (sum, count) and gradients
 pub mod model; // Batch -> hidden states [tokens, hidden]
 #[cfg(feature = "train")]
 pub mod optim; // gradients -> parameters
+pub mod predict; // texts -> logits, in bounded memory
 pub mod report; // runs -> Markdown and HTML
 pub mod tokenizer; // text -> Encoding
 #[cfg(feature = "train")]
-pub mod train; // steps, runs, resume: pretrain, distil, finetune // model names -> folders
+pub mod train;
+pub mod verify; // a model against reference numbers // steps, runs, resume: pretrain, distil, finetune // model names -> folders
 
 pub mod progress; // how work tells its caller how far it is
 pub mod random; // seeded streams

@@ -6,6 +6,8 @@ pub trait Progress: Sync {
     fn begin(&self, what: &str, total: Option<u64>, unit: &'static str);
     /// `done` more units are done.
     fn advance(&self, done: u64);
+    /// A few words on the state of the work, such as a loss.
+    fn note(&self, _note: &str) {}
     /// The work begun last has ended.
     fn end(&self);
     /// True once the user asked to stop; work then ends at the next safe point.

@@ -6,6 +6,7 @@
 
 mod error;
 mod map;
+pub mod model_folder;
 mod pickle;
 mod safetensors_header;
 mod tensors;

@@ -2,5 +2,7 @@
 
 pub mod batch; // Encodings -> Batch, unpadded
 pub mod corpus; // text -> token file
+pub mod encoded; // labelled examples -> tokens
 pub mod examples; // TSV, CSV, JSONL -> labelled examples
+pub mod masking; // which tokens a masked-LM step hides
 pub mod synthetic; // the seeded text generator of the quickstart

@@ -3,7 +3,7 @@
 
 pub mod metrics; // truth and prediction -> number
 mod ordered; // maps that keep their order
-mod predictions; // what a model said, example by example
+pub mod predictions; // what a model said, example by example
 mod result; // one model on one split
 pub mod statistics; // intervals, paired tests, seed spread, retention
 mod submission; // files for the GLUE server

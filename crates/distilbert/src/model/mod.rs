@@ -1,1 +1,250 @@
+//! The model: embeddings, encoder and head over one arena of parameters, forward and backward.
 //!
+//! There is one definition for all families: a family is the names of its tensors ([`names`]), a few differences in
+//! [`EncoderConfig`], and its heads.
+
+pub mod attention; // self-attention block: qkv, attention, projection, norm
+pub mod config; // config.json <-> EncoderConfig, HeadKind
+pub mod embeddings; // token ids -> states
+pub mod encoder; // states -> states
+pub mod feed_forward; // feed-forward block: two linears, norm
+pub mod linear; // Linear and LayerNorm: their place in the arena, packed weights
+pub mod names; // the families' tensor names
+pub mod parameters; // the table of parameters and their arena
+pub mod student; // a student's first weights from its teacher
+
+pub use config::{Activation, ConfigError, EncoderConfig, Family, HeadKind, ModelConfig, Problem};
+pub use parameters::{Parameter, Parameters};
+
+use crate::data::batch::Batch;
+use crate::heads::Head;
+use crate::random::{Rng, mix_key};
+use distilbert_kernels::Runtime;
+use embeddings::Embeddings;
+use encoder::Encoder;
+use parameters::TableBuilder;
+
+/// A model of any supported family with at most one head.
+pub struct Model {
+    /// What it is.
+    pub config: ModelConfig,
+    /// Its weights.
+    pub parameters: Parameters,
+    /// Token ids to states.
+    pub embeddings: Embeddings,
+    /// States to states.
+    pub encoder: Encoder,
+    /// States to logits.
+    pub head: Head,
+}
+
+/// Why a model cannot take a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// A token id that is not in the vocabulary.
+    #[error("token id: expected below the vocabulary size {vocab_size}, found {found}")]
+    TokenId {
+        /// Size of the vocabulary.
+        vocab_size: usize,
+        /// The id.
+        found: u32,
+    },
+    /// A segment the model has no embedding for.
+    #[error("token type: expected below {token_types}, found {found}")]
+    TokenType {
+        /// Number of segments.
+        token_types: usize,
+        /// The segment.
+        found: u32,
+    },
+    /// A sequence longer than the table of positions.
+    #[error("sequence of {found} tokens: the model has {max_positions} positions")]
+    TooLong {
+        /// Number of positions.
+        max_positions: usize,
+        /// Tokens in the sequence.
+        found: usize,
+    },
+    /// A sequence without tokens, which has no first token to classify.
+    #[error("sequence {index} is empty")]
+    Empty {
+        /// Which sequence.
+        index: usize,
+    },
+}
+
+/// What a forward pass is for.
+#[derive(Clone, Copy)]
+pub enum Mode<'a> {
+    /// No dropout, nothing kept for a backward pass.
+    Inference,
+    /// Dropout drawn from `DropoutKey`, activations kept.
+    Training(DropoutKey<'a>),
+}
+
+/// Names the random numbers of one training step's dropout, so that they depend on the step and the sample, not on
+/// packing, threads or micro-batches.
+#[derive(Clone, Copy)]
+pub struct DropoutKey<'a> {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Optimiser step.
+    pub step: u64,
+    /// One number a sequence of the batch: its place among the samples of the step.
+    pub slots: &'a [u64],
+}
+
+/// The places where dropout happens; with the layer they make the key of a mask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DropoutSite {
+    Embeddings,
+    AttentionProbabilities,
+    AttentionOutput,
+    FeedForward,
+    Classifier,
+}
+
+impl DropoutKey<'_> {
+    /// The kernel's dropout at one site, `None` if its probability is 0.
+    pub(crate) fn at(
+        &self,
+        site: DropoutSite,
+        layer: usize,
+        probability: f32,
+    ) -> Option<distilbert_kernels::dropout::Dropout<'_>> {
+        const PURPOSE: u64 = 0xd20b;
+        (probability > 0.0).then(|| distilbert_kernels::dropout::Dropout {
+            probability,
+            site_key: mix_key(&[self.seed, PURPOSE, self.step, layer as u64, site as u64]),
+            slots: self.slots,
+        })
+    }
+}
+
+impl<'a> Mode<'a> {
+    /// The dropout key of a training pass.
+    pub(crate) fn dropout(&self) -> Option<&DropoutKey<'a>> {
+        match self {
+            Mode::Inference => None,
+            Mode::Training(key) => Some(key),
+        }
+    }
+}
+
+impl Model {
+    /// A model with random weights: linears and embeddings normal with standard deviation `initializer_range`, norms
+    /// one and zero, biases zero, the row of the padding token zero.
+    pub fn random(config: ModelConfig, seed: u64) -> Model {
+        let mut model = Model::zeroed(config);
+        let config = &model.config.encoder;
+        let weights = model.parameters.weights_mut();
+        for parameter in weights.table {
+            let values = &mut weights.values[parameter.range.clone()];
+            if parameter.is_norm_weight() {
+                values.fill(1.0);
+            } else if parameter.shape.len() == 2 {
+                let mut rng =
+                    Rng::from_key(&[seed, mix_key(&parameter.name.bytes().map(u64::from).collect::<Vec<_>>())]);
+                values.fill_with(|| (rng.normal() * f64::from(config.initializer_range)) as f32);
+            }
+        }
+        let word = &model.embeddings.word;
+        if let Some(pad) = config.pad_token_id {
+            let start = word.start + pad as usize * config.hidden;
+            weights.values[start..start + config.hidden].fill(0.0);
+        }
+        if config.sinusoidal_positions {
+            embeddings::fill_sinusoidal(&mut weights.values[model.embeddings.position.clone()], config.hidden);
+        }
+        model
+    }
+
+    /// A model whose weights are all zero, to be filled.
+    pub fn zeroed(config: ModelConfig) -> Model {
+        let mut table = TableBuilder::default();
+        let names = names::Names::of(&config);
+        let embeddings = Embeddings::new(&config.encoder, &names, &mut table);
+        let encoder = Encoder::new(&config.encoder, &names, &mut table);
+        let head = Head::new(&config, &names, &mut table);
+        Model { config, parameters: table.build(), embeddings, encoder, head }
+    }
+
+    /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
+    /// `training` packs them for the backward pass too.
+    pub fn pack(&mut self, rt: &Runtime, training: bool) {
+        let weights = self.parameters.weights();
+        self.encoder.pack(rt, weights, training);
+        self.head.pack(rt, weights, self.embeddings.word.clone(), training);
+    }
+
+    /// Whether the optimiser may change any weight of embeddings or encoder.
+    pub fn encoder_is_trainable(&self) -> bool {
+        let end =
+            self.encoder.layers.last().map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.norm.bias.end);
+        self.parameters.table().iter().any(|parameter| parameter.trainable && parameter.range.start < end)
+    }
+
+    /// Whether the optimiser may change the word embeddings, which are the masked-LM head's decoder too.
+    pub fn embeddings_are_trainable(&self) -> bool {
+        let word = &self.embeddings.word;
+        self.parameters.table().iter().any(|parameter| parameter.trainable && parameter.range == *word)
+    }
+
+    /// Turns all dropout off, for training passes that must be repeatable by another implementation.
+    pub fn disable_dropout(&mut self) {
+        self.config.encoder.dropout = 0.0;
+        self.config.encoder.attention_dropout = 0.0;
+        self.config.classifier_dropout = 0.0;
+        self.embeddings.disable_dropout();
+        for layer in &mut self.encoder.layers {
+            layer.attention.disable_dropout();
+            layer.feed_forward.disable_dropout();
+        }
+        if let Head::Classifier(head) = &mut self.head {
+            head.disable_dropout();
+        }
+    }
+
+    /// Lets the optimiser change the head only.
+    pub fn freeze_encoder(&mut self) {
+        let end =
+            self.encoder.layers.last().map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.norm.bias.end);
+        self.parameters.set_trainable(|parameter| parameter.range.start >= end);
+    }
+
+    /// Keeps the position embeddings as they are, as the published recipe does.
+    pub fn freeze_positions(&mut self) {
+        let position = self.embeddings.position.clone();
+        self.parameters.set_trainable(|parameter| parameter.trainable && parameter.range != position);
+    }
+
+    /// Checks that every id, segment and length is one the model has.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the first offender.
+    pub fn check(&self, batch: &Batch) -> Result<(), InputError> {
+        let config = &self.config.encoder;
+        let vocab_size = config.vocab_size;
+        if let Some(&found) = batch.input_ids().iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(InputError::TokenId { vocab_size, found });
+        }
+        let token_types = config.token_types;
+        if let Some(types) = batch.token_types().filter(|_| token_types > 0)
+            && let Some(&found) = types.iter().find(|&&token_type| token_type as usize >= token_types)
+        {
+            return Err(InputError::TokenType { token_types, found });
+        }
+        for (index, found) in batch.lengths().enumerate() {
+            if found > config.max_positions {
+                return Err(InputError::TooLong { max_positions: config.max_positions, found });
+            }
+            if found == 0 {
+                return Err(InputError::Empty { index });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,304 @@
-//!
+//! Training: one loop for pre-training, distillation and fine-tuning. What differs between them is a [`Workload`];
+//! what they share is here: updates, checkpoints, metrics, resuming, stopping.
+
+pub mod events; // TensorBoard event files
+pub mod finetune; // labelled examples, with or without a teacher
+pub mod language; // masked-LM and distillation over a corpus
+pub mod order; // which samples make which step
+pub mod run; // the run directory: metrics, checkpoints, resume
+
+use crate::checkpoint::CheckpointError;
+use crate::model::Model;
+use crate::optim::{OptimizerConfig, OptimizerError, OptimizerState, update};
+use crate::progress::Progress;
+use distilbert_kernels::Runtime;
+use run::{Run, RunState};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What is trained, on what, towards what.
+pub trait Workload {
+    /// Optimiser steps of the whole run.
+    fn total_steps(&self) -> u64;
+
+    /// The model in training.
+    fn model(&self) -> &Model;
+
+    /// The model in training, to be updated.
+    fn model_mut(&mut self) -> &mut Model;
+
+    /// Adds the gradients of step `step` (counted from 1) to `gradients`, which are zero. The same step gives the same
+    /// bits whenever and however often it is run.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn step(&mut self, rt: &Runtime, step: u64, gradients: &mut [f32]) -> Result<StepReport, TrainError>;
+
+    /// Measures the model on held-out data; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError>;
+
+    /// Writes what belongs beside the weights in a model folder: the tokenizer.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn save_companions(&self, folder: &std::path::Path) -> Result<(), TrainError>;
+}
+
+/// What one step measured on its own batch.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// The loss that was minimised.
+    pub loss: f64,
+    /// Its parts and other measures, by name.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Tokens of the step.
+    pub tokens: u64,
+}
+
+/// What the held-out data says.
+#[derive(Clone, Debug)]
+pub struct HeldOutReport {
+    /// Measures by name.
+    pub values: Vec<(&'static str, f64)>,
+    /// The one that chooses the best checkpoint; larger is better.
+    pub score: f64,
+}
+
+/// How a run goes on, whatever it trains.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoopConfig {
+    /// Steps between measurements on held-out data; 0 measures only at the end.
+    pub evaluate_every: u64,
+    /// Steps between checkpoints; 0 writes one only at the end, on request and for the best.
+    pub checkpoint_every: u64,
+    /// Stops after this many measurements in a row without a better one; 0 never does.
+    pub patience: u64,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        LoopConfig { evaluate_every: 200, checkpoint_every: 200, patience: 0 }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub end: End,
+    /// Steps taken over the whole run.
+    pub steps: u64,
+    /// The checkpoint of the last step.
+    pub last: PathBuf,
+    /// The best checkpoint; the last one if nothing was measured.
+    pub best: PathBuf,
+    /// Score of the best checkpoint on the held-out data.
+    pub best_score: Option<f64>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Finished,
+    /// The held-out score stopped improving.
+    NoImprovement,
+    /// The user asked; the run can be resumed.
+    Stopped,
+}
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A value of the configuration.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// A value of the configuration.
+    #[error("{name}: expected {expected}, found {found}")]
+    Config {
+        /// The key.
+        name: &'static str,
+        /// The range.
+        expected: String,
+        /// The value.
+        found: String,
+    },
+    /// Masking cannot work as configured.
+    #[error(transparent)]
+    Masking(#[from] crate::data::masking::MaskingError),
+    /// A batch the model cannot take.
+    #[error(transparent)]
+    Input(#[from] crate::model::InputError),
+    /// A file of weights.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A tokenizer's files.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// A file of the run directory.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The run directory is in use or is none.
+    #[error("{}: {reason}", path.display())]
+    Run {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A resumed run differs from what began it.
+    #[error("{}: cannot resume: {what} was `{before}`, is now `{now}`", path.display())]
+    Changed {
+        /// The run directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// Its value when the run began.
+        before: String,
+        /// Its value now.
+        now: String,
+    },
+    /// Training broke down.
+    #[error("step {step}: {what} is {value}; {}", last_good.as_ref().map_or("no checkpoint was written before it".to_owned(), |path| format!("the last good checkpoint is {}", path.display())))]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// What broke.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Where to go back to.
+        last_good: Option<PathBuf>,
+    },
+    /// There is nothing to train on.
+    #[error("{0}: no training data")]
+    Empty(String),
+}
+
+/// A loss this many times that of the first steps counts as divergence.
+const DIVERGENCE_FACTOR: f64 = 2.0;
+/// Steps whose mean is the loss of the start.
+const FIRST_STEPS: u64 = 20;
+/// Share of the past in the smoothed loss.
+const SMOOTHING: f64 = 0.95;
+
+/// Trains until the steps are done, the score stops improving, or the user asks to stop; each way leaves a checkpoint.
+/// A run that has checkpoints goes on behind the last one.
+///
+/// # Errors
+/// [`TrainError`]; a loss or gradient that is not finite, or a smoothed loss of twice the first steps', ends the run
+/// with the step and the last good checkpoint named.
+pub fn train(
+    rt: &Runtime,
+    workload: &mut dyn Workload,
+    optimizer: &OptimizerConfig,
+    config: &LoopConfig,
+    run: &mut Run,
+    progress: &dyn Progress,
+) -> Result<Outcome, TrainError> {
+    optimizer.validate()?;
+    let total = workload.total_steps();
+    let mut gradients = vec![0.0; workload.model().parameters.len()];
+    let mut optimizer_state = OptimizerState::new(gradients.len());
+    let mut state = run.restore(workload.model_mut(), &mut optimizer_state)?.unwrap_or_default();
+    workload.model_mut().pack(rt, true);
+    // Small runs are logged whole, long ones thinned out.
+    let log_every = (total / 5000).max(1);
+
+    progress.begin("training", Some(total), "steps");
+    progress.advance(state.step);
+    let mut end = None;
+    while end.is_none() && state.step < total {
+        let step = state.step + 1;
+        let started = Instant::now();
+        rt.parallel_chunks_mut(&mut gradients, 1 << 16, |_, part| part.fill(0.0));
+        let report = workload.step(rt, step, &mut gradients)?;
+        let diverged =
+            |what, value, run: &Run| TrainError::Diverged { step, what, value, last_good: run.last_checkpoint() };
+        if !report.loss.is_finite() {
+            return Err(diverged("the loss", report.loss, run));
+        }
+        let parameters = &mut workload.model_mut().parameters;
+        let (norm, learning_rate) = update(rt, optimizer, total, parameters, &gradients, &mut optimizer_state);
+        if !norm.is_finite() {
+            return Err(diverged("the norm of the gradient", norm, run));
+        }
+        workload.model_mut().pack(rt, true);
+        state.step = step;
+        if let Some(value) = state.follow(report.loss) {
+            return Err(diverged("the smoothed loss, more than twice that of the first steps,", value, run));
+        }
+        if step.is_multiple_of(log_every) || step == total {
+            let mut values = vec![("loss", report.loss)];
+            values.extend(&report.parts);
+            values.extend([("grad_norm", norm), ("learning_rate", learning_rate)]);
+            values.push(("tokens_per_second", report.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)));
+            run.log("train", step, &values)?;
+        }
+        progress.advance(1);
+        progress.note(&describe(&report, started.elapsed().as_secs_f64()));
+
+        let due = config.evaluate_every > 0 && step.is_multiple_of(config.evaluate_every);
+        let mut improved = false;
+        if (due || step == total)
+            && let Some(report) = workload.evaluate(rt)?
+        {
+            run.log("held_out", step, &report.values)?;
+            if !report.score.is_finite() {
+                return Err(diverged("the held-out score", report.score, run));
+            }
+            improved = state.best_score.is_none_or(|best| report.score > best);
+            if improved {
+                (state.best_score, state.best_step, state.without_improvement) = (Some(report.score), Some(step), 0);
+            } else {
+                state.without_improvement += 1;
+            }
+        }
+        if step == total {
+            end = Some(End::Finished);
+        } else if config.patience > 0 && state.without_improvement >= config.patience {
+            end = Some(End::NoImprovement);
+        } else if progress.stop_requested() {
+            end = Some(End::Stopped);
+        }
+        let checkpoint_due = config.checkpoint_every > 0 && step.is_multiple_of(config.checkpoint_every);
+        if checkpoint_due || improved || end.is_some() {
+            run.save(workload, &optimizer_state, &state)?;
+        }
+    }
+    progress.end();
+    let last = run.checkpoint(state.step);
+    let best = state.best_step.map_or_else(|| last.clone(), |step| run.checkpoint(step));
+    Ok(Outcome { end: end.unwrap_or(End::Finished), steps: state.step, last, best, best_score: state.best_score })
+}
+
+fn describe(report: &StepReport, seconds: f64) -> String {
+    let mut words = format!("loss {:.4}", report.loss);
+    for (name, value) in &report.parts {
+        words.push_str(&format!(", {name} {value:.4}"));
+    }
+    words.push_str(&format!(", {:.0} tokens/s", report.tokens as f64 / seconds.max(1e-9)));
+    words
+}
+
+impl RunState {
+    /// Takes the step's loss in; the smoothed loss if it has diverged.
+    fn follow(&mut self, loss: f64) -> Option<f64> {
+        if self.step <= FIRST_STEPS {
+            self.first_loss += (loss - self.first_loss) / self.step as f64;
+            self.smoothed_loss = self.first_loss;
+            return None;
+        }
+        self.smoothed_loss = SMOOTHING * self.smoothed_loss + (1.0 - SMOOTHING) * loss;
+        (self.smoothed_loss > DIVERGENCE_FACTOR * self.first_loss).then_some(self.smoothed_loss)
+    }
+}

@@ -1,0 +1,560 @@
+//! `config.json` of every family, read into one neutral configuration and written back.
+
+pub use crate::data::examples::Problem;
+use distilbert_kernels::elementwise::GeluKind;
+use serde_json::{Map, Value, json};
+
+/// The value of BERT and DistilBERT (where it is fixed in the code); PyTorch's default is 1e-5.
+pub const LAYER_NORM_EPS: f32 = 1e-12;
+
+/// A family of checkpoints: tensor names, heads and a few rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Devlin et al. 2018.
+    Bert,
+    /// Sanh et al. 2019.
+    DistilBert,
+}
+
+/// The feed-forward block's non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `gelu`: exact, by the error function.
+    Gelu,
+    /// `gelu_new`: the tanh approximation.
+    GeluNew,
+}
+
+/// The encoder, in terms that do not depend on the family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderConfig {
+    /// The family it came from and is saved as.
+    pub family: Family,
+    /// Rows of the word embedding.
+    pub vocab_size: usize,
+    /// Width of the states.
+    pub hidden: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Attention heads; `hidden` is a multiple.
+    pub heads: usize,
+    /// Width inside the feed-forward block.
+    pub ffn: usize,
+    /// Longest sequence, in tokens.
+    pub max_positions: usize,
+    /// Segments that have an embedding; 0 where the family has none.
+    pub token_types: usize,
+    /// Non-linearity of the feed-forward block.
+    pub activation: Activation,
+    /// Added to the variance in every norm.
+    pub layer_norm_eps: f32,
+    /// Probability after embeddings and blocks.
+    pub dropout: f32,
+    /// Probability on attention weights.
+    pub attention_dropout: f32,
+    /// Whether the attention block's output is dropped out too: BERT's is, DistilBERT's is not.
+    pub attention_output_dropout: bool,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f32,
+    /// The padding token; its word embedding gets no gradient from the look-up.
+    pub pad_token_id: Option<u32>,
+    /// Whether the position table is the fixed sinusoidal one and not trained.
+    pub sinusoidal_positions: bool,
+}
+
+/// What stands on top of the encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// Nothing; BERT's pooler is kept if `pooler`.
+    None,
+    /// Tokens behind masks.
+    MaskedLm,
+    /// One answer for the sequence.
+    Classification {
+        /// Kind of answer.
+        problem: Problem,
+        /// Name of each output, in order.
+        labels: Vec<String>,
+    },
+}
+
+/// A model's configuration: encoder, head, and the keys of its `config.json` that mean nothing here but are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// The head.
+    pub head: HeadKind,
+    /// BERT without a head may have a pooler.
+    pub pooler: bool,
+    /// Probability in front of the classifier.
+    pub classifier_dropout: f32,
+    /// Keys of the file that are not read here, to be written back.
+    pub other: Map<String, Value>,
+}
+
+/// Why a `config.json` is not one of a model that can be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a JSON object.
+    #[error("config: {0}")]
+    Json(String),
+    /// A key is missing.
+    #[error("config: `{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key has a value of another kind or out of range.
+    #[error("config: `{key}`: expected {expected}, found {found}")]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// What would do.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+}
+
+impl Activation {
+    /// The kernel's name for it.
+    pub(crate) fn gelu(self) -> GeluKind {
+        match self {
+            Activation::Gelu => GeluKind::Erf,
+            Activation::GeluNew => GeluKind::Tanh,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => "gelu",
+            Activation::GeluNew => "gelu_new",
+        }
+    }
+}
+
+impl Family {
+    /// `model_type` in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Family::Bert => "bert",
+            Family::DistilBert => "distilbert",
+        }
+    }
+
+    /// The class prefix in `architectures`.
+    fn class(self) -> &'static str {
+        match self {
+            Family::Bert => "Bert",
+            Family::DistilBert => "DistilBert",
+        }
+    }
+}
+
+impl HeadKind {
+    /// Number of outputs of a classifier, 0 for other heads.
+    pub fn outputs(&self) -> usize {
+        match self {
+            HeadKind::Classification { labels, .. } => labels.len(),
+            _ => 0,
+        }
+    }
+
+    /// What Hugging Face calls the class of a model with this head, without the family.
+    pub fn class_suffix(&self) -> &'static str {
+        match self {
+            HeadKind::None => "Model",
+            HeadKind::MaskedLm => "ForMaskedLM",
+            HeadKind::Classification { .. } => "ForSequenceClassification",
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key: a family, head or value that is not implemented is refused, never replaced.
+    pub fn from_json(text: &str) -> Result<ModelConfig, ConfigError> {
+        let value: Value = serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))?;
+        let Value::Object(object) = value else {
+            return Err(ConfigError::Json("expected an object".to_owned()));
+        };
+        Reader(object).model()
+    }
+
+    /// The text of a `config.json` that Hugging Face `transformers` loads.
+    pub fn to_json(&self) -> String {
+        let encoder = &self.encoder;
+        let mut object = Map::new();
+        let mut set = |key: &str, value: Value| {
+            object.insert(key.to_owned(), value);
+        };
+        let class = format!("{}{}", encoder.family.class(), self.head.class_suffix());
+        set("architectures", json!([class]));
+        set("model_type", json!(encoder.family.model_type()));
+        set("vocab_size", json!(encoder.vocab_size));
+        set("max_position_embeddings", json!(encoder.max_positions));
+        set("initializer_range", number(encoder.initializer_range));
+        set("pad_token_id", json!(encoder.pad_token_id));
+        match encoder.family {
+            Family::Bert => {
+                set("hidden_size", json!(encoder.hidden));
+                set("num_hidden_layers", json!(encoder.layers));
+                set("num_attention_heads", json!(encoder.heads));
+                set("intermediate_size", json!(encoder.ffn));
+                set("type_vocab_size", json!(encoder.token_types));
+                set("hidden_act", json!(encoder.activation.name()));
+                set("layer_norm_eps", number(encoder.layer_norm_eps));
+                set("hidden_dropout_prob", number(encoder.dropout));
+                set("attention_probs_dropout_prob", number(encoder.attention_dropout));
+                set("classifier_dropout", number(self.classifier_dropout));
+            }
+            Family::DistilBert => {
+                set("dim", json!(encoder.hidden));
+                set("n_layers", json!(encoder.layers));
+                set("n_heads", json!(encoder.heads));
+                set("hidden_dim", json!(encoder.ffn));
+                set("activation", json!(encoder.activation.name()));
+                set("dropout", number(encoder.dropout));
+                set("attention_dropout", number(encoder.attention_dropout));
+                set("seq_classif_dropout", number(self.classifier_dropout));
+                set("sinusoidal_pos_embds", json!(encoder.sinusoidal_positions));
+            }
+        }
+        if let HeadKind::Classification { problem, labels } = &self.head {
+            set("problem_type", json!(problem_type(*problem)));
+            set("id2label", labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect());
+            set("label2id", labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect());
+        }
+        set("tie_word_embeddings", json!(true));
+        set("dtype", json!("float32"));
+        for (key, value) in &self.other {
+            object.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        let mut text = serde_json::to_string_pretty(&object).expect("a map of strings to JSON values is JSON");
+        text.push('\n');
+        text
+    }
+
+    /// The same encoder under another head.
+    pub fn with_head(&self, head: HeadKind) -> ModelConfig {
+        let pooler = head == HeadKind::None && self.pooler;
+        ModelConfig { head, pooler, ..self.clone() }
+    }
+
+    /// Whether BERT's pooler is part of the model.
+    pub(crate) fn has_pooler(&self) -> bool {
+        self.encoder.family == Family::Bert
+            && match self.head {
+                HeadKind::None => self.pooler,
+                HeadKind::MaskedLm => false,
+                HeadKind::Classification { .. } => true,
+            }
+    }
+}
+
+/// Hugging Face's name.
+fn problem_type(problem: Problem) -> &'static str {
+    match problem {
+        Problem::Classification => "single_label_classification",
+        Problem::MultiLabel => "multi_label_classification",
+        Problem::Regression => "regression",
+    }
+}
+
+/// An f32 as the shortest decimal that reads back as the same f32.
+fn number(x: f32) -> Value {
+    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+/// Takes known keys out of a foreign `config.json`; what is left is kept as it is.
+struct Reader(Map<String, Value>);
+
+impl Reader {
+    fn model(mut self) -> Result<ModelConfig, ConfigError> {
+        let family = match self.take("model_type") {
+            Some(Value::String(name)) if name == "bert" => Family::Bert,
+            Some(Value::String(name)) if name == "distilbert" => Family::DistilBert,
+            Some(found) => return Err(invalid("model_type", "`bert` or `distilbert`", &found)),
+            None => return Err(ConfigError::Missing { key: "model_type" }),
+        };
+        let encoder = self.encoder(family)?;
+        let classifier_dropout = match family {
+            Family::Bert => self.probability("classifier_dropout", encoder.dropout)?,
+            Family::DistilBert => self.probability("seq_classif_dropout", 0.2)?,
+        };
+        let (head, pooler) = self.head(family)?;
+        for key in ["tie_word_embeddings", "tie_weights_"] {
+            if let Some(found) = self.take(key).filter(|found| found != &Value::Bool(true)) {
+                return Err(invalid(key, "true (an untied decoder is not implemented)", &found));
+            }
+        }
+        for key in ["dtype", "torch_dtype"] {
+            self.take(key);
+        }
+        Ok(ModelConfig { encoder, head, pooler, classifier_dropout, other: self.0 })
+    }
+
+    fn encoder(&mut self, family: Family) -> Result<EncoderConfig, ConfigError> {
+        let config = match family {
+            Family::Bert => EncoderConfig {
+                family,
+                vocab_size: self.size(&["vocab_size"], 30522)?,
+                hidden: self.size(&["hidden_size"], 768)?,
+                layers: self.size(&["num_hidden_layers"], 12)?,
+                heads: self.size(&["num_attention_heads"], 12)?,
+                ffn: self.size(&["intermediate_size"], 3072)?,
+                max_positions: self.size(&["max_position_embeddings"], 512)?,
+                token_types: self.size(&["type_vocab_size"], 2)?,
+                activation: self.activation("hidden_act")?,
+                layer_norm_eps: self.positive("layer_norm_eps", LAYER_NORM_EPS)?,
+                dropout: self.probability("hidden_dropout_prob", 0.1)?,
+                attention_dropout: self.probability("attention_probs_dropout_prob", 0.1)?,
+                attention_output_dropout: true,
+                initializer_range: self.positive("initializer_range", 0.02)?,
+                pad_token_id: self.token_id("pad_token_id")?,
+                sinusoidal_positions: false,
+            },
+            Family::DistilBert => EncoderConfig {
+                family,
+                vocab_size: self.size(&["vocab_size"], 30522)?,
+                hidden: self.size(&["dim", "hidden_size"], 768)?,
+                layers: self.size(&["n_layers", "num_hidden_layers"], 6)?,
+                heads: self.size(&["n_heads", "num_attention_heads"], 12)?,
+                ffn: self.size(&["hidden_dim", "intermediate_size"], 3072)?,
+                max_positions: self.size(&["max_position_embeddings"], 512)?,
+                token_types: 0,
+                activation: self.activation("activation")?,
+                layer_norm_eps: LAYER_NORM_EPS,
+                dropout: self.probability("dropout", 0.1)?,
+                attention_dropout: self.probability("attention_dropout", 0.1)?,
+                attention_output_dropout: false,
+                initializer_range: self.positive("initializer_range", 0.02)?,
+                pad_token_id: self.token_id("pad_token_id")?,
+                sinusoidal_positions: self.flag("sinusoidal_pos_embds")?,
+            },
+        };
+        if let Some(found) = self.take("position_embedding_type").filter(|found| found != "absolute") {
+            return Err(invalid("position_embedding_type", "`absolute`", &found));
+        }
+        if let Some(found) = self.take("is_decoder").filter(|found| found != &Value::Bool(false)) {
+            return Err(invalid("is_decoder", "false", &found));
+        }
+        if !config.hidden.is_multiple_of(config.heads) {
+            let found = format!("{} heads for a width of {}", config.heads, config.hidden);
+            return Err(ConfigError::Invalid {
+                key: "num_attention_heads",
+                expected: "a divisor of the width".into(),
+                found,
+            });
+        }
+        if let Some(pad) = config.pad_token_id.filter(|&pad| pad as usize >= config.vocab_size) {
+            let expected = format!("below the vocabulary size {}", config.vocab_size);
+            return Err(ConfigError::Invalid { key: "pad_token_id", expected, found: pad.to_string() });
+        }
+        Ok(config)
+    }
+
+    /// The head named by `architectures`; without that key, none.
+    fn head(&mut self, family: Family) -> Result<(HeadKind, bool), ConfigError> {
+        let class = match self.take("architectures") {
+            None | Some(Value::Null) => format!("{}Model", family.class()),
+            Some(Value::Array(names)) if names.len() == 1 && names[0].is_string() => {
+                names[0].as_str().unwrap_or_default().to_owned()
+            }
+            Some(found) => return Err(invalid("architectures", "a list of one class name", &found)),
+        };
+        match class.strip_prefix(family.class()) {
+            Some("Model") => Ok((HeadKind::None, family == Family::Bert)),
+            // A file of BERT's own pre-training also holds the next-sentence head, which nothing here uses.
+            Some("ForMaskedLM" | "ForPreTraining") => Ok((HeadKind::MaskedLm, false)),
+            Some("ForSequenceClassification") => Ok((self.classification()?, false)),
+            _ => {
+                let expected = format!("{0}Model, {0}ForMaskedLM or {0}ForSequenceClassification", family.class());
+                Err(ConfigError::Invalid { key: "architectures", expected, found: format!("`{class}`") })
+            }
+        }
+    }
+
+    fn classification(&mut self) -> Result<HeadKind, ConfigError> {
+        self.take("label2id");
+        let count = match self.take("num_labels") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(
+                value
+                    .as_u64()
+                    .filter(|&count| (1..=1 << 20).contains(&count))
+                    .ok_or_else(|| invalid("num_labels", "a positive count", &value))? as usize,
+            ),
+        };
+        let labels = match self.take("id2label") {
+            None | Some(Value::Null) => (0..count.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect(),
+            Some(Value::Object(names)) => (0..names.len())
+                .map(|id| names.get(&id.to_string()).and_then(Value::as_str).map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
+                .filter(|labels| !labels.is_empty())
+                .ok_or_else(|| invalid("id2label", "a name for each id from \"0\"", &Value::Object(names)))?,
+            Some(found) => return Err(invalid("id2label", "an object", &found)),
+        };
+        if let Some(count) = count.filter(|&count| count != labels.len()) {
+            let expected = format!("{} as in `id2label`", labels.len());
+            return Err(ConfigError::Invalid { key: "num_labels", expected, found: count.to_string() });
+        }
+        let problem = match self.take("problem_type") {
+            None | Some(Value::Null) if labels.len() == 1 => Problem::Regression,
+            None | Some(Value::Null) => Problem::Classification,
+            Some(name) => [Problem::Classification, Problem::MultiLabel, Problem::Regression]
+                .into_iter()
+                .find(|&problem| name == problem_type(problem))
+                .ok_or_else(|| {
+                    let expected = "`single_label_classification`, `multi_label_classification` or `regression`";
+                    invalid("problem_type", expected, &name)
+                })?,
+        };
+        Ok(HeadKind::Classification { problem, labels })
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.0.shift_remove(key)
+    }
+
+    /// The first of `keys` that is there; the others are aliases.
+    fn size(&mut self, keys: &[&'static str], default: usize) -> Result<usize, ConfigError> {
+        let values: Vec<_> = keys.iter().filter_map(|&key| Some((key, self.take(key)?))).collect();
+        let Some((key, value)) = values.into_iter().next() else { return Ok(default) };
+        // The bound keeps every product of two sizes inside a usize, so that shapes cannot overflow.
+        match value.as_u64() {
+            Some(size @ 1..=0x7fff_ffff) => Ok(size as usize),
+            _ => Err(invalid(key, "a positive 31-bit number", &value)),
+        }
+    }
+
+    fn probability(&mut self, key: &'static str, default: f32) -> Result<f32, ConfigError> {
+        self.real(key, default, "a probability below 1", |x| (0.0..1.0).contains(&x))
+    }
+
+    fn positive(&mut self, key: &'static str, default: f32) -> Result<f32, ConfigError> {
+        self.real(key, default, "a positive number", |x| x > 0.0 && x.is_finite())
+    }
+
+    fn real(
+        &mut self,
+        key: &'static str,
+        default: f32,
+        expected: &str,
+        accepts: impl Fn(f32) -> bool,
+    ) -> Result<f32, ConfigError> {
+        match self.take(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => {
+                value.as_f64().map(|x| x as f32).filter(|&x| accepts(x)).ok_or_else(|| invalid(key, expected, &value))
+            }
+        }
+    }
+
+    fn flag(&mut self, key: &'static str) -> Result<bool, ConfigError> {
+        match self.take(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(found) => Err(invalid(key, "true or false", &found)),
+        }
+    }
+
+    fn token_id(&mut self, key: &'static str) -> Result<Option<u32>, ConfigError> {
+        match self.take(key) {
+            // Both families' own default.
+            None => Ok(Some(0)),
+            Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+                id.map(Some).ok_or_else(|| invalid(key, "a token id or null", &value))
+            }
+        }
+    }
+
+    fn activation(&mut self, key: &'static str) -> Result<Activation, ConfigError> {
+        match self.take(key) {
+            None => Ok(Activation::Gelu),
+            Some(Value::String(name)) if name == "gelu" => Ok(Activation::Gelu),
+            Some(Value::String(name)) if name == "gelu_new" || name == "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
+            Some(found) => Err(invalid(key, "`gelu`, `gelu_new` or `gelu_pytorch_tanh`", &found)),
+        }
+    }
+}
+
+fn invalid(key: &'static str, expected: &str, found: &Value) -> ConfigError {
+    // A foreign value may be long: enough of it to recognise.
+    let mut found = found.to_string();
+    if let Some((end, _)) = found.char_indices().nth(80) {
+        found.truncate(end);
+        found.push('…');
+    }
+    ConfigError::Invalid { key, expected: expected.to_owned(), found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ModelConfig, String> {
+        ModelConfig::from_json(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_written_config_reads_back_as_itself() {
+        for text in [
+            r#"{"model_type":"bert","architectures":["BertModel"],"hidden_size":24,"num_attention_heads":3,"use_cache":true}"#,
+            r#"{"model_type":"distilbert","architectures":["DistilBertForMaskedLM"],"dim":24,"n_heads":3,"dropout":0.25}"#,
+            r#"{"model_type":"distilbert","architectures":["DistilBertForSequenceClassification"],"id2label":{"0":"a","1":"b"}}"#,
+        ] {
+            let config = read(text).unwrap();
+            assert_eq!(read(&config.to_json()).unwrap(), config, "{text}");
+        }
+    }
+
+    #[test]
+    fn aliases_and_defaults_are_those_of_the_family() {
+        let config = read(r#"{"model_type":"distilbert","hidden_size":96,"num_attention_heads":6}"#).unwrap();
+        assert_eq!((config.encoder.hidden, config.encoder.heads, config.encoder.layers), (96, 6, 6));
+        assert_eq!((config.classifier_dropout, config.encoder.token_types), (0.2, 0));
+        let config = read(r#"{"model_type":"bert"}"#).unwrap();
+        assert_eq!((config.encoder.token_types, config.encoder.layers, config.pooler), (2, 12, true));
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        for (text, message) in [
+            ("{", "config: EOF while parsing an object at line 1 column 1"),
+            ("{}", "config: `model_type` is missing"),
+            (r#"{"model_type":"gpt2"}"#, "config: `model_type`: expected `bert` or `distilbert`, found \"gpt2\""),
+            (
+                r#"{"model_type":"bert","hidden_size":0}"#,
+                "config: `hidden_size`: expected a positive 31-bit number, found 0",
+            ),
+            (
+                r#"{"model_type":"bert","num_attention_heads":7}"#,
+                "config: `num_attention_heads`: expected a divisor of the width, found 7 heads for a width of 768",
+            ),
+            (
+                r#"{"model_type":"bert","hidden_act":"silu"}"#,
+                "config: `hidden_act`: expected `gelu`, `gelu_new` or `gelu_pytorch_tanh`, found \"silu\"",
+            ),
+            (
+                r#"{"model_type":"bert","position_embedding_type":"relative_key"}"#,
+                "config: `position_embedding_type`: expected `absolute`, found \"relative_key\"",
+            ),
+            (
+                r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"]}"#,
+                "config: `architectures`: expected BertModel, BertForMaskedLM or BertForSequenceClassification, found `BertForQuestionAnswering`",
+            ),
+            (
+                r#"{"model_type":"bert","hidden_dropout_prob":1}"#,
+                "config: `hidden_dropout_prob`: expected a probability below 1, found 1",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err(), message);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Linear layers and layer norms: where their weights lie in the arena, and the weights packed for the kernels.
+
+use super::parameters::TableBuilder;
+use distilbert_kernels::Runtime;
+use distilbert_kernels::elementwise;
+use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
+use distilbert_kernels::norm::{self, NormStats};
+use std::ops::Range;
+
+/// `y = x · Wᵀ + b`, W `[outputs, inputs]`. Several tensors that lie one after the other in the arena (query, key,
+/// value) form one linear.
+pub struct Linear {
+    /// W in the arena.
+    pub weight: Range<usize>,
+    /// b in the arena.
+    pub bias: Range<usize>,
+    /// Width of x.
+    pub inputs: usize,
+    /// Width of y.
+    pub outputs: usize,
+    forward: Option<PackedMatrix>,
+    backward: Option<PackedMatrix>,
+}
+
+/// What a linear does with its products before it stores them.
+pub(crate) enum Finish<'a> {
+    /// Adds the bias.
+    Bias,
+    /// Adds the bias and applies GELU.
+    Gelu(elementwise::GeluKind),
+    /// Adds the bias and this `[rows, outputs]`.
+    Residual(&'a [f32]),
+}
+
+impl Linear {
+    /// A linear over one pair of tensors, `{name}.weight` and `{name}.bias`.
+    pub(crate) fn new(table: &mut TableBuilder, name: &str, inputs: usize, outputs: usize) -> Linear {
+        Linear::joined(table, &[name], inputs, outputs)
+    }
+
+    /// A linear whose outputs are those of several named ones side by side, each `outputs` wide.
+    pub(crate) fn joined(table: &mut TableBuilder, names: &[&str], inputs: usize, outputs: usize) -> Linear {
+        let weights: Vec<_> =
+            names.iter().map(|name| table.matrix(format!("{name}.weight"), outputs, inputs)).collect();
+        let biases: Vec<_> = names.iter().map(|name| table.vector(format!("{name}.bias"), outputs)).collect();
+        let over = |ranges: &[Range<usize>]| ranges[0].start..ranges[ranges.len() - 1].end;
+        Linear::over(over(&weights), over(&biases), inputs, outputs * names.len())
+    }
+
+    /// A linear over ranges of the arena that exist already, as a tied decoder.
+    pub(crate) fn over(weight: Range<usize>, bias: Range<usize>, inputs: usize, outputs: usize) -> Linear {
+        Linear { weight, bias, inputs, outputs, forward: None, backward: None }
+    }
+
+    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
+        let weight = &arena[self.weight.clone()];
+        match &mut self.forward {
+            Some(packed) => packed.repack_nk(rt, weight),
+            None => self.forward = Some(PackedMatrix::from_nk(rt, weight, self.outputs, self.inputs)),
+        }
+        if training {
+            match &mut self.backward {
+                Some(packed) => packed.repack_kn(rt, weight),
+                None => self.backward = Some(PackedMatrix::from_kn(rt, weight, self.outputs, self.inputs)),
+            }
+        }
+    }
+
+    /// `x` `[rows, inputs]` to `y` `[rows, outputs]`.
+    pub(crate) fn forward(&self, rt: &Runtime, arena: &[f32], x: &[f32], y: &mut [f32], finish: Finish<'_>) {
+        let bias = &arena[self.bias.clone()];
+        let packed = self.forward.as_ref().expect("Model::pack runs before a forward pass");
+        let epilogue = match finish {
+            Finish::Bias => Epilogue::Bias(bias),
+            Finish::Gelu(kind) => Epilogue::BiasGelu { bias, kind },
+            Finish::Residual(residual) => Epilogue::BiasResidual { bias, residual },
+        };
+        matmul(rt, x, packed, y, epilogue);
+    }
+
+    /// Adds this layer's gradients: `dW += dyᵀ · x`, `db += Σ dy`.
+    pub(crate) fn backward_parameters(&self, rt: &Runtime, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
+        self.backward_weight(rt, x, dy, gradients);
+        self.backward_bias(rt, dy, gradients);
+    }
+
+    /// `dW += dyᵀ · x`.
+    pub(crate) fn backward_weight(&self, rt: &Runtime, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
+        matmul_tn(rt, dy, x, x.len() / self.inputs, &mut gradients[self.weight.clone()]);
+    }
+
+    /// `db += Σ dy`.
+    pub(crate) fn backward_bias(&self, rt: &Runtime, dy: &[f32], gradients: &mut [f32]) {
+        elementwise::column_sums(rt, dy, self.outputs, &mut gradients[self.bias.clone()]);
+    }
+
+    /// `dx = dy · W`, or `dx += dy · W` if `accumulate`.
+    pub(crate) fn backward_input(&self, rt: &Runtime, dy: &[f32], dx: &mut [f32], into: Into) {
+        let packed = self.backward.as_ref().expect("Model::pack runs for training before a backward pass");
+        let epilogue = match into {
+            Into::Overwrite => Epilogue::None,
+            Into::Accumulate => Epilogue::Accumulate,
+        };
+        matmul(rt, dy, packed, dx, epilogue);
+    }
+}
+
+/// Whether a gradient replaces what is there or is added to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Into {
+    Overwrite,
+    Accumulate,
+}
+
+/// A layer norm's place in the arena.
+pub struct LayerNorm {
+    /// γ in the arena.
+    pub weight: Range<usize>,
+    /// β in the arena.
+    pub bias: Range<usize>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(table: &mut TableBuilder, name: &str, hidden: usize, eps: f32) -> LayerNorm {
+        LayerNorm {
+            weight: table.vector(format!("{name}.weight"), hidden),
+            bias: table.vector(format!("{name}.bias"), hidden),
+            eps,
+        }
+    }
+
+    /// γ and β.
+    pub(crate) fn weights<'a>(&self, arena: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+        (&arena[self.weight.clone()], &arena[self.bias.clone()])
+    }
+
+    /// `y = norm(x)`, keeping what the backward pass needs in `stats`.
+    pub(crate) fn forward(&self, rt: &Runtime, arena: &[f32], x: &[f32], y: &mut [f32], stats: Option<&mut NormStats>) {
+        let (gamma, beta) = self.weights(arena);
+        norm::layer_norm(rt, x, gamma, beta, self.eps, y, stats);
+    }
+
+    /// `x` is the norm's input; `dx` is overwritten, the gradients of γ and β are added.
+    pub(crate) fn backward(
+        &self,
+        rt: &Runtime,
+        arena: &[f32],
+        dy: &[f32],
+        x: &[f32],
+        stats: &NormStats,
+        dx: &mut [f32],
+        gradients: &mut [f32],
+    ) {
+        // γ and β stand side by side in the arena.
+        let (d_gamma, d_beta) = gradients[self.weight.start..self.bias.end].split_at_mut(self.weight.len());
+        norm::layer_norm_backward(rt, dy, x, stats, &arena[self.weight.clone()], dx, d_gamma, d_beta);
+    }
+}

@@ -1,0 +1,449 @@
+//! Training on plain text: masked-LM alone (pre-training), or with a teacher's soft targets, logits and hidden states
+//! (distillation). One workload for both: a run without a teacher is one whose teacher's terms have no weight.
+
+use super::order::{Batching, Order};
+use super::{HeldOutReport, StepReport, TrainError, Workload};
+use crate::checkpoint::model_folder::save_tokenizer;
+use crate::data::batch::Batch;
+use crate::data::corpus::{Corpus, Split};
+use crate::data::masking::{IGNORED, Masker, MaskingConfig};
+use crate::heads::Head;
+use crate::heads::masked_lm::{LOGIT_CHUNK_ROWS, MaskedLm, MaskedLmActivations};
+use crate::loss::vocabulary::{self, DistilWeights, KlPositions, LogitTargets, Positions, VocabularyLosses};
+use crate::model::encoder::{Activations, Scratch};
+use crate::model::{DropoutKey, Mode, Model};
+use crate::random::Rng;
+use crate::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
+use distilbert_kernels::elementwise::{gather_rows, scatter_add_rows};
+
+/// What a run on plain text needs besides model, teacher and corpus.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LanguageConfig {
+    /// Names every random number of the run.
+    pub seed: u64,
+    /// Passes over the corpus.
+    pub epochs: usize,
+    /// Ends the run early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Micro-batches.
+    pub batching: Batching,
+    /// Micro-batches a step.
+    pub accumulation: usize,
+    /// Whether each micro-batch's mean counts alike, as published, or each position of the step does.
+    pub normalise: Normalise,
+    /// Positions of the soft-target terms.
+    pub kl_positions: KlPositions,
+    /// Terms of the loss.
+    pub weights: DistilWeights,
+    /// How tokens are hidden.
+    pub masking: MaskingConfig,
+    /// Held-out sequences a measurement looks at, at most.
+    pub held_out_sequences: usize,
+}
+
+/// What the means of a step divide by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalise {
+    /// Positions of the whole step: how it is cut into micro-batches changes nothing.
+    #[default]
+    Step,
+    /// Positions of the micro-batch, and micro-batches count alike, as the published script has it.
+    MicroBatch,
+}
+
+/// Training of one model on a corpus, with or without a teacher.
+pub struct LanguageTraining<'a> {
+    model: Model,
+    teacher: Option<&'a Model>,
+    tokenizer: &'a Tokenizer,
+    corpus: &'a Corpus,
+    masker: Masker,
+    order: Order,
+    config: LanguageConfig,
+    buffers: Buffers,
+}
+
+/// Memory that passes from step to step.
+#[derive(Default)]
+struct Buffers {
+    student: Activations,
+    teacher: Activations,
+    student_head: MaskedLmActivations,
+    teacher_head: MaskedLmActivations,
+    student_rows: Vec<f32>,
+    teacher_rows: Vec<f32>,
+    student_logits: Vec<f32>,
+    teacher_logits: Vec<f32>,
+    d_output: Vec<f32>,
+    d_rows: Vec<f32>,
+    d_hidden: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// A micro-batch ready to run.
+pub struct MaskedBatch {
+    /// The masked sequences.
+    pub batch: Batch,
+    /// The hidden token at each position, [`IGNORED`] elsewhere.
+    pub targets: Vec<i32>,
+}
+
+impl MaskedBatch {
+    /// The positions that each term of the loss looks at.
+    pub fn positions(&self, kl_positions: KlPositions) -> Positions {
+        let tokens = self.targets.len() as u64;
+        let masked = self.targets.iter().filter(|&&target| target != IGNORED).count() as u64;
+        let soft = match kl_positions {
+            KlPositions::All => tokens,
+            KlPositions::Masked => masked,
+        };
+        Positions { tokens, soft, masked }
+    }
+}
+
+impl<'a> LanguageTraining<'a> {
+    /// Prepares a run. `teacher` must be packed and have a masked-LM head over the same vocabulary.
+    ///
+    /// # Errors
+    /// If model, teacher, tokenizer and corpus do not fit together, or a value of the configuration is out of range.
+    pub fn new(
+        model: Model,
+        teacher: Option<&'a Model>,
+        tokenizer: &'a Tokenizer,
+        corpus: &'a Corpus,
+        config: LanguageConfig,
+    ) -> Result<Self, TrainError> {
+        check(&model, teacher, tokenizer, corpus, &config)?;
+        let special = tokenizer.special();
+        let specials = [special.pad, special.unk, special.cls, special.sep, special.mask];
+        let continues = (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.continues_word(id)).collect();
+        let masker = Masker::new(config.masking.clone(), &corpus.token_counts(), &specials, special.mask, continues)?;
+        let train = corpus.split(Split::Train);
+        let lengths = (0..train.len()).map(|index| train.token_len(index)).collect();
+        let order =
+            Order::new(lengths, config.batching, config.accumulation, config.epochs, config.max_steps, config.seed);
+        if order.total_steps() == 0 {
+            return Err(TrainError::Empty("the corpus".to_owned()));
+        }
+        Ok(LanguageTraining { model, teacher, tokenizer, corpus, masker, order, config, buffers: Buffers::default() })
+    }
+
+    /// The model, trained.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
+    /// Steps of one pass over the corpus.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch()
+    }
+
+    fn masked_batch(&self, split: Split, samples: &[usize], key: &[u64]) -> MaskedBatch {
+        let sequences = self.corpus.split(split);
+        let mut batch = Batch::new();
+        for &sample in samples {
+            batch.push(&sequences.get(sample), None);
+        }
+        let targets = self.masker.mask(&mut batch, &mut Rng::from_key(key));
+        MaskedBatch { batch, targets }
+    }
+}
+
+fn check(
+    model: &Model,
+    teacher: Option<&Model>,
+    tokenizer: &Tokenizer,
+    corpus: &Corpus,
+    config: &LanguageConfig,
+) -> Result<(), TrainError> {
+    let wrong = |name, expected: String, found: String| Err(TrainError::Config { name, expected, found });
+    for (name, model) in [("model", Some(model)), ("teacher", teacher)] {
+        let Some(model) = model else { continue };
+        if !matches!(model.head, Head::MaskedLm(_)) {
+            return wrong(name, "a masked-LM head".into(), model.config.head.class_suffix().into());
+        }
+        for (other, size) in [("tokenizer", tokenizer.vocab_size()), ("corpus", corpus.vocab_size())] {
+            if model.config.encoder.vocab_size != size {
+                let expected = format!("the {other}'s vocabulary of {size} tokens");
+                return wrong(name, expected, format!("{} tokens", model.config.encoder.vocab_size));
+            }
+        }
+    }
+    if let Some(teacher) = teacher {
+        let (student, teacher) = (&model.config.encoder, &teacher.config.encoder);
+        if config.weights.cosine != 0.0 && student.hidden != teacher.hidden {
+            let expected = format!("the teacher's width {} for the cosine loss", teacher.hidden);
+            return wrong("student", expected, format!("width {}", student.hidden));
+        }
+    } else if config.weights.kl != 0.0 || config.weights.cosine != 0.0 || config.weights.mse != 0.0 {
+        return wrong("weights", "a teacher for `kl`, `cosine` or `mse`".into(), "none".into());
+    }
+    let weights = &config.weights;
+    let terms = [weights.kl, weights.mlm, weights.cosine, weights.mse];
+    if terms.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || terms.iter().sum::<f64>() <= 0.0 {
+        return wrong("weights", "none negative and at least one above 0".into(), format!("{terms:?}"));
+    }
+    if weights.temperature <= 0.0 || !weights.temperature.is_finite() {
+        return wrong("temperature", "above 0".into(), weights.temperature.to_string());
+    }
+    if config.accumulation == 0 || config.epochs == 0 {
+        return wrong("accumulation and epochs", "at least 1".into(), "0".into());
+    }
+    corpus.check_vocabulary(tokenizer).map_err(|error| TrainError::Config {
+        name: "corpus",
+        expected: "the tokenizer's vocabulary".into(),
+        found: error.to_string(),
+    })
+}
+
+const MASKS: u64 = 0x3a5c;
+const HELD_OUT_MASKS: u64 = 0x3a5d;
+
+impl Workload for LanguageTraining<'_> {
+    fn total_steps(&self) -> u64 {
+        self.order.total_steps()
+    }
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    fn step(&mut self, rt: &Runtime, step: u64, gradients: &mut [f32]) -> Result<StepReport, TrainError> {
+        let (_, micro_batches) = self.order.step(step);
+        let batches: Vec<MaskedBatch> = micro_batches
+            .iter()
+            .enumerate()
+            .map(|(index, samples)| {
+                self.masked_batch(Split::Train, samples, &[self.config.seed, MASKS, step, index as u64])
+            })
+            .collect();
+        let mut losses = VocabularyLosses::default();
+        let (mut first_slot, mut tokens) = (0, 0);
+        let mut whole_step = Positions::default();
+        batches.iter().for_each(|batch| whole_step.add(batch.positions(self.config.kl_positions)));
+        for masked in &batches {
+            self.model.check(&masked.batch)?;
+            let slots: Vec<u64> = (first_slot..).take(masked.batch.sequences()).collect();
+            first_slot += masked.batch.sequences() as u64;
+            tokens += masked.batch.tokens() as u64;
+            let mut pass = Pass {
+                model: &self.model,
+                teacher: self.teacher,
+                kl_positions: self.config.kl_positions,
+                weights: self.config.weights,
+                positions: whole_step,
+            };
+            if self.config.normalise == Normalise::MicroBatch {
+                pass.positions = masked.positions(self.config.kl_positions);
+                let share = 1.0 / batches.len() as f64;
+                for weight in
+                    [&mut pass.weights.kl, &mut pass.weights.mlm, &mut pass.weights.cosine, &mut pass.weights.mse]
+                {
+                    *weight *= share;
+                }
+            }
+            let key = DropoutKey { seed: self.config.seed, step, slots: &slots };
+            losses.add(pass.run(rt, masked, Some((key, gradients)), &mut self.buffers));
+        }
+        let mut parts = Vec::new();
+        name_parts(&losses, &self.config.weights, &mut parts);
+        Ok(StepReport { loss: losses.total(&self.config.weights), parts, tokens })
+    }
+
+    fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError> {
+        let count = self.corpus.split(Split::HeldOut).len().min(self.config.held_out_sequences);
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut losses = VocabularyLosses::default();
+        // Always the same sequences under the same masks, in batches of a fixed number, so that measurements compare.
+        const SEQUENCES: usize = 16;
+        for start in (0..count).step_by(SEQUENCES) {
+            let samples: Vec<usize> = (start..(start + SEQUENCES).min(count)).collect();
+            let masked = self.masked_batch(Split::HeldOut, &samples, &[self.config.seed, HELD_OUT_MASKS, start as u64]);
+            self.model.check(&masked.batch)?;
+            let pass = Pass {
+                model: &self.model,
+                teacher: self.teacher,
+                kl_positions: self.config.kl_positions,
+                weights: self.config.weights,
+                positions: Positions::default(),
+            };
+            losses.add(pass.run(rt, &masked, None, &mut self.buffers));
+        }
+        let total = losses.total(&self.config.weights);
+        let mut values = vec![("loss", total)];
+        name_parts(&losses, &self.config.weights, &mut values);
+        values.extend(losses.mlm.value().map(|loss| ("perplexity", loss.exp())));
+        values.extend(losses.mlm_accuracy.value().map(|share| ("mlm_accuracy", share)));
+        values.extend(losses.agreement.value().map(|share| ("teacher_agreement", share)));
+        Ok(Some(HeldOutReport { values, score: -total }))
+    }
+
+    fn save_companions(&self, folder: &std::path::Path) -> Result<(), TrainError> {
+        Ok(save_tokenizer(self.tokenizer, &self.model.config, folder)?)
+    }
+}
+
+fn name_parts(losses: &VocabularyLosses, weights: &DistilWeights, parts: &mut Vec<(&'static str, f64)>) {
+    let terms = [
+        ("kl", weights.kl, losses.kl),
+        ("mlm", weights.mlm, losses.mlm),
+        ("cosine", weights.cosine, losses.cosine),
+        ("mse", weights.mse, losses.mse),
+    ];
+    parts.extend(
+        terms.iter().filter(|(_, weight, _)| *weight != 0.0).filter_map(|(name, _, mean)| Some((*name, mean.value()?))),
+    );
+}
+
+/// One forward pass, and backward if there are gradients to add to.
+pub struct Pass<'a> {
+    /// The model in training.
+    pub model: &'a Model,
+    /// The teacher.
+    pub teacher: Option<&'a Model>,
+    /// Positions of the soft-target terms.
+    pub kl_positions: KlPositions,
+    /// Terms of the loss.
+    pub weights: DistilWeights,
+    /// Positions that the means divide by.
+    pub positions: Positions,
+}
+
+/// Losses, and gradients added to `gradients`, of one masked batch; for replaying a reference run.
+pub fn masked_step(
+    rt: &Runtime,
+    pass: &Pass<'_>,
+    masked: &MaskedBatch,
+    key: DropoutKey<'_>,
+    gradients: &mut [f32],
+) -> VocabularyLosses {
+    pass.run(rt, masked, Some((key, gradients)), &mut Buffers::default())
+}
+
+impl Pass<'_> {
+    fn run(
+        &self,
+        rt: &Runtime,
+        masked: &MaskedBatch,
+        training: Option<(DropoutKey<'_>, &mut [f32])>,
+        buffers: &mut Buffers,
+    ) -> VocabularyLosses {
+        let MaskedBatch { batch, targets } = masked;
+        let hidden = self.model.config.encoder.hidden;
+        let head = masked_lm(self.model);
+        let arena = self.model.parameters.weights();
+        // An encoder of which nothing is trained needs neither dropout nor a backward pass.
+        let encoder_trains = self.model.encoder_is_trainable();
+        let mode = match &training {
+            Some((key, _)) if encoder_trains => Mode::Training(*key),
+            _ => Mode::Inference,
+        };
+        self.model.encode(rt, batch, mode, &mut buffers.student);
+        if let Some(teacher) = self.teacher {
+            teacher.encode(rt, batch, Mode::Inference, &mut buffers.teacher);
+        }
+        let wants_soft = self.teacher.is_some() && (self.weights.kl != 0.0 || self.weights.mse != 0.0);
+        let rows: Vec<u32> = match self.kl_positions {
+            KlPositions::All if wants_soft => (0..batch.tokens() as u32).collect(),
+            _ => (0..batch.tokens() as u32).filter(|&row| targets[row as usize] != IGNORED).collect(),
+        };
+        let row_targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();
+
+        buffers.student_rows.resize(rows.len() * hidden, 0.0);
+        gather_rows(rt, buffers.student.last_hidden_state(), hidden, &rows, &mut buffers.student_rows);
+        head.forward(rt, arena, &buffers.student_rows, &mut buffers.student_head);
+        let teacher = self.teacher.filter(|_| wants_soft).map(|teacher| (masked_lm(teacher), teacher));
+        if let Some((teacher_head, teacher)) = teacher {
+            let width = teacher.config.encoder.hidden;
+            buffers.teacher_rows.resize(rows.len() * width, 0.0);
+            gather_rows(rt, buffers.teacher.last_hidden_state(), width, &rows, &mut buffers.teacher_rows);
+            teacher_head.forward(rt, teacher.parameters.weights(), &buffers.teacher_rows, &mut buffers.teacher_head);
+        }
+
+        let mut losses = VocabularyLosses::default();
+        let (key, mut gradients) = training.map_or((None, None), |(key, gradients)| (Some(key), Some(gradients)));
+        buffers.d_output.clear();
+        buffers.d_output.resize(buffers.student_rows.len(), 0.0);
+        for start in (0..rows.len()).step_by(LOGIT_CHUNK_ROWS) {
+            let chunk = start..(start + LOGIT_CHUNK_ROWS).min(rows.len());
+            head.logits(rt, arena, &buffers.student_head, chunk.clone(), &mut buffers.student_logits);
+            if let Some((teacher_head, teacher)) = teacher {
+                let arena = teacher.parameters.weights();
+                teacher_head.logits(rt, arena, &buffers.teacher_head, chunk.clone(), &mut buffers.teacher_logits);
+            }
+            let chunk_targets = LogitTargets {
+                teacher: teacher.is_some().then_some(&buffers.teacher_logits[..]),
+                soft_rows: None,
+                masked: &row_targets[chunk.clone()],
+            };
+            let logits = &mut buffers.student_logits;
+            losses.add(vocabulary::logits(
+                rt,
+                logits,
+                &chunk_targets,
+                head.vocab_size(),
+                &self.weights,
+                self.positions,
+            ));
+            if let Some(gradients) = &mut gradients {
+                let trained = self.model.embeddings_are_trainable();
+                head.logits_backward(
+                    rt,
+                    &buffers.student_head,
+                    chunk,
+                    logits,
+                    trained,
+                    &mut buffers.d_output,
+                    gradients,
+                );
+            }
+        }
+
+        let len = batch.tokens() * hidden;
+        buffers.d_hidden.clear();
+        buffers.d_hidden.resize(len, 0.0);
+        if let Some(teacher) = self.teacher.filter(|_| self.weights.cosine != 0.0) {
+            debug_assert_eq!(teacher.config.encoder.hidden, hidden);
+            let (student, teacher) = (buffers.student.last_hidden_state(), buffers.teacher.last_hidden_state());
+            let weight = self.weights.cosine;
+            losses.cosine =
+                vocabulary::cosine(rt, student, teacher, hidden, weight, self.positions, &mut buffers.d_hidden);
+        }
+        if let (Some(gradients), Some(_)) = (gradients, key) {
+            buffers.d_rows.resize(buffers.student_rows.len(), 0.0);
+            let states = &buffers.student_rows;
+            head.backward(rt, arena, states, &buffers.student_head, &buffers.d_output, &mut buffers.d_rows, gradients);
+            if encoder_trains {
+                scatter_add_rows(rt, &buffers.d_rows, hidden, &rows, &mut buffers.d_hidden);
+                let d_hidden = &mut buffers.d_hidden;
+                self.model.encode_backward(
+                    rt,
+                    batch,
+                    mode,
+                    &buffers.student,
+                    d_hidden,
+                    &mut buffers.scratch,
+                    gradients,
+                );
+            }
+        }
+        losses
+    }
+}
+
+fn masked_lm(model: &Model) -> &MaskedLm {
+    match &model.head {
+        Head::MaskedLm(head) => head,
+        _ => unreachable!("LanguageTraining::new and verify accept only models with a masked-LM head"),
+    }
+}

@@ -1,0 +1,355 @@
+//! A run's directory, which survives a kill at any moment:
+//!
+//! ```text
+//! config.toml  metrics.jsonl  events.out.tfevents.*  best -> checkpoints/step-000300
+//! checkpoints/step-000300/{model.safetensors,config.json,tokenizer files,optimizer.safetensors,state.json}
+//! ```
+//!
+//! A checkpoint is whole or absent. Metrics and events are appended to; a resumed run first cuts both back to the
+//! length they had at its checkpoint.
+
+use super::{TrainError, Workload, events};
+use crate::checkpoint::model_folder::{HeadChoice, ModelFolderError};
+use crate::checkpoint::{TensorData, TensorToWrite, Tensors, replace_folder, write_atomic, write_safetensors};
+use crate::model::{Model, Parameters};
+use crate::optim::OptimizerState;
+use distilbert_kernels::Runtime;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Checkpoints kept beside the best: the last, and the one before in case the last cannot be read.
+const KEPT: usize = 2;
+
+/// What decides the numbers of a run; a resumed run must agree.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The resolved configuration.
+    pub config: String,
+    /// Hash of the data.
+    pub data: String,
+    /// The instruction set's name.
+    pub instruction_set: String,
+}
+
+/// Whether a directory that holds a run may be continued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// A directory that holds a run is refused.
+    No,
+    /// The run goes on, if nothing that decides its numbers has changed.
+    Yes,
+    /// The run goes on whatever has changed.
+    Force,
+}
+
+/// What a checkpoint remembers beside weights and moments.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the first steps.
+    pub first_loss: f64,
+    /// Smoothed loss.
+    pub smoothed_loss: f64,
+    /// Best held-out score so far.
+    pub best_score: Option<f64>,
+    /// Its step.
+    pub best_step: Option<u64>,
+    /// Measurements since without a better one.
+    pub without_improvement: u64,
+    /// Length of `metrics.jsonl`.
+    metrics_bytes: u64,
+    /// Length of the event file.
+    events_bytes: u64,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedState {
+    state: RunState,
+    identity: Identity,
+}
+
+/// An open run directory.
+pub struct Run {
+    path: PathBuf,
+    identity: Identity,
+    resume: Resume,
+    metrics: File,
+    events: File,
+    /// Held while the run is open, so that two processes do not write to one directory.
+    _lock: File,
+}
+
+impl Run {
+    /// Creates a run directory, or opens one that holds a run to continue it.
+    ///
+    /// # Errors
+    /// If the directory holds a run and `resume` is [`Resume::No`], is in use, or cannot be written.
+    pub fn open(path: &Path, rt: &Runtime, config: String, data: String, resume: Resume) -> Result<Run, TrainError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrainError::Io { path, source }
+        };
+        let checkpoints = path.join("checkpoints");
+        fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?;
+        let lock_path = path.join(".lock");
+        let lock = OpenOptions::new().create(true).append(true).open(&lock_path).map_err(io(&lock_path))?;
+        if lock.try_lock().is_err() {
+            return Err(TrainError::Run {
+                path: path.to_owned(),
+                reason: "another process is writing this run".into(),
+            });
+        }
+        let config_path = path.join("config.toml");
+        if resume == Resume::No && config_path.exists() {
+            let reason = "holds a run; choose another directory, or continue it with --resume".into();
+            return Err(TrainError::Run { path: path.to_owned(), reason });
+        }
+        if resume != Resume::Yes || !config_path.exists() {
+            write_atomic(&config_path, config.as_bytes())?;
+        }
+        let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path).map_err(io(path));
+        let metrics = append(&path.join("metrics.jsonl"))?;
+        let events = append(&events_path(path).map_err(io(path))?)?;
+        let identity = Identity { config, data, instruction_set: rt.isa().name().to_owned() };
+        Ok(Run { path: path.to_owned(), identity, resume, metrics, events, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of the checkpoint of one step.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.path.join("checkpoints").join(format!("step-{step:06}"))
+    }
+
+    /// The last checkpoint there is.
+    pub fn last_checkpoint(&self) -> Option<PathBuf> {
+        self.steps().last().map(|&step| self.checkpoint(step))
+    }
+
+    /// Loads the last checkpoint into model and optimiser and cuts metrics and events back to it; `None`, and both
+    /// files empty, if there is none.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the run differs from what wrote it and is not forced.
+    pub fn restore(
+        &mut self,
+        model: &mut Model,
+        optimizer: &mut OptimizerState,
+    ) -> Result<Option<RunState>, TrainError> {
+        let Some(folder) = self.last_checkpoint() else {
+            self.cut(0, 0)?;
+            let version = events::file_version(wall_time());
+            self.append_events(&version)?;
+            return Ok(None);
+        };
+        let state_path = folder.join("state.json");
+        let text = fs::read_to_string(&state_path).map_err(self.io_error("state.json"))?;
+        let saved: SavedState = serde_json::from_str(&text)
+            .map_err(|error| TrainError::Run { path: state_path, reason: format!("not a run's state: {error}") })?;
+        if self.resume != Resume::Force {
+            self.check_identity(&saved.identity)?;
+        }
+        let loaded = Model::load(&folder, HeadChoice::AsSaved).map_err(|error| match error {
+            ModelFolderError::Checkpoint(error) => TrainError::Checkpoint(error),
+            other => TrainError::Run { path: folder.clone(), reason: other.to_string() },
+        })?;
+        if loaded.model.parameters.len() != model.parameters.len() {
+            let reason = "the checkpoint is of a model of another shape".to_owned();
+            return Err(TrainError::Run { path: folder, reason });
+        }
+        model.parameters.weights_mut().values.copy_from_slice(loaded.model.parameters.weights());
+        let moments = Tensors::open_file(&folder.join("optimizer.safetensors"))?;
+        for (prefix, arena) in
+            [("first_moment.", &mut optimizer.first_moment), ("second_moment.", &mut optimizer.second_moment)]
+        {
+            for parameter in model.parameters.table().iter().filter(|parameter| parameter.trainable) {
+                let values = moments.read_f32(&format!("{prefix}{}", parameter.name))?;
+                if values.len() != parameter.range.len() {
+                    let reason = format!("`{prefix}{}` has another size than the parameter", parameter.name);
+                    return Err(TrainError::Run { path: folder, reason });
+                }
+                arena[parameter.range.clone()].copy_from_slice(&values);
+            }
+        }
+        optimizer.step = saved.state.step;
+        self.cut(saved.state.metrics_bytes, saved.state.events_bytes)?;
+        // A checkpoint's folder appears before the link that names it the best.
+        if let Some(step) = saved.state.best_step {
+            self.link_best(step)?;
+        }
+        Ok(Some(saved.state))
+    }
+
+    /// Appends one line of metrics and the same as TensorBoard scalars.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn log(&mut self, kind: &str, step: u64, values: &[(&'static str, f64)]) -> Result<(), TrainError> {
+        let mut line = serde_json::Map::new();
+        line.insert("kind".into(), kind.into());
+        line.insert("step".into(), step.into());
+        line.extend(values.iter().map(|&(name, value)| (name.to_owned(), value.into())));
+        let mut line = serde_json::Value::Object(line).to_string();
+        line.push('\n');
+        self.metrics.write_all(line.as_bytes()).map_err(self.io_error("metrics.jsonl"))?;
+        let scalars: Vec<(String, f64)> =
+            values.iter().map(|&(name, value)| (format!("{kind}/{name}"), value)).collect();
+        self.append_events(&events::scalars(wall_time(), step, &scalars))
+    }
+
+    /// Writes a checkpoint of this step, points `best` to the best one and removes old ones.
+    pub(super) fn save(
+        &mut self,
+        workload: &dyn Workload,
+        optimizer: &OptimizerState,
+        state: &RunState,
+    ) -> Result<(), TrainError> {
+        let mut state = state.clone();
+        for (file, bytes, name) in [
+            (&self.metrics, &mut state.metrics_bytes, "metrics.jsonl"),
+            (&self.events, &mut state.events_bytes, "events"),
+        ] {
+            file.sync_all().map_err(self.io_error(name))?;
+            *bytes = file.metadata().map_err(self.io_error(name))?.len();
+        }
+        let step = state.step;
+        let best_step = state.best_step;
+        let saved = SavedState { state, identity: self.identity.clone() };
+        replace_folder(&self.checkpoint(step), |folder| {
+            let model = workload.model();
+            model.save(folder)?;
+            workload.save_companions(folder)?;
+            let moments = [("first_moment.", &optimizer.first_moment), ("second_moment.", &optimizer.second_moment)];
+            let tensors = moments.iter().flat_map(|(prefix, arena)| moment_tensors(prefix, arena, &model.parameters));
+            write_safetensors(&folder.join("optimizer.safetensors"), tensors, &BTreeMap::new())?;
+            let text = serde_json::to_string_pretty(&saved).expect("a run's state is plain data");
+            write_atomic(&folder.join("state.json"), text.as_bytes())?;
+            Ok::<(), TrainError>(())
+        })?;
+        if let Some(best) = best_step {
+            self.link_best(best)?;
+        }
+        let steps = self.steps();
+        for &old in &steps[..steps.len().saturating_sub(KEPT)] {
+            if Some(old) != best_step {
+                let folder = self.checkpoint(old);
+                fs::remove_dir_all(&folder).map_err(|source| TrainError::Io { path: folder, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps that have a checkpoint, ascending.
+    fn steps(&self) -> Vec<u64> {
+        let entries = fs::read_dir(self.path.join("checkpoints")).into_iter().flatten().flatten();
+        let mut steps: Vec<u64> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    fn check_identity(&self, before: &Identity) -> Result<(), TrainError> {
+        let changed = |what, before: &str, now: &str| TrainError::Changed {
+            path: self.path.clone(),
+            what,
+            before: before.to_owned(),
+            now: now.to_owned(),
+        };
+        let now = &self.identity;
+        if before.config != now.config {
+            // The first line that differs says it best.
+            let (old, new) = (before.config.lines(), now.config.lines());
+            let mut pairs = old.chain(std::iter::repeat("")).zip(new.chain(std::iter::repeat("")));
+            let lines = before.config.lines().count().max(now.config.lines().count());
+            let (old, new) = pairs.by_ref().take(lines).find(|(old, new)| old != new).unwrap_or(("", ""));
+            return Err(changed("the configuration", old, new));
+        }
+        if before.data != now.data {
+            return Err(changed("the data's hash", &before.data, &now.data));
+        }
+        if before.instruction_set != now.instruction_set {
+            return Err(changed("the instruction set", &before.instruction_set, &now.instruction_set));
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, metrics_bytes: u64, events_bytes: u64) -> Result<(), TrainError> {
+        self.metrics.set_len(metrics_bytes).map_err(self.io_error("metrics.jsonl"))?;
+        self.events.set_len(events_bytes).map_err(self.io_error("events"))
+    }
+
+    fn append_events(&mut self, record: &[u8]) -> Result<(), TrainError> {
+        self.events.write_all(record).map_err(self.io_error("events"))
+    }
+
+    /// Points `best` to a checkpoint, by a link that appears in one step.
+    fn link_best(&self, step: u64) -> Result<(), TrainError> {
+        let link = self.path.join("best");
+        let target = Path::new("checkpoints").join(format!("step-{step:06}"));
+        if fs::read_link(&link).is_ok_and(|current| current == target) {
+            return Ok(());
+        }
+        let io = |source| TrainError::Io { path: link.clone(), source };
+        let temporary = self.path.join(".best.partial");
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        symlink(&target, &temporary).map_err(io)?;
+        fs::rename(&temporary, &link).map_err(io)
+    }
+
+    fn io_error(&self, name: &'static str) -> impl FnOnce(std::io::Error) -> TrainError + use<> {
+        let path = self.path.join(name);
+        move |source| TrainError::Io { path, source }
+    }
+}
+
+fn moment_tensors<'a>(
+    prefix: &'a str,
+    arena: &'a [f32],
+    parameters: &'a Parameters,
+) -> impl Iterator<Item = TensorToWrite<'a>> {
+    parameters.table().iter().filter(|parameter| parameter.trainable).map(move |parameter| TensorToWrite {
+        name: format!("{prefix}{}", parameter.name).into(),
+        shape: parameter.shape.clone(),
+        data: TensorData::F32(&arena[parameter.range.clone()]),
+    })
+}
+
+/// The run's one event file: the one that is there, or a new one named after the time.
+fn events_path(run: &Path) -> std::io::Result<PathBuf> {
+    const PREFIX: &str = "events.out.tfevents.";
+    let mut found: Vec<PathBuf> = fs::read_dir(run)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    Ok(found.into_iter().next().unwrap_or_else(|| run.join(format!("{PREFIX}{}.distilbert", wall_time() as u64))))
+}
+
+/// Seconds since 1970, for TensorBoard's time axis only.
+fn wall_time() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::windows::fs::symlink_dir(target, link)
+}

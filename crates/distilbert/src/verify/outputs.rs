@@ -1,0 +1,99 @@
+//! Hidden states, logits and embeddings against a reference file.
+
+use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
+use crate::checkpoint::Tensors;
+use crate::data::batch::Batch;
+use crate::heads::Head;
+use crate::heads::classification::ClassifierActivations;
+use crate::heads::masked_lm::MaskedLmActivations;
+use crate::model::encoder::Activations;
+use crate::model::{Mode, Model};
+use distilbert_kernels::Runtime;
+use distilbert_kernels::elementwise::gather_rows;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Runs `model` (packed) on the `input.*` tensors of `expected` and compares every other tensor by its name:
+/// `hidden.N`, `last_hidden_state`, `logits`, and `embedding` (mean over the tokens, unit length). Padded positions are
+/// not looked at.
+///
+/// # Errors
+/// [`VerifyError`] if the file cannot be read, holds a tensor the model does not compute, or inputs it cannot take.
+pub fn verify_outputs(rt: &Runtime, model: &Model, expected: &Path) -> Result<Vec<Comparison>, VerifyError> {
+    let tensors = Tensors::open_file(expected)?;
+    let reference = ReferenceBatch::read(&tensors)?;
+    model.check(&reference.batch).map_err(|source| VerifyError::Input { path: expected.to_owned(), source })?;
+    let names = tensors.names().filter(|name| !name.starts_with("input."));
+    compare_outputs(rt, model, &tensors, &reference, names)
+}
+
+/// Compares the outputs of these names.
+pub(super) fn compare_outputs<'n>(
+    rt: &Runtime,
+    model: &Model,
+    tensors: &Tensors,
+    reference: &ReferenceBatch,
+    names: impl Iterator<Item = &'n str>,
+) -> Result<Vec<Comparison>, VerifyError> {
+    let outputs = compute(rt, model, &reference.batch);
+    let mut comparisons = Vec::new();
+    for name in names {
+        let Some(ours) = outputs.get(name) else {
+            let computed: Vec<&str> = outputs.keys().map(String::as_str).collect();
+            let reason = format!("expected one of {}, which this model computes", computed.join(", "));
+            return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: name.to_owned(), reason });
+        };
+        let values = tensors.read_f32(name)?;
+        // Of `[batch, seq, width]` only real tokens count; `[batch, width]` has no padding.
+        let per_token = tensors.shape(name)?.len() == 3;
+        let values = if per_token { reference.real_rows(&values) } else { values };
+        comparisons.push(compare_values(name, ours, &values));
+    }
+    Ok(comparisons)
+}
+
+/// Everything the model computes for a batch, by the names of reference files, without padding.
+fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<String, Vec<f32>> {
+    let mut outputs = BTreeMap::new();
+    let mut activations = Activations::default();
+    model.encode_observed(rt, batch, Mode::Inference, &mut activations, |index, states| {
+        outputs.insert(format!("hidden.{index}"), states.to_vec());
+    });
+    let states = activations.last_hidden_state();
+    let hidden = model.config.encoder.hidden;
+    let arena = model.parameters.weights();
+    match &model.head {
+        Head::None(_) => {}
+        Head::MaskedLm(head) => {
+            let (mut activations, mut logits) = (MaskedLmActivations::default(), Vec::new());
+            head.forward(rt, arena, states, &mut activations);
+            head.logits(rt, arena, &activations, 0..batch.tokens(), &mut logits);
+            outputs.insert("logits".into(), logits);
+        }
+        Head::Classifier(head) => {
+            let (mut activations, mut logits) = (ClassifierActivations::default(), Vec::new());
+            let mut first = vec![0.0; batch.sequences() * hidden];
+            gather_rows(rt, states, hidden, batch.first_tokens(), &mut first);
+            head.forward(rt, arena, &first, Mode::Inference, &mut activations, &mut logits);
+            outputs.insert("logits".into(), logits);
+        }
+    }
+    outputs.insert("embedding".into(), mean_unit_vectors(states, hidden, batch));
+    outputs.insert("last_hidden_state".into(), states.to_vec());
+    outputs
+}
+
+/// The mean of each sequence's states, scaled to length one: `[batch, hidden]`.
+fn mean_unit_vectors(states: &[f32], hidden: usize, batch: &Batch) -> Vec<f32> {
+    let mut vectors = Vec::with_capacity(batch.sequences() * hidden);
+    for ends in batch.cu_seqlens().windows(2) {
+        let rows = &states[ends[0] as usize * hidden..ends[1] as usize * hidden];
+        let mut sum = vec![0.0f64; hidden];
+        for row in rows.chunks_exact(hidden) {
+            sum.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        let length = sum.iter().map(|value| value * value).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        vectors.extend(sum.iter().map(|value| (value / length) as f32));
+    }
+    vectors
+}

@@ -1,0 +1,185 @@
+//! A reference distillation run, step by step: losses, gradients by name, parameters after each step.
+
+use super::labelled::compare_gradients;
+use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
+use crate::checkpoint::Tensors;
+use crate::checkpoint::model_folder::HeadChoice;
+use crate::data::batch::Batch;
+use crate::loss::vocabulary::{DistilWeights, KlPositions, Positions, VocabularyLosses};
+use crate::model::{DropoutKey, Model};
+use crate::optim::{OptimizerConfig, OptimizerState, Schedule, update};
+use crate::train::language::{MaskedBatch, Pass, masked_step};
+use distilbert_kernels::Runtime;
+use std::path::{Path, PathBuf};
+
+/// `meta.json` of a reference run.
+#[derive(serde::Deserialize)]
+struct Settings {
+    teacher: PathBuf,
+    student_init: PathBuf,
+    temperature: f64,
+    kl_positions: KlPositions,
+    alpha_ce: f64,
+    alpha_mlm: f64,
+    alpha_cos: f64,
+    #[serde(default)]
+    alpha_mse: f64,
+    lr: f64,
+    eps: f64,
+    betas: [f64; 2],
+    weight_decay: f64,
+    max_grad_norm: f64,
+    #[serde(default)]
+    freeze_positions: bool,
+    #[serde(default = "one")]
+    accumulation: usize,
+    steps: Vec<ReferenceStep>,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// What the reference computed in one step.
+#[derive(serde::Deserialize)]
+struct ReferenceStep {
+    loss: f64,
+    kl: f64,
+    mlm: f64,
+    cos: f64,
+    mse: Option<f64>,
+    grad_norm: f64,
+    /// The rate of this step, where it is not constant.
+    lr: Option<f64>,
+}
+
+/// Repeats the run that `folder/meta.json` describes, from its own teacher and student, and compares each step.
+/// `student` replaces the student's first weights.
+///
+/// # Errors
+/// [`VerifyError`] if a file cannot be read or the parts do not fit together.
+pub fn replay_distillation(
+    rt: &Runtime,
+    student: Option<&Path>,
+    folder: &Path,
+) -> Result<Vec<Comparison>, VerifyError> {
+    let path = folder.join("meta.json");
+    let settings_error = |reason: String| VerifyError::Settings { path: path.clone(), reason };
+    let text = std::fs::read_to_string(&path).map_err(|error| settings_error(error.to_string()))?;
+    let settings: Settings = serde_json::from_str(&text).map_err(|error| settings_error(error.to_string()))?;
+    let mut teacher = Model::load(&folder.join(&settings.teacher), HeadChoice::AsSaved)?.model;
+    let student = student.map_or_else(|| folder.join(&settings.student_init), Path::to_owned);
+    let mut student = Model::load(&student, HeadChoice::AsSaved)?.model;
+    teacher.pack(rt, false);
+    // Reference runs have dropout off, whatever the student's configuration says.
+    student.disable_dropout();
+    if settings.freeze_positions {
+        student.freeze_positions();
+    }
+
+    let mut optimizer = OptimizerConfig {
+        learning_rate: settings.lr,
+        beta1: settings.betas[0],
+        beta2: settings.betas[1],
+        epsilon: settings.eps,
+        weight_decay: settings.weight_decay,
+        max_grad_norm: settings.max_grad_norm,
+        schedule: Schedule::Constant,
+    };
+    let mut state = OptimizerState::new(student.parameters.len());
+    let mut comparisons = Vec::new();
+    for (index, expected) in settings.steps.iter().enumerate() {
+        let tensors = Tensors::open_file(&folder.join(format!("step{index}.safetensors")))?;
+        student.pack(rt, true);
+        let prefix = format!("step{index}.");
+        let mut gradients = vec![0.0; student.parameters.len()];
+        let losses = step(rt, &student, &teacher, &tensors, &settings, &mut gradients)?;
+        let weights = settings.weights();
+        let named = [
+            ("loss", Some(losses.total(&weights)), Some(expected.loss)),
+            ("kl", losses.kl.value(), Some(expected.kl)),
+            ("mlm", losses.mlm.value(), Some(expected.mlm)),
+            ("cos", losses.cosine.value(), Some(expected.cos)),
+            ("mse", losses.mse.value(), expected.mse),
+        ];
+        for (name, ours, expected) in named {
+            if let (Some(ours), Some(expected)) = (ours, expected) {
+                comparisons.push(compare_values(format!("{prefix}{name}"), &[ours as f32], &[expected as f32]));
+            }
+        }
+        comparisons.extend(compare_gradients(&student, &tensors, &gradients, &prefix)?);
+        optimizer.learning_rate = expected.lr.unwrap_or(settings.lr);
+        let (norm, _) = update(rt, &optimizer, 1, &mut student.parameters, &gradients, &mut state);
+        comparisons.push(compare_values(format!("{prefix}grad_norm"), &[norm as f32], &[expected.grad_norm as f32]));
+        for parameter in student.parameters.table() {
+            let name = format!("param_after.{}", parameter.name);
+            if tensors.contains(&name) {
+                let ours = student.parameters.tensor(parameter);
+                comparisons.push(compare_values(format!("{prefix}{name}"), ours, &tensors.read_f32(&name)?));
+            }
+        }
+    }
+    Ok(comparisons)
+}
+
+impl Settings {
+    fn weights(&self) -> DistilWeights {
+        DistilWeights {
+            temperature: self.temperature,
+            kl: self.alpha_ce,
+            mlm: self.alpha_mlm,
+            cosine: self.alpha_cos,
+            mse: self.alpha_mse,
+        }
+    }
+}
+
+/// Losses and gradients of one reference batch, in equal consecutive micro-batches.
+fn step(
+    rt: &Runtime,
+    student: &Model,
+    teacher: &Model,
+    tensors: &Tensors,
+    settings: &Settings,
+    gradients: &mut [f32],
+) -> Result<VocabularyLosses, VerifyError> {
+    let reference = ReferenceBatch::read(tensors)?;
+    for model in [student, teacher] {
+        model
+            .check(&reference.batch)
+            .map_err(|source| VerifyError::Input { path: tensors.path().to_owned(), source })?;
+    }
+    let targets: Vec<i32> =
+        reference.real_rows(&tensors.read_i64("labels")?).into_iter().map(|label| label as i32).collect();
+    let sequences = reference.batch.sequences();
+    let size = sequences.div_ceil(settings.accumulation.max(1)).max(1);
+    let micro_batches: Vec<MaskedBatch> = (0..sequences)
+        .step_by(size)
+        .map(|first| micro_batch(&reference.batch, &targets, first..(first + size).min(sequences)))
+        .collect();
+    let mut positions = Positions::default();
+    micro_batches.iter().for_each(|masked| positions.add(masked.positions(settings.kl_positions)));
+    let pass = Pass {
+        model: student,
+        teacher: Some(teacher),
+        kl_positions: settings.kl_positions,
+        weights: settings.weights(),
+        positions,
+    };
+    let mut losses = VocabularyLosses::default();
+    for masked in &micro_batches {
+        let slots = vec![0; masked.batch.sequences()];
+        losses.add(masked_step(rt, &pass, masked, DropoutKey { seed: 0, step: 1, slots: &slots }, gradients));
+    }
+    Ok(losses)
+}
+
+fn micro_batch(batch: &Batch, targets: &[i32], sequences: std::ops::Range<usize>) -> MaskedBatch {
+    let ends = batch.cu_seqlens();
+    let tokens = ends[sequences.start] as usize..ends[sequences.end] as usize;
+    let mut part = Batch::new();
+    for pair in ends[sequences.start..=sequences.end].windows(2) {
+        part.push(&batch.input_ids()[pair[0] as usize..pair[1] as usize], None);
+    }
+    MaskedBatch { batch: part, targets: targets[tokens].to_vec() }
+}

@@ -1,0 +1,110 @@
+//! Every golden of `tests/goldens`, on every instruction set of this CPU. Its README says what each is and why the
+//! tolerances are what they are.
+
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::model::Model;
+use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
+use distilbert_kernels::{Isa, Runtime};
+use std::path::{Path, PathBuf};
+
+const OUTPUTS: [&str; 11] = [
+    "bert-mlm",
+    "bert-mlm-pickled",
+    "bert-mlm-legacy",
+    "bert-base-nohead",
+    "bert-classify",
+    "distilbert-mlm",
+    "distilbert-mlm-sharded",
+    "distilbert-nohead",
+    "distilbert-sinusoidal",
+    "distilbert-classify",
+    "distilbert-regress",
+];
+
+const LABELLED: [&str; 6] = [
+    "finetune-classify",
+    "finetune-multilabel",
+    "finetune-regress",
+    "finetune-soft-labels",
+    "finetune-bert-classify",
+    "pretrain-bert-mlm",
+];
+
+const RUNS: [&str; 3] = ["distil-run", "distil-run-masked", "distil-run-schedule"];
+
+#[test]
+fn outputs_are_the_references() {
+    for_every_runtime(|rt| {
+        for name in OUTPUTS {
+            let folder = golden(name);
+            let model = load(rt, &folder, false);
+            let comparisons = verify_outputs(rt, &model, &folder.join("expected.safetensors")).expect(name);
+            assert!(comparisons.len() >= 3, "{name}: {comparisons:?}");
+            assert_all_pass(rt, name, &comparisons);
+        }
+    });
+}
+
+#[test]
+fn losses_and_gradients_of_labelled_batches_are_the_references() {
+    for_every_runtime(|rt| {
+        for name in LABELLED {
+            let folder = golden(name);
+            let model = load(rt, &folder, true);
+            let comparisons = verify_labelled_batch(rt, &model, &folder).expect(name);
+            let gradients = comparisons.iter().filter(|comparison| comparison.name.starts_with("grad.")).count();
+            assert_eq!(gradients, model.parameters.table().len(), "{name}: every parameter has a gradient");
+            assert_all_pass(rt, name, &comparisons);
+        }
+    });
+}
+
+#[test]
+fn distillation_runs_are_the_references_step_by_step() {
+    for_every_runtime(|rt| {
+        for name in RUNS {
+            let comparisons = replay_distillation(rt, None, &golden(name)).expect(name);
+            for kind in ["step2.loss", "step2.grad_norm", "step0.grad.", "step2.param_after."] {
+                assert!(comparisons.iter().any(|comparison| comparison.name.starts_with(kind)), "{name}: {kind}");
+            }
+            assert_all_pass(rt, name, &comparisons);
+        }
+    });
+}
+
+#[test]
+fn a_changed_weight_is_noticed() {
+    let rt = Runtime::new(Isa::detect(), 1).expect("one thread of a detected instruction set");
+    let folder = golden("distilbert-mlm");
+    let mut model = load(&rt, &folder, false);
+    let at = model.encoder.layers[1].feed_forward.lin1.weight.start + 3;
+    model.parameters.weights_mut().values[at] += 0.05;
+    model.pack(&rt, false);
+    let comparisons = verify_outputs(&rt, &model, &folder.join("expected.safetensors")).expect("the golden");
+    let failed: Vec<&str> = comparisons.iter().filter(|c| !c.passed).map(|c| c.name.as_str()).collect();
+    assert_eq!(failed, ["hidden.2", "logits"]);
+}
+
+fn for_every_runtime(check: impl Fn(&Runtime)) {
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            check(&Runtime::new(isa, threads).expect("an available instruction set"));
+        }
+    }
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+fn load(rt: &Runtime, folder: &Path, training: bool) -> Model {
+    let mut model = Model::load(folder, HeadChoice::AsSaved).expect("a golden model").model;
+    model.disable_dropout();
+    model.pack(rt, training);
+    model
+}
+
+fn assert_all_pass(rt: &Runtime, name: &str, comparisons: &[Comparison]) {
+    let failed: Vec<&Comparison> = comparisons.iter().filter(|comparison| !comparison.passed).collect();
+    assert!(failed.is_empty(), "{name} on {} with {} threads: {failed:#?}", rt.isa(), rt.threads());
+}
