@@ -1,2 +1,81 @@
-//! The command line.
-fn main() {}
+//! `distilbert`: the whole life of a small text encoder, one subcommand a stage.
+
+mod commands;
+mod config;
+mod console;
+mod model_source;
+
+use clap::{Parser, Subcommand};
+use console::Console;
+use distilbert_kernels::{Isa, Runtime};
+use std::process::ExitCode;
+
+/// Distil, fine-tune, evaluate and use small text encoders (BERT, DistilBERT) on ordinary CPUs.
+///
+/// Wherever a MODEL is asked for, it may be a local folder, `owner/name[@revision]` on the Hugging Face hub, or
+/// `pip:PACKAGE` for a Python package that carries a model. Results go to standard output, progress and warnings to
+/// standard error. Exit code: 0 done, 1 failed, 2 misused.
+#[derive(Parser)]
+#[command(name = "distilbert", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: GlobalArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every subcommand.
+#[derive(clap::Args)]
+pub struct GlobalArguments {
+    /// Threads to compute with [default: one a CPU core]. Results do not depend on it.
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Instruction set: portable, avx2 or avx512 [default: the fastest this CPU has].
+    #[arg(long, global = true, value_name = "NAME")]
+    isa: Option<Isa>,
+    /// No progress bars.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch a model from the hub, a Python package or a folder.
+    Pull(commands::pull::PullArgs),
+    /// Build training corpora from text.
+    Corpus(commands::corpus::CorpusArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Causes on one line: `outer: inner`.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let console = Console::new(arguments.global.quiet)?;
+    let global = &arguments.global;
+    match arguments.command {
+        Command::Pull(args) => commands::pull::run(&args, &console),
+        Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
+    }
+}
+
+impl GlobalArguments {
+    fn runtime(&self) -> anyhow::Result<Runtime> {
+        Ok(Runtime::new(self.isa.unwrap_or_else(Isa::detect), self.threads()?)?)
+    }
+
+    fn threads(&self) -> anyhow::Result<usize> {
+        Ok(match self.threads {
+            Some(threads) => threads,
+            None => std::thread::available_parallelism()?.get(),
+        })
+    }
+}

@@ -66,9 +66,6 @@ struct BuildArgs {
     /// What to do about lines that are not UTF-8.
     #[arg(long, value_enum, default_value_t = InvalidUtf8Choice::Refuse)]
     invalid_utf8: InvalidUtf8Choice,
-    /// Threads; the result does not depend on it [default: all cores].
-    #[arg(long)]
-    threads: Option<usize>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -94,13 +91,13 @@ enum InvalidUtf8Choice {
 ///
 /// # Errors
 /// What [`corpus::build`] refuses, with the stage at which it did.
-pub fn run(args: &CorpusArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+pub fn run(args: &CorpusArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
     match &args.command {
-        CorpusCommand::Build(args) => build(args, progress),
+        CorpusCommand::Build(args) => build(args, threads, progress),
     }
 }
 
-fn build(args: &BuildArgs, progress: &dyn Progress) -> anyhow::Result<()> {
+fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
     let inputs = CorpusInputs {
         paths: args.inputs.clone(),
         field: field(args),
@@ -119,7 +116,7 @@ fn build(args: &BuildArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         join_to: args.join_to,
         held_out: args.held_out,
         seed: args.seed,
-        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
+        threads,
         ..CorpusConfig::default()
     };
     let tokenizer = match (&args.model, args.train_vocabulary) {

@@ -8,6 +8,7 @@ mod columns; // CSV, TSV, JSONL with named columns
 mod error; // what can be wrong with a file
 mod glue; // the official TSV layouts
 mod rows; // lines and records with their line numbers
+mod saved; // task.json beside a model
 mod split; // train, dev, test
 mod task; // what is asked: problem, labels, metrics, defaults
 
@@ -15,6 +16,7 @@ use std::path::Path;
 
 pub use columns::Columns;
 pub use error::DataError;
+pub use saved::{SavedTask, TASK_FILE};
 pub use split::Split;
 pub use task::{Defaults, Layout, Metric, Problem, Task, TaskKind};
 
