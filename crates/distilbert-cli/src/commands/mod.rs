@@ -1,4 +1,8 @@
 //! One file a subcommand.
 
 pub mod corpus;
+pub mod distil;
+pub mod pretrain;
 pub mod pull;
+mod training;
+pub mod verify;

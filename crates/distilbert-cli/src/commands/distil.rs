@@ -1,0 +1,296 @@
+//! `distilbert distil`: a teacher into a student with fewer layers.
+
+use super::training::{self, RunArgs};
+use crate::config;
+use crate::console::Console;
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use distilbert::checkpoint::model_folder::{HeadChoice, save_tokenizer};
+use distilbert::checkpoint::replace_folder;
+use distilbert::data::masking::MaskingConfig;
+use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
+use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
+use distilbert::model::{HeadKind, Model};
+use distilbert::optim::{OptimizerConfig, Schedule};
+use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
+use distilbert::train::order::Batching;
+use distilbert::train::run::Run;
+use distilbert::train::{LoopConfig, Outcome, Workload, train};
+use distilbert_kernels::Runtime;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Distil a teacher into a student with fewer layers, on a corpus.
+///
+/// The student starts from layers of the teacher (evenly spread, both ends kept: 12 to 6 takes 0, 2, 4, 7, 9, 11) and
+/// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
+/// masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
+#[derive(Debug, Args)]
+pub struct DistilArgs {
+    /// The teacher.
+    #[arg(long, value_name = "MODEL")]
+    teacher: String,
+    /// Token file made by `distilbert corpus build`; its held-out part is measured on.
+    #[arg(long, value_name = "FILE", required_unless_present = "init_only")]
+    corpus: Option<PathBuf>,
+    /// All settings at once: `default`, or `distilbert-paper`, the published recipe to the letter.
+    #[arg(long, value_enum, default_value_t)]
+    preset: Preset,
+    /// Layers of the student [default: half the teacher's].
+    #[arg(long, value_name = "N")]
+    layers: Option<u32>,
+    /// The teacher's layers to start from, such as 0,2,4 [default: evenly spread, both ends kept].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "layers")]
+    from_layers: Option<Vec<u32>>,
+    /// Start the student from random weights instead.
+    #[arg(long, conflicts_with = "from_layers")]
+    random_init: bool,
+    /// Write the student's first weights to the output folder and stop: the control that was never distilled.
+    #[arg(long)]
+    init_only: bool,
+    /// Which positions the soft targets look at.
+    #[arg(long, value_enum)]
+    kl_positions: Option<PositionsChoice>,
+    /// Softens both models' distributions.
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Weight of the soft targets' divergence.
+    #[arg(long, value_name = "WEIGHT")]
+    kl: Option<f64>,
+    /// Weight of the masked words' cross-entropy.
+    #[arg(long, value_name = "WEIGHT")]
+    mlm: Option<f64>,
+    /// Weight of the hidden states' cosine distance.
+    #[arg(long, value_name = "WEIGHT")]
+    cosine: Option<f64>,
+    /// Weight of the logits' squared error.
+    #[arg(long, value_name = "WEIGHT")]
+    mse: Option<f64>,
+    /// Ends the run early.
+    #[arg(long, value_name = "STEPS")]
+    max_steps: Option<u32>,
+    /// Tokens of a micro-batch.
+    #[arg(long, value_name = "TOKENS")]
+    batch_tokens: Option<u32>,
+    /// Micro-batches of a step.
+    #[arg(long, value_name = "N")]
+    accumulation: Option<u32>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Preset {
+    /// Means over whole steps, token budgets, the student starts at the teacher's embedding output.
+    #[default]
+    Default,
+    /// Sanh et al.'s script: token types dropped, positions frozen, length grouping, first step at rate 0.
+    DistilbertPaper,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PositionsChoice {
+    /// Every real token.
+    All,
+    /// The masked ones only: less work in the vocabulary head.
+    Masked,
+}
+
+/// Everything that decides a distillation run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DistilConfig {
+    /// The teacher.
+    pub teacher: String,
+    /// How the student begins.
+    pub student: StudentConfig,
+    /// Data and loss.
+    pub training: LanguageConfig,
+    /// Updates.
+    pub optimizer: OptimizerConfig,
+    /// Measurements and checkpoints.
+    #[serde(rename = "loop")]
+    pub run_loop: LoopConfig,
+}
+
+/// How the student begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StudentConfig {
+    /// Its layers; half the teacher's, rounded up, if 0.
+    pub layers: usize,
+    /// The teacher's layers it starts from; evenly spread if empty.
+    pub from_layers: Vec<usize>,
+    /// Whether it starts from random weights instead.
+    pub random: bool,
+    /// What becomes of the segment embedding.
+    pub token_types: TokenTypes,
+    /// Whether the position embeddings stay as they are.
+    pub freeze_positions: bool,
+}
+
+impl DistilConfig {
+    /// The default: the published terms and weights, without the script's quirks.
+    pub fn new() -> DistilConfig {
+        DistilConfig {
+            teacher: String::new(),
+            student: StudentConfig {
+                layers: 0,
+                from_layers: Vec::new(),
+                random: false,
+                token_types: TokenTypes::Fold,
+                freeze_positions: false,
+            },
+            training: LanguageConfig {
+                seed: 1,
+                epochs: 3,
+                max_steps: None,
+                batching: Batching::Tokens { tokens: 2048 },
+                accumulation: 1,
+                normalise: Normalise::Step,
+                kl_positions: KlPositions::All,
+                weights: DistilWeights::default(),
+                masking: MaskingConfig::default(),
+                held_out_sequences: 256,
+            },
+            optimizer: OptimizerConfig {
+                learning_rate: 5e-4,
+                beta2: 0.98,
+                epsilon: 1e-6,
+                weight_decay: 0.01,
+                max_grad_norm: 5.0,
+                schedule: Schedule::Linear { warmup_ratio: 0.05 },
+                ..OptimizerConfig::default()
+            },
+            run_loop: LoopConfig::default(),
+        }
+    }
+
+    /// The published recipe: the script's defaults under the released model's loss weights.
+    ///
+    /// # Source
+    /// Sanh et al. 2019 and its training script; weights 5, 2, 1 by the maintainers' statement.
+    pub fn paper() -> DistilConfig {
+        let base = DistilConfig::new();
+        DistilConfig {
+            student: StudentConfig { token_types: TokenTypes::Drop, freeze_positions: true, ..base.student },
+            training: LanguageConfig {
+                seed: 56,
+                batching: Batching::Grouped { sequences: 5 },
+                accumulation: 50,
+                normalise: Normalise::MicroBatch,
+                ..base.training
+            },
+            optimizer: OptimizerConfig {
+                weight_decay: 0.0,
+                schedule: Schedule::LinearFromZero { warmup_ratio: 0.05 },
+                ..base.optimizer
+            },
+            ..base
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
+    let float = |value: Option<f64>| value.map(toml::Value::Float);
+    let positions = args.kl_positions.map(|choice| match choice {
+        PositionsChoice::All => toml::Value::from("all"),
+        PositionsChoice::Masked => toml::Value::from("masked"),
+    });
+    let mut flags = args.run.flags("training");
+    flags.extend([
+        ("teacher".to_owned(), Some(toml::Value::from(args.teacher.as_str()))),
+        ("student.layers".to_owned(), integer(args.layers)),
+        ("student.from-layers".to_owned(), args.from_layers.clone().map(toml::Value::from)),
+        ("student.random".to_owned(), args.random_init.then_some(toml::Value::Boolean(true))),
+        ("training.kl-positions".to_owned(), positions),
+        ("training.weights.temperature".to_owned(), float(args.temperature)),
+        ("training.weights.kl".to_owned(), float(args.kl)),
+        ("training.weights.mlm".to_owned(), float(args.mlm)),
+        ("training.weights.cosine".to_owned(), float(args.cosine)),
+        ("training.weights.mse".to_owned(), float(args.mse)),
+        ("training.max-steps".to_owned(), integer(args.max_steps)),
+        ("training.batching".to_owned(), args.batch_tokens.map(config::token_batches)),
+        ("training.accumulation".to_owned(), integer(args.accumulation)),
+    ]);
+    let preset = match args.preset {
+        Preset::Default => DistilConfig::new(),
+        Preset::DistilbertPaper => DistilConfig::paper(),
+    };
+    let config = config::resolve(&preset, args.run.config.as_deref(), flags)?;
+
+    let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
+    if teacher.model.config.head != HeadKind::MaskedLm {
+        bail!(
+            "teacher {}: expected a masked-LM head, found {}; give it one with `distilbert pretrain --init {} --head-only`",
+            config.teacher,
+            teacher.model.config.head.class_suffix(),
+            config.teacher
+        );
+    }
+    let student = first_student(&config, &teacher.model)?;
+    if args.init_only {
+        replace_folder(&args.run.output, |folder| {
+            student.save(folder)?;
+            save_tokenizer(&teacher.tokenizer, &student.config, folder)?;
+            anyhow::Ok(())
+        })?;
+        println!("{}", args.run.output.display());
+        return Ok(());
+    }
+    teacher.model.pack(rt, false);
+    let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
+    let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
+    args.run.report(&outcome, console);
+    Ok(())
+}
+
+/// The student before its first step.
+pub fn first_student(config: &DistilConfig, teacher: &Model) -> anyhow::Result<Model> {
+    let StudentConfig { layers, from_layers, random, token_types, freeze_positions } = &config.student;
+    let teacher_layers = teacher.config.encoder.layers;
+    let layers = match (*layers, from_layers.len()) {
+        (0, 0) => teacher_layers.div_ceil(2),
+        (0, count) => count,
+        (layers, _) => layers,
+    };
+    let mut student = if *random {
+        Model::random(student_config(&teacher.config, layers), config.training.seed)
+    } else {
+        let sources = match from_layers.is_empty() {
+            true if layers > teacher_layers => {
+                bail!("student layers: expected at most the teacher's {teacher_layers}, found {layers}")
+            }
+            true => uniform_with_ends(teacher_layers, layers),
+            false if from_layers.len() != layers => {
+                bail!("student layers: {layers} asked for, but {} listed to start from", from_layers.len())
+            }
+            false => from_layers.clone(),
+        };
+        from_teacher(teacher, &sources, *token_types)?
+    };
+    if *freeze_positions {
+        student.freeze_positions();
+    }
+    Ok(student)
+}
+
+fn distil(
+    config: &DistilConfig,
+    student: Model,
+    teacher: &training::Source,
+    corpus: &distilbert::data::corpus::Corpus,
+    args: &DistilArgs,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Outcome> {
+    let training = config.training.clone();
+    let mut workload = LanguageTraining::new(student, Some(&teacher.model), &teacher.tokenizer, corpus, training)?;
+    let (steps, per_epoch) = (workload.total_steps(), workload.steps_per_epoch());
+    console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
+    let text = config::to_text(config)?;
+    let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
+    Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
+}

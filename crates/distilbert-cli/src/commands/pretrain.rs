@@ -1,0 +1,202 @@
+//! `distilbert pretrain`: masked-LM training on a corpus.
+
+use super::training::{self, RunArgs};
+use crate::config;
+use crate::console::Console;
+use clap::Args;
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::data::masking::MaskingConfig;
+use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
+use distilbert::model::{Activation, EncoderConfig, Family, HeadKind, Model, ModelConfig};
+use distilbert::optim::{OptimizerConfig, Schedule};
+use distilbert::tokenizer::Tokenizer;
+use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
+use distilbert::train::order::Batching;
+use distilbert::train::run::Run;
+use distilbert::train::{LoopConfig, Outcome, Workload, train};
+use distilbert_kernels::Runtime;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Train a masked language model on a corpus.
+///
+/// From scratch with `--tokenizer` and a shape, or from `--init MODEL`; an encoder without a masked-LM head gets one.
+/// Targets are drawn anew every time a batch is used (80 % masked, 10 % kept, 10 % random).
+#[derive(Debug, Args)]
+pub struct PretrainArgs {
+    /// Token file made by `distilbert corpus build`.
+    #[arg(long, value_name = "FILE")]
+    corpus: PathBuf,
+    /// Model to start from.
+    #[arg(long, value_name = "MODEL", conflicts_with = "tokenizer")]
+    init: Option<String>,
+    /// Folder of the tokenizer of a model from scratch.
+    #[arg(long, value_name = "DIR", required_unless_present = "init")]
+    tokenizer: Option<PathBuf>,
+    /// Train the head only, and leave the encoder as it is.
+    #[arg(long, requires = "init")]
+    head_only: bool,
+    /// Layers of a model from scratch [default: 4].
+    #[arg(long, value_name = "N", conflicts_with = "init")]
+    layers: Option<u32>,
+    /// Width of a model from scratch [default: 256].
+    #[arg(long, value_name = "N", conflicts_with = "init")]
+    hidden: Option<u32>,
+    /// Attention heads of a model from scratch [default: 4].
+    #[arg(long, value_name = "N", conflicts_with = "init")]
+    heads: Option<u32>,
+    /// Ends the run early.
+    #[arg(long, value_name = "STEPS")]
+    max_steps: Option<u32>,
+    /// Tokens of a step.
+    #[arg(long, value_name = "TOKENS")]
+    batch_tokens: Option<u32>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Everything that decides a pre-training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PretrainConfig {
+    /// Model to start from; from scratch if empty.
+    pub init: String,
+    /// Whether the encoder stays as it is.
+    pub head_only: bool,
+    /// Shape of a model from scratch.
+    pub model: Shape,
+    /// Data and loss.
+    pub training: LanguageConfig,
+    /// Updates.
+    pub optimizer: OptimizerConfig,
+    /// Measurements and checkpoints.
+    #[serde(rename = "loop")]
+    pub run_loop: LoopConfig,
+}
+
+/// Shape of a model from scratch: a BERT without token types' use, with a masked-LM head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Shape {
+    /// Layers.
+    pub layers: usize,
+    /// Width of the states.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width inside the feed-forward block.
+    pub ffn: usize,
+    /// Longest sequence in tokens.
+    pub max_positions: usize,
+    /// Dropout probability everywhere.
+    pub dropout: f32,
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        PretrainConfig {
+            init: String::new(),
+            head_only: false,
+            model: Shape { layers: 4, hidden: 256, heads: 4, ffn: 1024, max_positions: 512, dropout: 0.1 },
+            training: LanguageConfig {
+                seed: 1,
+                epochs: 3,
+                max_steps: None,
+                batching: Batching::Tokens { tokens: 4096 },
+                accumulation: 1,
+                normalise: Normalise::Step,
+                kl_positions: KlPositions::Masked,
+                weights: DistilWeights { kl: 0.0, mlm: 1.0, cosine: 0.0, mse: 0.0, ..DistilWeights::default() },
+                masking: MaskingConfig { smoothing: 0.0, ..MaskingConfig::default() },
+                held_out_sequences: 512,
+            },
+            optimizer: OptimizerConfig {
+                learning_rate: 5e-4,
+                beta2: 0.98,
+                epsilon: 1e-6,
+                schedule: Schedule::Linear { warmup_ratio: 0.06 },
+                ..OptimizerConfig::default()
+            },
+            run_loop: LoopConfig::default(),
+        }
+    }
+}
+
+impl Shape {
+    /// A BERT of this shape for this vocabulary.
+    pub fn config(&self, tokenizer: &Tokenizer) -> ModelConfig {
+        ModelConfig {
+            encoder: EncoderConfig {
+                family: Family::Bert,
+                vocab_size: tokenizer.vocab_size(),
+                hidden: self.hidden,
+                layers: self.layers,
+                heads: self.heads,
+                ffn: self.ffn,
+                max_positions: self.max_positions,
+                token_types: 2,
+                activation: Activation::Gelu,
+                layer_norm_eps: distilbert::model::config::LAYER_NORM_EPS,
+                dropout: self.dropout,
+                attention_dropout: self.dropout,
+                attention_output_dropout: true,
+                initializer_range: 0.02,
+                pad_token_id: Some(tokenizer.special().pad),
+                sinusoidal_positions: false,
+            },
+            head: HeadKind::MaskedLm,
+            pooler: false,
+            classifier_dropout: self.dropout,
+            other: Default::default(),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
+    let mut flags = args.run.flags("training");
+    flags.extend([
+        ("init".to_owned(), config::flag(&args.init)),
+        ("head-only".to_owned(), args.head_only.then_some(toml::Value::Boolean(true))),
+        ("model.layers".to_owned(), integer(args.layers)),
+        ("model.hidden".to_owned(), integer(args.hidden)),
+        ("model.ffn".to_owned(), integer(args.hidden.map(|hidden| hidden.saturating_mul(4)))),
+        ("model.heads".to_owned(), integer(args.heads)),
+        ("training.max-steps".to_owned(), integer(args.max_steps)),
+        ("training.batching".to_owned(), args.batch_tokens.map(config::token_batches)),
+    ]);
+    let config = config::resolve(&PretrainConfig::default(), args.run.config.as_deref(), flags)?;
+    let outcome = pretrain(&config, args, rt, console)?;
+    args.run.report(&outcome, console);
+    Ok(())
+}
+
+fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Result<Outcome> {
+    let seed = config.training.seed;
+    let (mut model, tokenizer) = match (&args.tokenizer, config.init.as_str()) {
+        (Some(folder), _) => {
+            let tokenizer = Tokenizer::from_folder(folder)?;
+            let shape = config.model.config(&tokenizer);
+            // Through its own text, so that a bad shape is refused as a bad file would be.
+            let checked = ModelConfig::from_json(&shape.to_json())?;
+            (Model::random(checked, seed), tokenizer)
+        }
+        (None, "") => anyhow::bail!("pretrain: name a model with --init, or a --tokenizer to start from scratch"),
+        (None, init) => {
+            let head = HeadChoice::Replace { head: HeadKind::MaskedLm, seed };
+            let source = training::load(init, head, console)?;
+            (source.model, source.tokenizer)
+        }
+    };
+    if config.head_only {
+        model.freeze_encoder();
+    }
+    let corpus = training::open_corpus(&args.corpus)?;
+    let mut workload = LanguageTraining::new(model, None, &tokenizer, &corpus, config.training.clone())?;
+    let (steps, per_epoch) = (workload.total_steps(), workload.steps_per_epoch());
+    console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
+    let text = config::to_text(config)?;
+    let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
+    Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
+}

@@ -1,0 +1,77 @@
+//! `distilbert verify`: a model against reference numbers.
+
+use crate::console::Console;
+use crate::model_source;
+use anyhow::{Context, bail};
+use clap::Args;
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::model::Model;
+use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
+use distilbert_kernels::Runtime;
+use std::path::PathBuf;
+
+/// Check a model against reference numbers, tensor by tensor.
+///
+/// `reference/make_reference.py` makes such numbers from any PyTorch checkpoint. Activations, losses and parameters may
+/// differ by 1e-4 of the largest reference value of their tensor, gradients by 1e-3 of their norm; past that the command
+/// names the tensors and fails.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The model: a folder, a hub name, or pip:PACKAGE. With --run and --finetune the one in DIR unless named.
+    #[arg(required_unless_present_any = ["run", "finetune"])]
+    model: Option<String>,
+    /// A safetensors file of `input.*` tensors and the outputs expected for them.
+    #[arg(long, value_name = "FILE")]
+    expected: Option<PathBuf>,
+    /// A folder with a reference distillation run: losses, gradients and parameters of each step.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["expected", "finetune"])]
+    run: Option<PathBuf>,
+    /// A folder with one labelled batch: loss, logits and gradients.
+    #[arg(long, value_name = "DIR", conflicts_with = "expected")]
+    finetune: Option<PathBuf>,
+    /// Print every comparison as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command; fails if a tensor is past its tolerance.
+pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let folder = args.model.as_deref().map(|name| model_source::resolve(name, console)).transpose()?;
+    let comparisons = match (&args.expected, &args.run, &args.finetune) {
+        (_, Some(run), _) => replay_distillation(rt, folder.as_deref(), run)?,
+        (_, None, Some(batch)) => {
+            let mut model = Model::load(folder.as_deref().unwrap_or(batch), HeadChoice::AsSaved)?.model;
+            model.disable_dropout();
+            model.pack(rt, true);
+            verify_labelled_batch(rt, &model, batch)?
+        }
+        (expected, None, None) => {
+            let folder = folder.context("name a model to verify")?;
+            let expected = expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));
+            let mut model = Model::load(&folder, HeadChoice::AsSaved)?.model;
+            model.pack(rt, false);
+            verify_outputs(rt, &model, &expected)?
+        }
+    };
+    let failed: Vec<&Comparison> = comparisons.iter().filter(|comparison| !comparison.passed).collect();
+    if args.json {
+        println!("{}", serde_json::json!({ "passed": failed.is_empty(), "comparisons": comparisons }));
+    } else {
+        let width = comparisons.iter().map(|comparison| comparison.name.len()).max().unwrap_or(0);
+        println!("{:width$}  {:>10}  {:>10}", "tensor", "difference", "allowed");
+        for Comparison { name, difference, allowed, passed } in &comparisons {
+            println!("{name:width$}  {difference:10.2e}  {allowed:10.2e}  {}", if *passed { "ok" } else { "FAILED" });
+        }
+    }
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => bail!(
+            "{} of {} tensors differ from the reference; the first is `{}`: difference {:.2e}, allowed {:.2e}",
+            failed.len(),
+            comparisons.len(),
+            first.name,
+            first.difference,
+            first.allowed
+        ),
+    }
+}
