@@ -110,7 +110,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Write`] names the file.
     pub fn save(&self, folder: &Path, class: TokenizerClass, max_length: usize) -> Result<(), TokenizerError> {
-        fs::create_dir_all(folder).map_err(|source| TokenizerError::Write { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|error| TokenizerError::Write { path: folder.to_owned(), error })?;
         let json = self.inner.to_string(true).map_err(|error| TokenizerError::Build(error.to_string()))?;
         write_whole(&folder.join("tokenizer.json"), &json)?;
         let mut vocabulary = self.tokens.join("\n");
@@ -203,7 +203,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(TokenizerError::Read { path: path.to_owned(), source }),
+        Err(error) => return Err(TokenizerError::Read { path: path.to_owned(), error }),
     };
     String::from_utf8(bytes)
         .map(Some)
@@ -230,7 +230,7 @@ fn write_whole(path: &Path, text: &str) -> Result<(), TokenizerError> {
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(|source| TokenizerError::Write { path: path.to_owned(), source })
+    write().map_err(|error| TokenizerError::Write { path: path.to_owned(), error })
 }
 
 /// A new file in the folder of `path`, to be renamed to `path` once it is complete; removed if it is dropped before.

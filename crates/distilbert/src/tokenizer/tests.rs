@@ -235,6 +235,24 @@ fn stored_truncation_and_padding_are_ignored_and_the_config_overrules_the_case()
 }
 
 #[test]
+fn an_added_token_with_a_space_in_it_is_one_token_for_the_word_encoder_too() {
+    let saved = tempfile::tempdir().expect("temporary folder");
+    uncased().save(saved.path(), TokenizerClass::Bert, 512).expect("saves");
+    let path = saved.path().join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    let added = serde_json::json!({"id": 21, "content": "New York", "single_word": false, "lstrip": false,
+                                   "rstrip": false, "normalized": false, "special": false});
+    json["added_tokens"].as_array_mut().expect("array").push(added);
+    fs::write(&path, json.to_string()).expect("write");
+    let loaded = Tokenizer::from_folder(saved.path()).expect("loads");
+    assert_eq!((loaded.token(21), loaded.vocab_size()), (Some("New York"), 22));
+    let mut ids = Vec::new();
+    WordEncoder::new(&loaded).encode_into("the New York cat", &mut ids);
+    assert_eq!(ids, [5, 21, 6]);
+    assert_eq!(loaded.encode("the New York cat", None, None).input_ids[1..4], ids);
+}
+
+#[test]
 fn bad_folders_are_refused_by_name() {
     let error = |files: &[(&str, &str)]| load(files).expect_err("refused").to_string();
     assert!(error(&[]).contains("expected tokenizer.json or vocab.txt"));

@@ -40,7 +40,7 @@ pub fn build(
     let mut files = find_files(inputs)?;
     // An earlier output in an input folder is not text.
     files.retain(|file| !is_same_file(file, output));
-    let write_error = |source| CorpusError::Write { path: output.to_owned(), source };
+    let write_error = |error| CorpusError::Write { path: output.to_owned(), error };
 
     let mut former = Former::new(tokenizer, config, output).map_err(write_error)?;
     let mut round = Round::default();
@@ -94,8 +94,7 @@ impl Round {
             let mut running = Vec::new();
             for (number, encoder) in (1..).zip(encoders) {
                 let count = rest.partition_point(|&(end, _)| end <= share.saturating_mul(number));
-                // A text across the border belongs to the share in which it begins.
-                let (texts, later) = rest.split_at((count + 1).min(rest.len()));
+                let (texts, later) = rest.split_at(count);
                 rest = later;
                 let start = begin;
                 begin = texts.last().map_or(begin, |&(end, _)| end);
@@ -294,7 +293,7 @@ impl<'a> Former<'a> {
         let written = write();
         progress.end();
         let content_hash = written
-            .map_err(|source| CorpusError::Write { path: output.to_owned(), source })?
+            .map_err(|error| CorpusError::Write { path: output.to_owned(), error })?
             .ok_or(CorpusError::Stopped)?;
         Ok(CorpusSummary {
             output: output.to_owned(),

@@ -63,7 +63,7 @@ impl Corpus {
     /// # Errors
     /// [`CorpusError::Read`], or [`CorpusError::Malformed`] if the file is another one, cut off, or inconsistent.
     pub fn open(path: &Path) -> Result<Self, CorpusError> {
-        let bytes = Mapped::open(path).map_err(|source| CorpusError::Read { path: path.to_owned(), source })?;
+        let bytes = Mapped::open(path).map_err(|error| CorpusError::Read { path: path.to_owned(), error })?;
         let malformed = |reason| CorpusError::Malformed { path: path.to_owned(), reason };
         let header = Header::parse(&bytes).map_err(malformed)?;
         let corpus = Corpus { path: path.to_owned(), bytes, header };

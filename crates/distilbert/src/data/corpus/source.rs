@@ -71,7 +71,7 @@ pub(super) fn find_files(inputs: &CorpusInputs) -> Result<Vec<PathBuf>, CorpusEr
         } else if let Some(matches) = path.to_str().and_then(|pattern| glob::glob(pattern).ok()) {
             for found in matches {
                 let found =
-                    found.map_err(|error| CorpusError::Read { path: error.path().to_owned(), source: error.into() })?;
+                    found.map_err(|error| CorpusError::Read { path: error.path().to_owned(), error: error.into() })?;
                 if found.is_dir() {
                     walk(&found, &mut files)?;
                 } else {
@@ -88,7 +88,7 @@ pub(super) fn find_files(inputs: &CorpusInputs) -> Result<Vec<PathBuf>, CorpusEr
 
 /// Links to folders are not followed: they may lead in circles.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), CorpusError> {
-    let error = |source| CorpusError::Read { path: folder.to_owned(), source };
+    let error = |error| CorpusError::Read { path: folder.to_owned(), error };
     let mut entries = fs::read_dir(folder).map_err(error)?.collect::<io::Result<Vec<_>>>().map_err(error)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -307,7 +307,7 @@ impl<'a> Lines<'a> {
         let raw: Box<dyn Read> = if path.as_os_str() == STANDARD_INPUT {
             Box::new(io::stdin().lock())
         } else {
-            Box::new(File::open(path).map_err(|source| CorpusError::Read { path: path.to_owned(), source })?)
+            Box::new(File::open(path).map_err(|error| CorpusError::Read { path: path.to_owned(), error })?)
         };
         let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { raw, bytes: 0, progress });
         let decompressed = match compression(path) {
@@ -322,7 +322,7 @@ impl<'a> Lines<'a> {
     fn advance(&mut self) -> Result<bool, CorpusError> {
         self.line.clear();
         let read = self.reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut self.line);
-        read.map_err(|source| CorpusError::Read { path: self.path.to_owned(), source })?;
+        read.map_err(|error| CorpusError::Read { path: self.path.to_owned(), error })?;
         if self.line.is_empty() {
             return Ok(false);
         }

@@ -207,6 +207,9 @@ fn missing_cut_off_and_empty_inputs_are_refused_and_leave_nothing() {
     let whole = encoder.finish().expect("compresses");
     assert!(refuse(folder.file("a.gz", &whole[..whole.len() - 9]), &lenient()).contains("a.gz`: "));
     assert!(refuse(folder.file("b.zst", b"\x28\xb5\x2f\xfd\x04"), &lenient()).contains("b.zst`: "));
+    let mut altered = ruzstd::encoding::compress_to_vec(&b"abc"[..], ruzstd::encoding::CompressionLevel::Uncompressed);
+    *altered.last_mut().expect("not empty") ^= 1;
+    assert!(refuse(folder.file("b.zst", altered), &lenient()).ends_with("checksum of a zstd frame differs"));
     let message = refuse(folder.file("c.txt", "\n \nab\n"), &CorpusConfig::default());
     assert!(message.starts_with("the corpus is empty: 1 texts gave 1 sequences, of which 1 too short"), "{message}");
     let all_held_out = CorpusConfig { held_out: HeldOut::Sequences(1), ..lenient() };

@@ -48,7 +48,10 @@ impl<R: BufRead> Read for ZstdReader<R> {
                 return Ok(0);
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder.decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1)).map_err(invalid)?;
+                let step = BlockDecodingStrategy::UptoBlocks(1);
+                // The decoder's own words are a page of nested structures.
+                let decoded = self.decoder.decode_blocks(&mut self.source, step);
+                decoded.map_err(|_| invalid("zstd data damaged or cut off"))?;
             }
             if self.decoder.can_collect() > 0 || buffer.is_empty() {
                 return self.decoder.read(buffer);
