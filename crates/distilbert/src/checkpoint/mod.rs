@@ -2,7 +2,7 @@
 //! and bytes; nothing of the model they belong to.
 //!
 //! A file from a stranger can do no more than be refused: lengths, offsets and shapes are checked before use, and a
-//! pickle is interpreted by [`pickle`]'s allowlist, which executes nothing.
+//! pickle is interpreted by an allowlist, which executes nothing.
 
 mod error;
 mod map;

@@ -131,6 +131,31 @@ fn a_server_that_ignores_ranges_is_downloaded_from_anew() {
 }
 
 #[test]
+fn an_answer_with_another_range_is_not_appended() {
+    let gets = AtomicUsize::new(0);
+    let hub = hub_that(move |request, model| {
+        if !request.is_get("vocab.txt") {
+            return None;
+        }
+        let mut reply = model.answer(request);
+        match gets.fetch_add(1, Ordering::Relaxed) {
+            0 => reply.cut = 2,
+            1 => {
+                reply.headers.retain(|(name, _)| *name != "Content-Range");
+                reply = reply.header("Content-Range", "bytes 1-5/6");
+            }
+            _ => {}
+        }
+        Some(reply)
+    });
+    let (_folder, config) = setup(&hub.endpoint);
+    let folder = resolve("owner/name", &config, &()).unwrap();
+    assert_eq!(fs::read(folder.join("vocab.txt")).unwrap(), b"[PAD]\n");
+    let starts: Vec<_> = hub.requests().iter().filter(|r| r.is_get("vocab.txt")).map(|r| r.from_byte).collect();
+    assert_eq!(starts, [None, Some(2), None]);
+}
+
+#[test]
 fn what_arrived_is_kept_for_the_next_run() {
     let gets = AtomicUsize::new(0);
     let hub = hub_that(move |request, model| {

@@ -167,3 +167,34 @@ fn a_crash_between_two_renames_is_mended() {
     assert_eq!(fs::read(path.join("config.json")).unwrap(), b"old");
     assert_eq!(names(parent.path()), ["best"]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_never_finds_the_folder_missing() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("best");
+    replace_folder(&path, fill("first")).unwrap();
+    let probe = parent.path().join("probe");
+    fs::create_dir(&probe).unwrap();
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    if rustix::fs::renameat_with(rustix::fs::CWD, &probe, rustix::fs::CWD, &path, flags).is_err() {
+        return; // this file system cannot exchange folders
+    }
+    replace_folder(&path, fill("second")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert!(path.join("config.json").exists(), "after {looks} looks");
+                looks += 1;
+            }
+        });
+        for _ in 0..100 {
+            replace_folder(&path, fill("next")).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+}
