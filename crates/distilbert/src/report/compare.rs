@@ -275,7 +275,8 @@ fn disagreement(model: &str, ours: &Predictions, reference: &str, theirs: &Predi
         gained: Vec::new(),
     };
     // Gap in favour of one side, index of the row.
-    let (mut lost, mut gained): (Vec<(f64, usize)>, Vec<(f64, usize)>) = (Vec::new(), Vec::new());
+    let mut lost: Vec<(f64, usize)> = Vec::new();
+    let mut gained: Vec<(f64, usize)> = Vec::new();
     for (index, (our, their)) in ours.rows.iter().zip(&theirs.rows).enumerate() {
         let (our_quality, their_quality) = (quality(our), quality(their));
         let differs = our.prediction != their.prediction && !matches!(our.prediction, Prediction::Score(_));

@@ -1,6 +1,6 @@
 //! Numbers and names as text. Every output uses these, so a number reads the same everywhere.
 
-use crate::evaluate::statistics::{Interval, Retention, SeedSpread};
+use crate::evaluate::statistics::{Interval, Retention};
 
 /// Stands where a number is missing.
 pub(super) const NOT_MEASURED: &str = "not measured";
@@ -73,9 +73,10 @@ pub(super) fn score_with_interval(value: f64, interval: Option<&Interval>) -> St
     }
 }
 
-/// A signed difference of metrics, times 100: `-1.4`.
-pub(super) fn difference(value: f64) -> String {
-    format!("{:+.1}", tidy(100.0 * value, 1))
+/// A signed difference of metrics, times 100: `-1.4 [-2.9, +0.1]`.
+pub(super) fn difference(value: f64, interval: &Interval) -> String {
+    let signed = |value: f64| format!("{:+.1}", tidy(100.0 * value, 1));
+    format!("{} [{}, {}]", signed(value), signed(interval.low), signed(interval.high))
 }
 
 /// `97.4 % [95.9, 98.9]`
@@ -84,22 +85,6 @@ pub(super) fn retention(kept: &Retention) -> String {
     match &kept.interval {
         Some(interval) => format!("{share} [{}, {}]", score(interval.low), score(interval.high)),
         None => share,
-    }
-}
-
-/// `90.1 ± 0.4 (5 seeds, median 90.2, 89.5 to 90.6)`
-pub(super) fn seeds(spread: &SeedSpread) -> String {
-    match spread.sd {
-        Some(sd) => format!(
-            "{} ± {} ({} seeds, median {}, {} to {})",
-            score(spread.mean),
-            score(sd),
-            spread.n,
-            score(spread.median),
-            score(spread.min),
-            score(spread.max)
-        ),
-        None => format!("{} (1 seed)", score(spread.mean)),
     }
 }
 
@@ -144,7 +129,8 @@ mod tests {
         assert_eq!((rate(1_234_567.8), rate(8.125)), ("1,234,568".to_owned(), "8.12".to_owned()));
         assert_eq!((count(100), count(1000), count(0)), ("100".to_owned(), "1,000".to_owned(), "0".to_owned()));
         assert_eq!((p_value(0.0004), p_value(0.0123)), ("< 0.001".to_owned(), "0.012".to_owned()));
-        assert_eq!((difference(-0.014), difference(-0.0001)), ("-1.4".to_owned(), "+0.0".to_owned()));
+        let interval = Interval { low: -0.029, high: -0.0001, level: 0.95, resamples: 2000 };
+        assert_eq!(difference(-0.014, &interval), "-1.4 [-2.9, +0.0]");
         assert_eq!(or_not_measured(Some(f64::NAN), score), NOT_MEASURED);
     }
 

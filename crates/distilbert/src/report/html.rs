@@ -161,7 +161,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { padding: .2rem 0 .5rem; text-align: left; color: var(--soft) }
 th, td { padding: .5rem .9rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 thead th { vertical-align: bottom; color: var(--soft); font-weight: 500; line-height: 1.3; border-bottom-color: var(--soft) }
-tbody th { position: sticky; left: 0; background: var(--page); font-weight: 600; min-width: 8rem; overflow-wrap: anywhere }
+tbody th { position: sticky; left: 0; background: var(--page); font-weight: 600; min-width: 11rem; max-width: 18rem; overflow-wrap: break-word }
 th:first-child { padding-left: 0 }
 td { min-width: 4.5rem }
 .number { text-align: right; white-space: nowrap }

@@ -45,7 +45,7 @@ impl<'a> Axes<'a> {
     }
 
     /// Begins the vertical axis at 0.
-    pub(super) fn from_zero(self) -> Self {
+    pub(super) fn with_zero(self) -> Self {
         Axes { y_from_zero: true, ..self }
     }
 }
@@ -73,16 +73,16 @@ pub(super) const AXIS: Ink = Ink { light: RGBColor(0x9a, 0xa2, 0xac), dark: "#68
 pub(super) const GRID: Ink = Ink { light: RGBColor(0xe4, 0xe7, 0xeb), dark: "#30363e" };
 
 /// Drawn size; the page scales it. Twice the size at which it is usually seen, because positions are whole pixels.
-const SIZE: (u32, u32) = (1040, 680);
-const FONT: (&str, u32) = ("sans-serif", 32);
+const SIZE: (u32, u32) = (1040, 700);
+const FONT: (&str, u32) = ("sans-serif", 40);
 /// Points drawn of one line; more are averaged.
-const MOST_POINTS: usize = 400;
+const MOST_POINTS: usize = 150;
 
 /// A line for each series; `None` if no series has a finite point.
 pub(super) fn lines(series: &[Series], axes: &Axes<'_>) -> Option<String> {
     let series: Vec<Series> = series.iter().map(thin).filter(|series| !series.points.is_empty()).collect();
     draw(&series, axes, |chart, series, colour| {
-        chart.draw_series(LineSeries::new(series.points.iter().map(|p| (p.x, p.y)), colour.stroke_width(4)))?;
+        chart.draw_series(LineSeries::new(series.points.iter().map(|p| (p.x, p.y)), colour.stroke_width(3)))?;
         if axes.marked || series.points.len() == 1 {
             marks(chart, series, colour)?;
         }
@@ -134,10 +134,10 @@ fn draw(
     let points = || series.iter().flat_map(|series| &series.points);
     let ys = || points().flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]);
     // Sizes, latencies, lengths and steps are all counted from 0.
-    let x = range(points().map(|point| point.x).chain([0.0]))?;
+    let x = range(points().map(|point| point.x))?;
     let y = range(ys().chain(axes.y_from_zero.then_some(0.0)))?;
-    let x = 0.0f64.min(x.start)..x.end;
-    let y = if axes.y_from_zero { 0.0f64.min(y.start.max(0.0))..y.end } else { y };
+    let x = if points().all(|point| point.x >= 0.0) { 0.0..x.end } else { x };
+    let y = if axes.y_from_zero && points().all(|point| point.y >= 0.0) { 0.0..y.end } else { y };
 
     let mut svg = String::new();
     let drawn = {
@@ -162,8 +162,10 @@ fn draw_chart(
     let mut chart = ChartBuilder::on(area)
         .margin_top(24)
         .margin_right(36)
-        .x_label_area_size(100)
-        .y_label_area_size(130)
+        .margin_bottom(16)
+        .margin_left(24)
+        .x_label_area_size(116)
+        .y_label_area_size(150)
         .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
@@ -293,7 +295,7 @@ mod tests {
         let long: Vec<(f64, f64)> = (0..10_001).map(|step| (f64::from(step), 2.0)).collect();
         let thinned = thin(&series(&long)[0]);
         assert!(thinned.points.len() <= MOST_POINTS);
-        assert!(thinned.points.last().is_some_and(|point| point.x > 9_970.0));
+        assert!(thinned.points.last().is_some_and(|point| point.x > 9_900.0));
         assert!(thinned.points.iter().all(|point| point.y == 2.0));
     }
 }

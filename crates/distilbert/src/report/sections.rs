@@ -11,7 +11,12 @@ pub(super) fn document(input: &ReportInput, comparison: &Comparison) -> Document
     let machine = input.machine.iter().map(|machine| format!("Speeds measured on: {machine}"));
     let mut sections = vec![Section {
         title: "Comparison".to_owned(),
-        blocks: vec![Block::Table(headline(comparison)), Block::Text(how_to_read(comparison))],
+        blocks: vec![
+            Block::Table(headline(comparison)),
+            Block::Text(how_to_read(comparison)),
+            Block::Table(against_teacher(comparison)),
+            over_seeds(comparison),
+        ],
     }];
     sections.extend(comparison_plots(input, comparison));
     sections.extend(loss_plots(input));
@@ -38,7 +43,7 @@ fn lead(comparison: &Comparison) -> Vec<String> {
         return Vec::new();
     };
     let mut text = format!(
-        "{} keeps {} of the {} of {}",
+        "“{}” keeps {} of the {} of “{}”",
         student.name,
         format::retention(kept),
         format::metric(metric),
@@ -57,14 +62,13 @@ fn lead(comparison: &Comparison) -> Vec<String> {
     vec![text + "."]
 }
 
-/// The headline table of the report.
+/// Size, speed and score of each model.
 fn headline(comparison: &Comparison) -> Table {
     let score = score_title(comparison);
     let mut table = Table::new(
         "",
         &[
             ("model", Align::Left),
-            ("role", Align::Left),
             ("parameters", Align::Right),
             ("file size", Align::Right),
             ("median latency, batch 1", Align::Right),
@@ -72,33 +76,94 @@ fn headline(comparison: &Comparison) -> Table {
             ("tokens/s", Align::Right),
             (&score, Align::Right),
             ("share of teacher's score kept", Align::Right),
-            ("difference", Align::Right),
-            ("p, paired", Align::Right),
-            ("over seeds", Align::Right),
         ],
     );
     for (index, row) in comparison.rows.iter().enumerate() {
-        let is_reference = comparison.reference == Some(index);
-        let test = row.against.as_ref().and_then(|against| against.test.as_ref());
-        let of_test = |show: &dyn Fn() -> Option<String>| {
-            if is_reference { "–".to_owned() } else { show().unwrap_or_else(|| NOT_MEASURED.to_owned()) }
-        };
         table.push([
             row.name.clone(),
-            role(row.role).to_owned(),
             parameters(row),
             size(row),
             latency(row),
             or_not_measured(row.sequences_per_second, format::rate),
             or_not_measured(row.tokens_per_second, format::rate),
             score_cell(row),
-            kept(row, is_reference),
-            of_test(&|| Some(format::difference(test?.difference))),
-            of_test(&|| Some(format::p_value(test?.p_value))),
-            row.seeds.as_ref().map_or_else(|| NOT_MEASURED.to_owned(), format::seeds),
+            kept(row, comparison.reference == Some(index)),
         ]);
     }
     table
+}
+
+/// How sure the differences to the teacher are.
+fn against_teacher(comparison: &Comparison) -> Table {
+    let metric = comparison.metric.as_deref().map_or_else(|| "score".to_owned(), format::metric);
+    let difference = format!("{metric} minus teacher's [95 %]");
+    let mut columns = vec![
+        ("model", Align::Left),
+        ("role", Align::Left),
+        (difference.as_str(), Align::Right),
+        ("p, paired bootstrap", Align::Right),
+    ];
+    let exact = comparison.metric.as_deref() == Some("accuracy");
+    if exact {
+        columns.extend([
+            ("right alone", Align::Right),
+            ("teacher right alone", Align::Right),
+            ("p, McNemar exact", Align::Right),
+        ]);
+    }
+    let mut table = Table::new("Against the teacher, on the same examples", &columns);
+    for (index, row) in comparison.rows.iter().enumerate() {
+        let missing = if comparison.reference == Some(index) { "–" } else { NOT_MEASURED };
+        let shown = |text: Option<String>| text.unwrap_or_else(|| missing.to_owned());
+        let test = row.against.as_ref().and_then(|against| against.test.as_ref());
+        let mcnemar = row.against.as_ref().and_then(|against| against.exact.as_ref());
+        let mut cells = vec![
+            row.name.clone(),
+            role(row.role).to_owned(),
+            shown(test.map(|test| format::difference(test.difference, &test.interval))),
+            shown(test.map(|test| format::p_value(test.p_value))),
+        ];
+        if exact {
+            cells.push(shown(mcnemar.map(|exact| format::count(exact.only_first))));
+            cells.push(shown(mcnemar.map(|exact| format::count(exact.only_second))));
+            cells.push(shown(mcnemar.map(|exact| format::p_value(exact.p_value))));
+        }
+        table.push(cells);
+    }
+    table
+}
+
+/// How far chance in training moves the score.
+fn over_seeds(comparison: &Comparison) -> Block {
+    if comparison.rows.iter().all(|row| row.seeds.is_none()) {
+        return Block::Text(format!("Spread over training seeds: {NOT_MEASURED}."));
+    }
+    let mut table = Table::new(
+        "Over training seeds, where several were run",
+        &[
+            ("model", Align::Left),
+            ("seeds", Align::Right),
+            ("mean", Align::Right),
+            ("standard deviation", Align::Right),
+            ("median", Align::Right),
+            ("least", Align::Right),
+            ("most", Align::Right),
+        ],
+    );
+    for row in &comparison.rows {
+        let spread = row.seeds.as_ref();
+        let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), format::score);
+        table.push([
+            row.name.clone(),
+            spread.map_or_else(|| NOT_MEASURED.to_owned(), |spread| format::count(spread.n as u64)),
+            shown(spread.map(|spread| spread.mean)),
+            shown(spread.and_then(|spread| spread.sd)),
+            shown(spread.map(|spread| spread.median)),
+            shown(spread.map(|spread| spread.min)),
+            shown(spread.map(|spread| spread.max)),
+        ]);
+    }
+    Block::Table(table)
 }
 
 /// The headline for a terminal: the columns that fit.
@@ -181,21 +246,6 @@ fn how_to_read(comparison: &Comparison) -> String {
         "Brackets hold 95 % percentile bootstrap intervals over the examples; the share kept, the difference and its \
          two-sided p-value come from resamples shared with the teacher.",
     );
-    for row in &comparison.rows {
-        if let Some(exact) = row.against.as_ref().and_then(|against| against.exact.as_ref()) {
-            text.push_str(&format!(
-                " {}: right alone on {}, teacher right alone on {} (McNemar, exact: p {}).",
-                row.name,
-                format::count(exact.only_first),
-                format::count(exact.only_second),
-                if exact.p_value < 0.001 {
-                    "< 0.001".to_owned()
-                } else {
-                    format!("= {}", format::p_value(exact.p_value))
-                },
-            ));
-        }
-    }
     for remark in &comparison.remarks {
         text.push_str(&format!(" {remark}."));
     }
@@ -241,7 +291,7 @@ fn comparison_plots(input: &ReportInput, comparison: &Comparison) -> Option<Sect
         (
             "Latency by length".to_owned(),
             "Median over repeated runs of one sequence at a time.",
-            plots::lines(&lengths, &Axes::new("input length, tokens", "latency, ms").marked().from_zero()),
+            plots::lines(&lengths, &Axes::new("input length, tokens", "latency, ms").marked().with_zero()),
             lengths,
         ),
     ]
@@ -341,7 +391,7 @@ fn scores(comparison: &Comparison) -> Option<Section> {
 fn disagreements(comparison: &Comparison) -> Option<Section> {
     let blocks: Vec<Block> = (comparison.disagreements.iter().enumerate())
         .map(|(index, found)| Block::Part {
-            title: format!("{} against {}", found.model, found.reference),
+            title: format!("“{}” against “{}”", found.model, found.reference),
             // The first pair is the one the report is about.
             open: index == 0,
             blocks: disagreement(found),
@@ -365,7 +415,7 @@ fn disagreement(found: &Disagreement) -> Vec<Block> {
     for (caption, buckets) in [
         ("By input length in tokens", &found.by_length),
         ("By true class", &found.by_class),
-        (&*format!("By confidence of {}", found.model), &found.by_confidence),
+        (&*format!("By confidence of “{}”", found.model), &found.by_confidence),
     ] {
         if !buckets.is_empty() {
             blocks.push(Block::Table(bucket_table(caption, found, buckets, regression)));
@@ -377,7 +427,7 @@ fn disagreement(found: &Disagreement) -> Vec<Block> {
         [(&found.reference, &found.model, &found.lost), (&found.model, &found.reference, &found.gained)]
     {
         if !cases.is_empty() {
-            let title = format!("{who} {better}, {other} is not ({order})");
+            let title = format!("“{who}” {better}, “{other}” is not ({order})");
             blocks.push(Block::Examples { title, examples: cases.iter().map(|case| example(found, case)).collect() });
         }
     }
@@ -386,7 +436,7 @@ fn disagreement(found: &Disagreement) -> Vec<Block> {
 
 fn bucket_table(caption: &str, found: &Disagreement, buckets: &[Bucket], regression: bool) -> Table {
     let what = if regression { "mean error" } else { "right, %" };
-    let titles = [format!("{}, {what}", found.reference), format!("{}, {what}", found.model)];
+    let titles = [format!("{}: {what}", found.reference), format!("{}: {what}", found.model)];
     let mut columns =
         vec![("", Align::Left), ("examples", Align::Right), (&titles[0], Align::Right), (&titles[1], Align::Right)];
     if !regression {
