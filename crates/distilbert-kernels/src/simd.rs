@@ -29,10 +29,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` numbers must be writable at `to`.
     unsafe fn store_ptr(self, to: *mut f32, x: Self::F32);
+    /// Asks for the cache line at `from`, which need not be readable.
+    fn prefetch(self, from: *const f32);
     /// The first `min(from.len(), LANES)` numbers, zero in the other lanes.
     fn load_partial(self, from: &[f32]) -> Self::F32;
     /// Stores the first `min(to.len(), LANES)` lanes.
     fn store_partial(self, to: &mut [f32], x: Self::F32);
+
+    /// Transposes a square of `LANES` rows; the strides are in numbers.
+    ///
+    /// # Safety
+    /// `LANES` rows of `LANES` numbers must be readable at `from` and writable at `to`, and the two must not overlap.
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -156,6 +164,29 @@ mod tests {
             expected.sort_by(f32::total_cmp);
             assert_eq!(sorted, expected, "{isa}");
         }
+    }
+
+    struct Transpose;
+
+    impl Kernel for Transpose {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let (from_stride, to_stride) = (S::LANES + 3, S::LANES + 1);
+            let from: Vec<f32> = (0..S::LANES * from_stride).map(|i| i as f32).collect();
+            let mut to = vec![-1.0; S::LANES * to_stride];
+            // SAFETY: both hold LANES rows of at least LANES numbers.
+            unsafe { simd.transpose(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride) };
+            for (i, x) in to.into_iter().enumerate() {
+                let (row, column) = (i / to_stride, i % to_stride);
+                assert_eq!(x, if column < S::LANES { from[column * from_stride + row] } else { -1.0 });
+            }
+        }
+    }
+
+    #[test]
+    fn a_transposed_square_has_rows_for_columns() {
+        Isa::available().for_each(|isa| dispatch(isa, Transpose));
     }
 
     struct Reduce<'a>(&'a [f32]);

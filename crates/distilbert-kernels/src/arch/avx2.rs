@@ -60,12 +60,45 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to, x) }
     }
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
     fn load_partial(self, from: &[f32]) -> __m256 {
         unsafe { _mm256_maskload_ps(from.as_ptr(), Self::tail_mask(from.len())) }
     }
     #[inline(always)]
     fn store_partial(self, to: &mut [f32], x: __m256) {
         unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), Self::tail_mask(to.len()), x) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); LANES];
+            for i in 0..LANES {
+                rows[i] = _mm256_loadu_ps(from.add(i * from_stride));
+            }
+            // Squares of four inside each half of the vectors: half h of `squares[i + c]` is column 4h + c of rows i
+            // to i + 3.
+            let mut squares = rows;
+            for i in (0..LANES).step_by(4) {
+                let low = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1]));
+                let high = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1]));
+                let next_low = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2], rows[i + 3]));
+                let next_high = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2], rows[i + 3]));
+                squares[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, next_low));
+                squares[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, next_low));
+                squares[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, next_high));
+                squares[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, next_high));
+            }
+            // Then the squares change places.
+            for c in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(squares[c], squares[4 + c]);
+                let high = _mm256_permute2f128_ps::<0x31>(squares[c], squares[4 + c]);
+                _mm256_storeu_ps(to.add(c * to_stride), low);
+                _mm256_storeu_ps(to.add((4 + c) * to_stride), high);
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {

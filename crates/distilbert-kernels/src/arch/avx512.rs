@@ -62,12 +62,51 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to, x) }
     }
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
     fn load_partial(self, from: &[f32]) -> __m512 {
         unsafe { _mm512_maskz_loadu_ps(Self::tail_mask(from.len()), from.as_ptr()) }
     }
     #[inline(always)]
     fn store_partial(self, to: &mut [f32], x: __m512) {
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), Self::tail_mask(to.len()), x) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); LANES];
+            for i in 0..LANES {
+                rows[i] = _mm512_loadu_ps(from.add(i * from_stride));
+            }
+            // Squares of four inside each quarter of the vectors: quarter q of `squares[i + c]` is column 4q + c of
+            // rows i to i + 3.
+            let mut squares = rows;
+            for i in (0..LANES).step_by(4) {
+                let low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+                let high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+                let next_low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i + 2], rows[i + 3]));
+                let next_high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i + 2], rows[i + 3]));
+                squares[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
+                squares[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
+                squares[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
+                squares[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
+            }
+            // Then the squares change places.
+            const EVEN: i32 = 0b10_00_10_00;
+            const ODD: i32 = 0b11_01_11_01;
+            for c in 0..4 {
+                let even = _mm512_shuffle_f32x4::<EVEN>(squares[c], squares[4 + c]);
+                let odd = _mm512_shuffle_f32x4::<ODD>(squares[c], squares[4 + c]);
+                let next_even = _mm512_shuffle_f32x4::<EVEN>(squares[8 + c], squares[12 + c]);
+                let next_odd = _mm512_shuffle_f32x4::<ODD>(squares[8 + c], squares[12 + c]);
+                _mm512_storeu_ps(to.add(c * to_stride), _mm512_shuffle_f32x4::<EVEN>(even, next_even));
+                _mm512_storeu_ps(to.add((4 + c) * to_stride), _mm512_shuffle_f32x4::<EVEN>(odd, next_odd));
+                _mm512_storeu_ps(to.add((8 + c) * to_stride), _mm512_shuffle_f32x4::<ODD>(even, next_even));
+                _mm512_storeu_ps(to.add((12 + c) * to_stride), _mm512_shuffle_f32x4::<ODD>(odd, next_odd));
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

@@ -37,6 +37,8 @@ impl Simd for Portable {
         unsafe { to.cast::<Self::F32>().write(x) }
     }
     #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+    #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::F32 {
         let mut lanes = [0.0; LANES];
         let count = from.len().min(LANES);
@@ -47,6 +49,15 @@ impl Simd for Portable {
     fn store_partial(self, to: &mut [f32], x: Self::F32) {
         let count = to.len().min(LANES);
         to[..count].copy_from_slice(&x[..count]);
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..LANES {
+            for column in 0..LANES {
+                // SAFETY: inside the two squares, which are the caller's promise.
+                unsafe { *to.add(row * to_stride + column) = *from.add(column * from_stride + row) };
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {

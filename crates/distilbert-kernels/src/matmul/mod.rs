@@ -259,7 +259,7 @@ fn finish_row<S: Simd>(simd: S, c: &mut [f32], epilogue: Epilogue, column: usize
 
 /// Rows and columns of an output block of [`matmul_tn`], and the depth that is packed at a time: both factors' parts
 /// fit the second-level cache, and packing a number is paid for by hundreds of multiply-adds.
-const TN_ROWS: usize = 256;
+const TN_ROWS: usize = 384;
 const TN_COLUMNS: usize = 384;
 const TN_DEPTH: usize = 256;
 
@@ -325,7 +325,7 @@ impl Kernel for TransposedBlock<'_> {
             let depth = TN_DEPTH.min(k - start);
             let left = &mut left[..depth * rows.len().next_multiple_of(S::TILE_ROWS)];
             let right = &mut right[..layout.packed_len(depth, columns.len())];
-            pack_left_transposed::<S>(&a[start * m + rows.start..], m, depth, rows.len(), left);
+            pack_left_transposed(simd, &a[start * m + rows.start..], m, depth, rows.len(), left);
             let source = Source { data: &b[start * n + columns.start..], stride: n, order: Order::DepthRows };
             pack_panels(simd, source, (depth, columns.len()), layout, 0, right);
             let panels = Panels { data: right, depth, columns: columns.len(), layout };

@@ -99,7 +99,7 @@ pub(crate) enum Order {
     DepthRows,
 }
 
-/// Packs panels `first..first + count` of `[depth, columns]` into `to`, which holds exactly these panels.
+/// Packs all panels of `[depth, columns]` from panel `first` on that `to` has room for, which is a whole number.
 #[inline(always)]
 pub(crate) fn pack_panels<S: Simd>(
     simd: S,
@@ -107,32 +107,48 @@ pub(crate) fn pack_panels<S: Simd>(
     (depth, columns): (usize, usize),
     layout: Layout,
     first: usize,
-    mut to: &mut [f32],
+    to: &mut [f32],
 ) {
-    let mut column = first * layout.width();
-    while !to.is_empty() {
-        let width = layout.width().min(columns - column);
-        let row = width.next_multiple_of(S::LANES);
-        let (panel, rest) = to.split_at_mut(depth * row);
-        match from.order {
-            Order::ColumnRows => {
-                pack_column_rows(simd, &from.data[column * from.stride..], from.stride, depth, width, panel)
+    let first = first * layout.width();
+    match from.order {
+        Order::ColumnRows => {
+            let mut column = first;
+            for panel in to.chunks_mut(depth * layout.width()) {
+                let width = layout.width().min(columns - column);
+                pack_column_rows(simd, &from.data[column * from.stride..], from.stride, depth, width, panel);
+                column += width;
             }
-            Order::DepthRows => pack_depth_rows(simd, &from.data[column..], from.stride, depth, width, panel),
         }
-        column += width;
-        to = rest;
+        Order::DepthRows => {
+            // A few rows at a time, across all panels: the source is read in long runs and the panels are written in
+            // chunks of several cache lines.
+            for start in (0..depth).step_by(DEPTH_STEP) {
+                let count = DEPTH_STEP.min(depth - start);
+                let mut column = first;
+                for panel in to.chunks_mut(depth * layout.width()) {
+                    let width = layout.width().min(columns - column);
+                    let row = panel.len() / depth;
+                    let from_part = &from.data[start * from.stride + column..];
+                    pack_depth_rows(simd, from_part, from.stride, width, &mut panel[start * row..][..count * row], row);
+                    column += width;
+                }
+            }
+        }
     }
 }
 
+/// Rows of the source that are packed together.
+const DEPTH_STEP: usize = 8;
+
 #[inline(always)]
-fn pack_depth_rows<S: Simd>(simd: S, from: &[f32], stride: usize, depth: usize, columns: usize, to: &mut [f32]) {
-    let row = columns.next_multiple_of(S::LANES);
-    assert!(depth == 0 || from.len() >= (depth - 1) * stride + columns, "source too short");
-    assert_eq!(to.len(), depth * row);
+fn pack_depth_rows<S: Simd>(simd: S, from: &[f32], stride: usize, columns: usize, to: &mut [f32], row: usize) {
+    let depth = to.len() / row;
+    assert!(from.len() >= (depth - 1) * stride + columns, "source too short");
+    assert!(row % S::LANES == 0 && columns <= row);
     for d in 0..depth {
         for column in (0..row).step_by(S::LANES) {
             let (source, target) = (d * stride + column, d * row + column);
+            simd.prefetch(from.as_ptr().wrapping_add(source + DEPTH_STEP * stride));
             // SAFETY: both ends were checked above: a vector of the source is read only where LANES columns are left,
             // and the target's row is a multiple of LANES.
             unsafe {
@@ -148,20 +164,21 @@ fn pack_depth_rows<S: Simd>(simd: S, from: &[f32], stride: usize, depth: usize, 
 }
 
 #[inline(always)]
-fn pack_column_rows<S: Simd>(_simd: S, from: &[f32], stride: usize, depth: usize, columns: usize, to: &mut [f32]) {
-    /// Depths that are transposed together: one cache line of each source row.
-    const BLOCK: usize = 16;
+fn pack_column_rows<S: Simd>(simd: S, from: &[f32], stride: usize, depth: usize, columns: usize, to: &mut [f32]) {
     let row = columns.next_multiple_of(S::LANES);
     assert!(columns == 0 || from.len() >= (columns - 1) * stride + depth, "source too short");
     assert_eq!(to.len(), depth * row);
-    for start in (0..depth).step_by(BLOCK) {
-        let end = depth.min(start + BLOCK);
-        for column in 0..row {
-            for d in start..end {
-                // SAFETY: both ends were checked above.
-                unsafe {
-                    *to.get_unchecked_mut(d * row + column) =
-                        if column < columns { *from.get_unchecked(column * stride + d) } else { 0.0 };
+    for start in (0..depth).step_by(S::LANES) {
+        for column in (0..row).step_by(S::LANES) {
+            let (source, target) = (column * stride + start, start * row + column);
+            if depth - start >= S::LANES && columns - column >= S::LANES {
+                // SAFETY: LANES more columns and depths are left in both, which were checked above.
+                unsafe { simd.transpose(from.as_ptr().add(source), stride, to.as_mut_ptr().add(target), row) };
+                continue;
+            }
+            for d in 0..S::LANES.min(depth - start) {
+                for (c, to) in to[target + d * row..][..S::LANES].iter_mut().enumerate() {
+                    *to = if column + c < columns { from[source + c * stride + d] } else { 0.0 };
                 }
             }
         }
@@ -172,17 +189,29 @@ fn pack_column_rows<S: Simd>(_simd: S, from: &[f32], stride: usize, depth: usize
 /// [`super::tile::Left::tiles`]. `from` starts at the first column; `to` has `depth * rows` numbers, rounded up to
 /// whole tiles.
 #[inline(always)]
-pub(crate) fn pack_left_transposed<S: Simd>(from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]) {
+pub(crate) fn pack_left_transposed<S: Simd>(
+    simd: S,
+    from: &[f32],
+    stride: usize,
+    depth: usize,
+    rows: usize,
+    to: &mut [f32],
+) {
     assert!(depth == 0 || from.len() >= (depth - 1) * stride + rows, "source too short");
-    for (tile, to) in to.chunks_exact_mut(depth * S::TILE_ROWS).enumerate() {
-        let first = tile * S::TILE_ROWS;
-        let tile_rows = S::TILE_ROWS.min(rows - first);
-        for (d, to) in to.chunks_exact_mut(S::TILE_ROWS).enumerate() {
-            let from = &from[d * stride + first..][..tile_rows];
-            if tile_rows == S::TILE_ROWS {
-                to.copy_from_slice(&from[..S::TILE_ROWS]);
-            } else {
-                to[..tile_rows].copy_from_slice(from);
+    for start in (0..depth).step_by(DEPTH_STEP) {
+        let end = depth.min(start + DEPTH_STEP);
+        for (tile, to) in to.chunks_exact_mut(depth * S::TILE_ROWS).enumerate() {
+            let first = tile * S::TILE_ROWS;
+            let tile_rows = S::TILE_ROWS.min(rows - first);
+            for d in start..end {
+                let (from, to) = (&from[d * stride + first..][..tile_rows], &mut to[d * S::TILE_ROWS..][..tile_rows]);
+                simd.prefetch(from.as_ptr().wrapping_add(DEPTH_STEP * stride));
+                if tile_rows == S::TILE_ROWS {
+                    // A constant length is a pair of vector moves, a variable one a call.
+                    to[..S::TILE_ROWS].copy_from_slice(&from[..S::TILE_ROWS]);
+                } else {
+                    to.copy_from_slice(from);
+                }
             }
         }
     }

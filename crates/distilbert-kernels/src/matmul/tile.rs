@@ -76,6 +76,14 @@ pub(crate) unsafe fn multiply_panel<S: Simd>(
             let offset = if depth == 0 { 0 } else { tile * left.tile_stride };
             (left.data.as_ptr().add(offset), c.add(row * c_stride))
         };
+        if tile < last_tile {
+            // The next tile's part of C, which may be far away, arrives while this tile is computed.
+            for row in S::TILE_ROWS..2 * S::TILE_ROWS {
+                for v in 0..vectors {
+                    simd.prefetch(c.wrapping_add(row * c_stride + v * S::LANES));
+                }
+            }
+        }
         let arguments = Arguments { depth, a, left, b: panel, start, c, c_stride };
         // The tile's shape becomes a constant here. Shapes beyond this instruction set's tile are never reached, and
         // the guards let the compiler see that.
