@@ -57,11 +57,23 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Causes on one line: `outer: inner`.
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", on_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, `outer: inner`; a cause that the outer message quotes already is not repeated.
+fn on_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if !line.contains(&cause) {
+            let separator = if line.is_empty() { "" } else { ": " };
+            line.push_str(separator);
+            line.push_str(&cause);
+        }
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::mapped::Mapped;
 use super::{CorpusError, hex};
+use crate::checkpoint::Mapped;
 use crate::tokenizer::{Tokenizer, temporary_sibling};
 
 const MAGIC: &[u8; 8] = b"DBTOKENS";

@@ -5,7 +5,6 @@
 
 mod build; // texts -> sequences -> token file
 mod file; // the token file's layout, its writer and its reader
-mod mapped; // a whole file as bytes
 mod source; // paths -> files -> texts
 mod zstd; // zstd streams of any number of frames
 
