@@ -50,6 +50,8 @@ enum Command {
     Pretrain(commands::pretrain::PretrainArgs),
     /// Distil a teacher into a student with fewer layers, on a corpus.
     Distil(commands::distil::DistilArgs),
+    /// Fine-tune a model on labelled examples, with or without a teacher.
+    Finetune(commands::finetune::FinetuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +86,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
         Command::Verify(args) => commands::verify::run(&args, &global.runtime()?, &console),
         Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
+        Command::Finetune(args) => commands::finetune::run(&args, &global.runtime()?, &console),
         Command::Distil(args) => commands::distil::run(&args, &global.runtime()?, &console),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod distil;
+pub mod finetune;
 pub mod pretrain;
 pub mod pull;
 mod training;

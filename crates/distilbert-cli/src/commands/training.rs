@@ -99,14 +99,12 @@ impl RunArgs {
     }
 }
 
-/// A model with its tokenizer and its folder.
+/// A model with its tokenizer.
 pub struct Source {
     /// The model; not packed.
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Where it lies.
-    pub folder: PathBuf,
 }
 
 /// Loads a model by name with its tokenizer; tensors that start fresh or are not used are named.
@@ -120,7 +118,7 @@ pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<S
         console.say(&format!("{name}: not used here: {}", unused.join(", ")));
     }
     let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
-    Ok(Source { model, tokenizer, folder })
+    Ok(Source { model, tokenizer })
 }
 
 /// Opens a corpus and checks that it is whole.

@@ -2,7 +2,7 @@
 //! `pre_classifier` (ReLU), then dropout and a linear.
 
 use crate::model::config::{Family, HeadKind, ModelConfig};
-use crate::model::linear::{Finish, Into, Linear};
+use crate::model::linear::{Finish, Into, Linear, Packing};
 use crate::model::names::Names;
 use crate::model::parameters::TableBuilder;
 use crate::model::{DropoutSite, Mode};
@@ -44,9 +44,9 @@ impl Classifier {
         }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
-        self.dense.pack(rt, arena, training);
-        self.classifier.pack(rt, arena, training);
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
+        self.dense.pack(packing);
+        self.classifier.pack(packing);
     }
 
     pub(crate) fn disable_dropout(&mut self) {

@@ -2,7 +2,7 @@
 //! asked for, and its logits exist only a chunk of rows at a time, never `[tokens, vocab]`.
 
 use crate::model::config::ModelConfig;
-use crate::model::linear::{Finish, Into, LayerNorm, Linear};
+use crate::model::linear::{Finish, Into, LayerNorm, Linear, Packing};
 use crate::model::parameters::TableBuilder;
 use distilbert_kernels::Runtime;
 use distilbert_kernels::elementwise::{GeluKind, gelu, gelu_backward};
@@ -47,10 +47,10 @@ impl MaskedLm {
         MaskedLm { transform, norm, decoder, gelu: encoder.activation.gelu() }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], word: Range<usize>, training: bool) {
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>, word: Range<usize>) {
         self.decoder.weight = word;
-        self.transform.pack(rt, arena, training);
-        self.decoder.pack(rt, arena, training);
+        self.transform.pack(packing);
+        self.decoder.pack(packing);
     }
 
     /// Number of logits a row.

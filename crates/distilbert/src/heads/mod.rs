@@ -4,11 +4,10 @@ pub mod classification; // first token -> labels
 pub mod masked_lm; // chosen tokens -> vocabulary
 
 use crate::model::config::{HeadKind, ModelConfig};
-use crate::model::linear::Linear;
+use crate::model::linear::{Linear, Packing};
 use crate::model::names::Names;
 use crate::model::parameters::TableBuilder;
 use classification::Classifier;
-use distilbert_kernels::Runtime;
 use masked_lm::MaskedLm;
 use std::ops::Range;
 
@@ -34,11 +33,11 @@ impl Head {
         }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], word: Range<usize>, training: bool) {
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>, word: Range<usize>) {
         match self {
             Head::None(_) => {}
-            Head::MaskedLm(head) => head.pack(rt, arena, word, training),
-            Head::Classifier(head) => head.pack(rt, arena, training),
+            Head::MaskedLm(head) => head.pack(packing, word),
+            Head::Classifier(head) => head.pack(packing),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The self-attention block: queries, keys and values in one product, attention, projection, residual and norm.
 
 use super::config::EncoderConfig;
-use super::linear::{Finish, Into, LayerNorm, Linear};
+use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
 use super::{DropoutSite, Mode};
@@ -51,9 +51,9 @@ impl Attention {
         }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
-        self.qkv.pack(rt, arena, training);
-        self.out.pack(rt, arena, training);
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
+        self.qkv.pack(packing);
+        self.out.pack(packing);
     }
 
     pub(crate) fn disable_dropout(&mut self) {

@@ -4,6 +4,7 @@ use super::attention::{Attention, AttentionActivations, AttentionScratch};
 use super::config::EncoderConfig;
 use super::embeddings::EmbeddingActivations;
 use super::feed_forward::{FeedForward, FeedForwardActivations, FeedForwardScratch};
+use super::linear::Packing;
 use super::names::Names;
 use super::parameters::TableBuilder;
 use super::{Mode, Model};
@@ -81,10 +82,10 @@ impl Encoder {
         Encoder { layers }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         for layer in &mut self.layers {
-            layer.attention.pack(rt, arena, training);
-            layer.feed_forward.pack(rt, arena, training);
+            layer.attention.pack(packing);
+            layer.feed_forward.pack(packing);
         }
     }
 }

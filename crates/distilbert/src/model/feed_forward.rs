@@ -1,7 +1,7 @@
 //! The feed-forward block: wide linear, GELU, narrow linear, residual and norm.
 
 use super::config::EncoderConfig;
-use super::linear::{Finish, Into, LayerNorm, Linear};
+use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
 use super::{DropoutSite, Mode};
@@ -53,9 +53,9 @@ impl FeedForward {
         }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
-        self.lin1.pack(rt, arena, training);
-        self.lin2.pack(rt, arena, training);
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
+        self.lin1.pack(packing);
+        self.lin2.pack(packing);
     }
 
     pub(crate) fn disable_dropout(&mut self) {

@@ -22,6 +22,23 @@ pub struct Linear {
     backward: Option<PackedMatrix>,
 }
 
+/// What packing the weights needs to know.
+#[derive(Clone, Copy)]
+pub(crate) struct Packing<'a> {
+    pub(crate) rt: &'a Runtime,
+    pub(crate) arena: &'a [f32],
+    /// Whether the weights are packed for the backward pass too.
+    pub(crate) training: bool,
+    /// The ranges of the arena that may have changed since the weights were packed.
+    pub(crate) changed: &'a [Range<usize>],
+}
+
+impl Packing<'_> {
+    fn has_changed(&self, weight: &Range<usize>) -> bool {
+        self.changed.iter().any(|changed| changed.start < weight.end && weight.start < changed.end)
+    }
+}
+
 /// What a linear does with its products before it stores them.
 pub(crate) enum Finish<'a> {
     /// Adds the bias.
@@ -52,17 +69,18 @@ impl Linear {
         Linear { weight, bias, inputs, outputs, forward: None, backward: None }
     }
 
-    pub(crate) fn pack(&mut self, rt: &Runtime, arena: &[f32], training: bool) {
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
+        let Packing { rt, arena, training, .. } = *packing;
         let weight = &arena[self.weight.clone()];
         match &mut self.forward {
-            Some(packed) => packed.repack_nk(rt, weight),
+            Some(packed) if packing.has_changed(&self.weight) => packed.repack_nk(rt, weight),
+            Some(_) => {}
             None => self.forward = Some(PackedMatrix::from_nk(rt, weight, self.outputs, self.inputs)),
         }
-        if training {
-            match &mut self.backward {
-                Some(packed) => packed.repack_kn(rt, weight),
-                None => self.backward = Some(PackedMatrix::from_kn(rt, weight, self.outputs, self.inputs)),
-            }
+        match &mut self.backward {
+            Some(packed) if packing.has_changed(&self.weight) => packed.repack_kn(rt, weight),
+            None if training => self.backward = Some(PackedMatrix::from_kn(rt, weight, self.outputs, self.inputs)),
+            _ => {}
         }
     }
 

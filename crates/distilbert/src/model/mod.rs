@@ -22,6 +22,7 @@ use crate::random::{Rng, mix_key};
 use distilbert_kernels::Runtime;
 use embeddings::Embeddings;
 use encoder::Encoder;
+use linear::Packing;
 use parameters::TableBuilder;
 
 /// A model of any supported family with at most one head.
@@ -172,9 +173,19 @@ impl Model {
     /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
     /// `training` packs them for the backward pass too.
     pub fn pack(&mut self, rt: &Runtime, training: bool) {
-        let weights = self.parameters.weights();
-        self.encoder.pack(rt, weights, training);
-        self.head.pack(rt, weights, self.embeddings.word.clone(), training);
+        self.pack_changed(rt, training, &[0..usize::MAX]);
+    }
+
+    /// Packs again what the optimiser may have changed.
+    pub fn repack_trainable(&mut self, rt: &Runtime) {
+        let changed: Vec<_> = self.parameters.trainable_ranges().into_iter().map(|(range, _)| range).collect();
+        self.pack_changed(rt, true, &changed);
+    }
+
+    fn pack_changed(&mut self, rt: &Runtime, training: bool, changed: &[std::ops::Range<usize>]) {
+        let packing = Packing { rt, arena: self.parameters.weights(), training, changed };
+        self.encoder.pack(&packing);
+        self.head.pack(&packing, self.embeddings.word.clone());
     }
 
     /// Whether the optimiser may change any weight of embeddings or encoder.

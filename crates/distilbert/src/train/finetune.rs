@@ -3,8 +3,9 @@
 use super::order::{Batching, Order};
 use super::{HeldOutReport, StepReport, TrainError, Workload};
 use crate::checkpoint::model_folder::save_tokenizer;
+use crate::checkpoint::write_atomic;
 use crate::data::encoded::EncodedSet;
-use crate::data::examples::{DataSet, Example, Label, Problem, Task};
+use crate::data::examples::{DataSet, Example, Label, Problem, SavedTask, TASK_FILE, Task};
 use crate::evaluate::metrics::MetricError;
 use crate::evaluate::predictions::{Predictions, PredictionsError};
 use crate::heads::Head;
@@ -52,13 +53,16 @@ pub struct Parts {
     pub validation: LabelledSet,
 }
 
-/// Cuts `validation_share` of the examples off, by a shuffle that the task and the data alone decide: every model and
+/// Cuts `validation_share` of the examples off (at least 100, or a fifth if there are fewer than 500), by a shuffle that the task and the data alone decide: every model and
 /// seed trains on the same examples.
 pub fn split(data: &DataSet, tokenizer: &Tokenizer, config: &FinetuneConfig, threads: usize) -> Parts {
     const PURPOSE: u64 = 0x5a11;
     let mut indices: Vec<usize> = (0..data.examples.len()).collect();
     Rng::from_key(&[PURPOSE, data.examples.len() as u64]).shuffle(&mut indices);
-    let validation = (data.examples.len() as f64 * config.validation_share).round() as usize;
+    let count = data.examples.len();
+    let validation = (count as f64 * config.validation_share).round() as usize;
+    // A slice of a few dozen would choose by chance; a fifth is the most that a small set can spare.
+    let validation = if config.validation_share > 0.0 { validation.max(100.min(count / 5)) } else { 0 };
     let part = |indices: &[usize]| {
         let mut indices = indices.to_vec();
         indices.sort_unstable();
@@ -116,6 +120,9 @@ impl<'a> Finetuning<'a> {
         }
         if config.epochs == 0 || config.batch_size == 0 {
             return wrong("epochs and batch-size", "at least 1".into(), "0".into());
+        }
+        if !(0.0..=0.5).contains(&config.validation_share) {
+            return wrong("validation-share", "0 to 0.5".into(), config.validation_share.to_string());
         }
         if config.soft_labels.temperature <= 0.0 || !config.soft_labels.temperature.is_finite() {
             return wrong("temperature", "above 0".into(), config.soft_labels.temperature.to_string());
@@ -242,7 +249,9 @@ impl Workload for Finetuning<'_> {
     }
 
     fn save_companions(&self, folder: &std::path::Path) -> Result<(), TrainError> {
-        Ok(save_tokenizer(self.tokenizer, &self.model.config, folder)?)
+        save_tokenizer(self.tokenizer, &self.model.config, folder)?;
+        let task = SavedTask { task: self.task.clone(), max_length: self.config.max_length };
+        Ok(write_atomic(&folder.join(TASK_FILE), task.to_json().as_bytes())?)
     }
 }
 

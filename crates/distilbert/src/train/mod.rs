@@ -232,7 +232,7 @@ pub fn train(
         if !norm.is_finite() {
             return Err(diverged("the norm of the gradient", norm, run));
         }
-        workload.model_mut().pack(rt, true);
+        workload.model_mut().repack_trainable(rt);
         state.step = step;
         if let Some(value) = state.follow(report.loss) {
             return Err(diverged("the smoothed loss, more than twice that of the first steps,", value, run));

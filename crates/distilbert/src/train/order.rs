@@ -43,6 +43,7 @@ pub struct Order {
     seed: u64,
     /// Steps before each epoch, and after the last.
     steps: Vec<u64>,
+    steps_per_epoch: u64,
     /// The epoch used last: steps come one after the other.
     current: Option<(usize, Epoch)>,
 }
@@ -58,11 +59,22 @@ impl Order {
         max_steps: Option<u64>,
         seed: u64,
     ) -> Order {
-        let mut order =
-            Order { lengths, batching, accumulation: accumulation.max(1), seed, steps: vec![0], current: None };
+        let mut order = Order {
+            lengths,
+            batching,
+            accumulation: accumulation.max(1),
+            seed,
+            steps: vec![0],
+            steps_per_epoch: 0,
+            current: None,
+        };
         for epoch in 0..epochs {
             let before = order.steps[epoch];
-            let after = before + order.epoch(epoch).steps() as u64;
+            let steps = order.epoch(epoch).steps() as u64;
+            if epoch == 0 {
+                order.steps_per_epoch = steps;
+            }
+            let after = before + steps;
             let end = max_steps.unwrap_or(u64::MAX);
             order.steps.push(after.min(end));
             if after >= end {
@@ -79,7 +91,7 @@ impl Order {
 
     /// Steps of the first epoch.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.steps.get(1).copied().unwrap_or(0)
+        self.steps_per_epoch
     }
 
     /// The epoch (from 0) and the micro-batches of step `step`, counted from 1; each a list of samples.

@@ -14,6 +14,8 @@ mod task; // what is asked: problem, labels, metrics, defaults
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 pub use columns::Columns;
 pub use error::DataError;
 pub use saved::{SavedTask, TASK_FILE};
@@ -57,6 +59,21 @@ pub struct DataSet {
     pub examples: Vec<Example>,
     /// The rows left out, in file order.
     pub skipped: Vec<Skipped>,
+}
+
+impl DataSet {
+    /// SHA-256 of all texts and labels in order, in hexadecimal.
+    pub fn content_hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for example in &self.examples {
+            for text in [Some(&example.text_a), example.text_b.as_ref()].into_iter().flatten() {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+            hash.update(format!("{:?}", example.label));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// A row that was left out, and why.

@@ -1,0 +1,369 @@
+//! `distilbert finetune`: labelled examples, with or without a teacher.
+
+use super::training::{self, RunArgs};
+use crate::config;
+use crate::console::Console;
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::checkpoint::write_atomic;
+use distilbert::data::encoded::EncodedSet;
+use distilbert::data::examples::{Columns, DataSet, Problem, Split, Task, load};
+use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::{EvaluationResult, Predictions};
+use distilbert::loss::sequence::SoftLabels;
+use distilbert::model::{HeadKind, Model};
+use distilbert::optim::{OptimizerConfig, Schedule};
+use distilbert::predict;
+use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
+use distilbert::train::run::Run;
+use distilbert::train::{End, LoopConfig, Outcome, train};
+use distilbert_kernels::Runtime;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Fine-tune a model on labelled examples, with or without a teacher.
+///
+/// The best checkpoint is chosen on a slice of the training examples; the dev file is scored once, at the end. With
+/// several seeds each has its run in OUTPUT/seed-N.
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    /// The model to fine-tune.
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// A fine-tuned teacher whose answers the model learns too.
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<String>,
+    /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; or a name for your own data.
+    #[arg(long, value_name = "NAME")]
+    task: String,
+    /// The folder with the task's files, or the training file.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// The file to score at the end [default: the dev file beside the training file, if there is one].
+    #[arg(long, value_name = "FILE")]
+    dev: Option<PathBuf>,
+    /// Column of the text, for your own data.
+    #[arg(long, value_name = "COLUMN", requires = "label_column")]
+    text_column: Option<String>,
+    /// Column of the second text of a pair.
+    #[arg(long, value_name = "COLUMN", requires = "text_column")]
+    pair_column: Option<String>,
+    /// Column of the label.
+    #[arg(long, value_name = "COLUMN", requires = "text_column")]
+    label_column: Option<String>,
+    /// What the label column holds.
+    #[arg(long, value_enum, default_value_t)]
+    problem: ProblemChoice,
+    /// Trains with this many seeds, from --seed on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seeds: u32,
+    /// Examples a step.
+    #[arg(long, value_name = "N")]
+    batch_size: Option<u32>,
+    /// Longest input in tokens; longer ones are cut and counted.
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<u32>,
+    /// Stops after this many measurements in a row without a better one; 0 never does.
+    #[arg(long, value_name = "N")]
+    patience: Option<u32>,
+    /// Softens teacher and student.
+    #[arg(long, value_name = "T", requires = "teacher")]
+    temperature: Option<f64>,
+    /// Share of the teacher's answers in the loss, 0 to 1; the labels have the rest.
+    #[arg(long, value_name = "SHARE", requires = "teacher")]
+    soft_share: Option<f64>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ProblemChoice {
+    /// One of several classes.
+    #[default]
+    Classification,
+    /// Any of several.
+    MultiLabel,
+    /// A number.
+    Regression,
+}
+
+/// Everything that decides a fine-tuning run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FinetuneRunConfig {
+    /// The model.
+    pub model: String,
+    /// The teacher; none if empty.
+    pub teacher: String,
+    /// The task.
+    pub task: String,
+    /// Data and loss.
+    pub training: FinetuneConfig,
+    /// Updates.
+    pub optimizer: OptimizerConfig,
+    /// Measurements and checkpoints; `evaluate-every` 0 means twice a pass.
+    #[serde(rename = "loop")]
+    pub run_loop: LoopConfig,
+}
+
+impl FinetuneRunConfig {
+    /// The defaults for a task.
+    pub fn for_task(task: &Task) -> FinetuneRunConfig {
+        FinetuneRunConfig {
+            model: String::new(),
+            teacher: String::new(),
+            task: task.name.clone(),
+            training: FinetuneConfig {
+                seed: 1,
+                epochs: task.defaults.epochs,
+                batch_size: task.defaults.batch,
+                max_length: task.defaults.max_len,
+                validation_share: 0.05,
+                soft_labels: SoftLabels::default(),
+            },
+            optimizer: OptimizerConfig {
+                learning_rate: 5e-5,
+                schedule: Schedule::Linear { warmup_ratio: 0.06 },
+                ..OptimizerConfig::default()
+            },
+            run_loop: LoopConfig { evaluate_every: 0, checkpoint_every: 0, patience: 0 },
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let task = task(args)?;
+    let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
+    let mut flags = args.run.flags("training");
+    flags.extend([
+        ("model".to_owned(), Some(toml::Value::from(args.model.as_str()))),
+        ("teacher".to_owned(), args.teacher.as_deref().map(toml::Value::from)),
+        ("training.batch-size".to_owned(), integer(args.batch_size)),
+        ("training.max-length".to_owned(), integer(args.max_length)),
+        ("training.soft-labels.temperature".to_owned(), args.temperature.map(toml::Value::Float)),
+        ("training.soft-labels.soft".to_owned(), args.soft_share.map(toml::Value::Float)),
+        ("training.soft-labels.hard".to_owned(), args.soft_share.map(|share| toml::Value::Float(1.0 - share))),
+        ("loop.patience".to_owned(), integer(args.patience)),
+    ]);
+    ensure!(args.seeds >= 1, "seeds: expected at least 1, found 0");
+    if let Some(share) = args.soft_share.filter(|share| !(0.0..=1.0).contains(share)) {
+        bail!("soft-share: expected 0 to 1, found {share}");
+    }
+    let config = config::resolve(&FinetuneRunConfig::for_task(&task), args.run.config.as_deref(), flags)?;
+    let job = Job { config, task, data: &args.data, dev: args.dev.as_deref() };
+    let first = job.config.training.seed;
+    let mut results = Vec::new();
+    for seed in first..first + u64::from(args.seeds) {
+        let output = match args.seeds {
+            1 => args.run.output.clone(),
+            _ => args.run.output.join(format!("seed-{seed}")),
+        };
+        let Finetuned { outcome, result } = job.run(seed, &output, args.run.resume(), rt, console)?;
+        if outcome.end == End::Stopped {
+            args.run.report(&outcome, console);
+            return Ok(());
+        }
+        results.push((seed, outcome, result));
+    }
+    if args.seeds > 1 {
+        write_summary(&args.run.output, &results)?;
+    }
+    for (seed, outcome, result) in &results {
+        match result {
+            Some(result) if args.run.json => println!("{}", serde_json::to_string(result)?),
+            Some(result) => {
+                let scores: Vec<String> =
+                    result.metrics.iter().map(|(name, value)| format!("{name} {:.2}", 100.0 * value)).collect();
+                println!(
+                    "seed {seed}: {} on {} ({} examples); best checkpoint {}",
+                    scores.join(", "),
+                    result.split,
+                    result.n,
+                    outcome.best.display()
+                );
+            }
+            None => args.run.report(outcome, console),
+        }
+    }
+    Ok(())
+}
+
+fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
+    let (Some(text), Some(label)) = (&args.text_column, &args.label_column) else {
+        return Task::glue(&args.task)
+            .with_context(|| "for your own data name its columns with --text-column and --label-column");
+    };
+    let columns = Columns { pair: args.pair_column.clone(), ..Columns::new(text, label) };
+    let problem = match args.problem {
+        ProblemChoice::Classification => Problem::Classification,
+        ProblemChoice::MultiLabel => Problem::MultiLabel,
+        ProblemChoice::Regression => Problem::Regression,
+    };
+    Ok(Task::from_columns(&args.task, &args.data, &columns, problem)?)
+}
+
+/// One model on one task, for any seed.
+pub struct Job<'a> {
+    /// All settings but the seed.
+    pub config: FinetuneRunConfig,
+    /// The task.
+    pub task: Task,
+    /// Folder or training file.
+    pub data: &'a Path,
+    /// File to score, if it is not beside the training file.
+    pub dev: Option<&'a Path>,
+}
+
+/// A run's end, and its score on the dev file if there is one.
+pub struct Finetuned {
+    /// How training ended.
+    pub outcome: Outcome,
+    /// The best checkpoint's score.
+    pub result: Option<EvaluationResult>,
+}
+
+impl Job<'_> {
+    /// Trains with one seed and scores the best checkpoint on the dev file; writes `evaluation.json`,
+    /// `predictions.jsonl` and `lineage.json` beside the run's own files.
+    pub fn run(
+        &self,
+        seed: u64,
+        output: &Path,
+        resume: distilbert::train::run::Resume,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Finetuned> {
+        let mut config = self.config.clone();
+        config.training.seed = seed;
+        let labels = match self.task.problem {
+            Problem::Regression => vec!["LABEL_0".to_owned()],
+            _ => self.task.labels.clone(),
+        };
+        let head = HeadKind::Classification { problem: self.task.problem, labels };
+        let source = training::load(&config.model, HeadChoice::Replace { head, seed }, console)?;
+        config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
+
+        let data = load(&self.task, self.data, Split::Train)?;
+        warn_skipped(&data, console);
+        let parts = split(&data, &source.tokenizer, &config.training, rt.threads());
+        let truncated = parts.train.encoded.truncated + parts.validation.encoded.truncated;
+        if truncated > 0 {
+            console.warn(&format!(
+                "{truncated} of {} training examples were cut to {} tokens",
+                data.examples.len(),
+                config.training.max_length
+            ));
+        }
+        let teacher_logits = self.teacher_logits(&config, &source.tokenizer, &parts, rt, console)?;
+        let training = config.training.clone();
+        let model = source.model;
+        let mut workload =
+            Finetuning::new(model, &self.task, &source.tokenizer, &parts, teacher_logits.as_deref(), training)?;
+        if config.run_loop.evaluate_every == 0 {
+            config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
+        }
+        let text = config::to_text(&config)?;
+        let mut run = Run::open(output, rt, text, data.content_hash(), resume)?;
+        let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
+        if outcome.end == End::Stopped {
+            return Ok(Finetuned { outcome, result: None });
+        }
+        self.write_lineage(&config, &data, output)?;
+        let result = self.score(&outcome.best, &config, output, rt, console)?;
+        Ok(Finetuned { outcome, result })
+    }
+
+    /// What the teacher says of the training part; it sees the student's tokens, so the vocabularies must agree.
+    fn teacher_logits(
+        &self,
+        config: &FinetuneRunConfig,
+        tokenizer: &distilbert::tokenizer::Tokenizer,
+        parts: &Parts,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Option<Vec<f32>>> {
+        if config.teacher.is_empty() {
+            return Ok(None);
+        }
+        let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
+        tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
+        let outputs = teacher.model.config.head.outputs();
+        if outputs != self.task.outputs() {
+            bail!("teacher {}: expected {} outputs for the task, found {outputs}", config.teacher, self.task.outputs());
+        }
+        teacher.model.pack(rt, false);
+        let logits = predict::logits(rt, &teacher.model, &parts.train.encoded, "asking the teacher", console)?;
+        ensure!(logits.len() == outputs * parts.train.examples.len(), "stopped as asked, before the first step");
+        Ok(Some(logits))
+    }
+
+    /// Scores a checkpoint on the dev file, once.
+    fn score(
+        &self,
+        best: &Path,
+        config: &FinetuneRunConfig,
+        output: &Path,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Option<EvaluationResult>> {
+        let data = match (self.dev, self.data.is_dir()) {
+            (Some(file), _) => load(&self.task, file, Split::Dev)?,
+            (None, true) => load(&self.task, self.data, Split::Dev)?,
+            (None, false) => return Ok(None),
+        };
+        warn_skipped(&data, console);
+        let source = training::load(&best.to_string_lossy(), HeadChoice::AsSaved, console)?;
+        let mut model: Model = source.model;
+        model.pack(rt, false);
+        let encoded = EncodedSet::new(&data, &source.tokenizer, config.training.max_length, rt.threads());
+        let logits = predict::logits(rt, &model, &encoded, "scoring dev", console)?;
+        let mut predictions = Predictions::new(&self.task, data.split);
+        for ((example, text), logits) in
+            data.examples.iter().zip(&encoded.texts).zip(logits.chunks_exact(self.task.outputs()))
+        {
+            predictions.push(example, logits, text.input_ids.len())?;
+        }
+        let counts = (data.skipped.len(), encoded.truncated);
+        let result = EvaluationResult::new(&predictions, &self.task.metrics, &Bootstrap::default(), counts)?;
+        write_atomic(&output.join("evaluation.json"), serde_json::to_string_pretty(&result)?.as_bytes())?;
+        let mut lines = Vec::new();
+        predictions.write(&mut lines)?;
+        write_atomic(&output.join("predictions.jsonl"), &lines)?;
+        Ok(Some(result))
+    }
+
+    fn write_lineage(&self, config: &FinetuneRunConfig, data: &DataSet, output: &Path) -> anyhow::Result<()> {
+        let teacher = (!config.teacher.is_empty()).then_some(&config.teacher);
+        let recipe = format!(
+            "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
+            config.model,
+            self.task.name,
+            config.training.epochs,
+            config.optimizer.learning_rate,
+            config.training.batch_size,
+            config.training.seed
+        );
+        let lineage = serde_json::json!({ "teacher": teacher, "corpus_sha256": data.content_hash(), "recipe": recipe });
+        Ok(write_atomic(&output.join("lineage.json"), serde_json::to_string_pretty(&lineage)?.as_bytes())?)
+    }
+}
+
+fn warn_skipped(data: &DataSet, console: &Console) {
+    if let Some(first) = data.skipped.first() {
+        let (count, split) = (data.skipped.len(), data.split);
+        console
+            .warn(&format!("{count} rows of {split} were left out; the first, line {}: {}", first.line, first.reason));
+    }
+}
+
+/// `summary.json` of several seeds: the main metric of each.
+fn write_summary(output: &Path, results: &[(u64, Outcome, Option<EvaluationResult>)]) -> anyhow::Result<()> {
+    let scored: Vec<(&str, f64)> = results.iter().filter_map(|(_, _, result)| result.as_ref()?.main_metric()).collect();
+    let Some((metric, _)) = scored.first() else { return Ok(()) };
+    let seeds: Vec<u64> = results.iter().map(|(seed, ..)| *seed).collect();
+    let scores: Vec<f64> = scored.iter().map(|(_, score)| *score).collect();
+    let summary = serde_json::json!({ "metric": metric, "seeds": seeds, "scores": scores });
+    Ok(write_atomic(&output.join("summary.json"), serde_json::to_string_pretty(&summary)?.as_bytes())?)
+}
