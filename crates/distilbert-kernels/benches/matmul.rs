@@ -23,6 +23,8 @@ fn main() {
         "product", "rows", "in x out", "threads", "GFLOP/s", "peak", "share"
     );
     for threads in [1, 2] {
+        // The best so far: a peak that another load hid at one shape is seen at another.
+        let mut peak = f64::MAX;
         let rt = Runtime::new(isa, threads).expect("the instruction set was detected and two threads can be started");
         for (inputs, outputs) in SHAPES {
             let w = numbers(outputs * inputs);
@@ -34,7 +36,7 @@ fn main() {
                 let dy = y.clone();
                 let work = (m * inputs * outputs) as f64;
                 let rounds = ((3e10 / work) as usize).clamp(5, 200);
-                let [mut peak, mut forward, mut dx, mut dw_time] = [f64::MAX; 4];
+                let [mut forward, mut dx, mut dw_time] = [f64::MAX; 3];
                 for _ in 0..rounds {
                     peak = peak.min(seconds_per_fma(&rt));
                     forward = forward.min(seconds(|| matmul(&rt, &x, &forward_weight, &mut y, Epilogue::None)));

@@ -75,8 +75,8 @@ impl Simd for Avx2 {
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let mut rows = [_mm256_setzero_ps(); LANES];
-            for i in 0..LANES {
-                rows[i] = _mm256_loadu_ps(from.add(i * from_stride));
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm256_loadu_ps(from.add(i * from_stride));
             }
             // Squares of four inside each half of the vectors: half h of `squares[i + c]` is column 4h + c of rows i
             // to i + 3.

@@ -77,8 +77,8 @@ impl Simd for Avx512 {
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let mut rows = [_mm512_setzero_ps(); LANES];
-            for i in 0..LANES {
-                rows[i] = _mm512_loadu_ps(from.add(i * from_stride));
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_stride));
             }
             // Squares of four inside each quarter of the vectors: quarter q of `squares[i + c]` is column 4q + c of
             // rows i to i + 3.

@@ -7,6 +7,16 @@ const LANES: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
+/// `std::array::from_fn`, but always compiled into its caller: a call for every vector would cost ten times its work.
+#[inline(always)]
+fn lanes<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
+    let mut x = [T::default(); LANES];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = f(i);
+    }
+    x
+}
+
 impl Simd for Portable {
     type F32 = [f32; LANES];
     type Mask = [bool; LANES];
@@ -40,15 +50,13 @@ impl Simd for Portable {
     fn prefetch(self, _: *const f32) {}
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::F32 {
-        let mut lanes = [0.0; LANES];
-        let count = from.len().min(LANES);
-        lanes[..count].copy_from_slice(&from[..count]);
-        lanes
+        lanes(|i| from.get(i).copied().unwrap_or(0.0))
     }
     #[inline(always)]
     fn store_partial(self, to: &mut [f32], x: Self::F32) {
-        let count = to.len().min(LANES);
-        to[..count].copy_from_slice(&x[..count]);
+        for (to, x) in to.iter_mut().zip(x) {
+            *to = x;
+        }
     }
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
@@ -61,32 +69,32 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| a[i] + b[i])
+        lanes(|i| a[i] + b[i])
     }
     #[inline(always)]
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| a[i] - b[i])
+        lanes(|i| a[i] - b[i])
     }
     #[inline(always)]
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| a[i] * b[i])
+        lanes(|i| a[i] * b[i])
     }
     #[inline(always)]
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| a[i] / b[i])
+        lanes(|i| a[i] / b[i])
     }
     #[inline(always)]
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         // Not f32::mul_add: without the instruction that is a library call, a hundred times slower.
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+        lanes(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+        lanes(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+        lanes(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
     fn sqrt(self, a: Self::F32) -> Self::F32 {
@@ -108,11 +116,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        std::array::from_fn(|i| a[i] < b[i])
+        lanes(|i| a[i] < b[i])
     }
     #[inline(always)]
     fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
-        std::array::from_fn(|i| if mask[i] { a[i] } else { b[i] })
+        lanes(|i| if mask[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
     fn sum(self, a: Self::F32) -> f32 {
@@ -122,7 +130,9 @@ impl Simd for Portable {
     fn largest(self, a: Self::F32) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
-    #[inline(always)]
+    // Never inlined, so that a register tile is compiled by itself: with the strides of one caller as constants, the
+    // compiler vectorises it along the wrong axis.
+    #[inline(never)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }

@@ -109,6 +109,7 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn new(shape: AttentionShape, qkv: &'a [f32], cu_seqlens: &'a [u32], dropout: Option<&'a Dropout<'a>>) -> Self {
         let batch = Batch { shape, qkv, cu_seqlens, dropout };
+        assert!(batch.hidden() > 0, "heads without width: {shape:?}");
         assert_eq!(cu_seqlens.first(), Some(&0), "cu_seqlens starts at 0");
         assert!(cu_seqlens.is_sorted(), "cu_seqlens rises");
         assert_eq!(qkv.len(), batch.tokens() * 3 * batch.hidden(), "qkv: [tokens, 3 * hidden]");

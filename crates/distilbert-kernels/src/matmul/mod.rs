@@ -142,7 +142,7 @@ const DEPTH_BLOCK: usize = 768;
 const ROW_BLOCK: usize = 128;
 /// Multiply-adds below which handing work to another thread costs more than it saves.
 const MIN_TASK: usize = 1 << 17;
-/// Tasks a thread, so that a thread that is slower or starts later is waited for only briefly.
+/// Tasks a thread of [`matmul`], so that a thread that is slower or starts later is waited for only briefly.
 const TASKS_PER_THREAD: usize = 4;
 
 /// `C = epilogue(A · B)`: `a: [m, k]`, `b: [k, n]`, `c: [m, n]`, all row-major.
@@ -151,7 +151,7 @@ const TASKS_PER_THREAD: usize = 4;
 /// If lengths disagree or `b` was packed for another instruction set.
 pub fn matmul(rt: &Runtime, a: &[f32], b: &PackedMatrix, c: &mut [f32], epilogue: Epilogue) {
     let (k, n) = (b.k, b.n);
-    let m = if n == 0 { 0 } else { c.len() / n };
+    let m = c.len().checked_div(n).unwrap_or(0);
     assert_eq!(b.isa, rt.isa(), "packed for another instruction set");
     assert_eq!(c.len(), m * n, "product: {n} columns");
     assert!(n == 0 || a.len() == m * k, "left factor: expected {m} x {k}, found {}", a.len());
@@ -277,10 +277,11 @@ pub fn matmul_tn(rt: &Runtime, a: &[f32], b: &[f32], k: usize, c: &mut [f32]) {
     assert_eq!(a.len(), k * m, "left factor: {k} rows");
     assert_eq!(b.len(), k * n, "right factor: {k} rows");
     assert_eq!(c.len(), m * n, "product: {m} x {n}");
+    // Smaller blocks pack more often, so they shrink only until every thread has two.
+    let wanted = if rt.threads() == 1 { 1 } else { (rt.threads() * 2).min(m * n * k / MIN_TASK) };
     let (mut block_rows, mut block_columns) = (TN_ROWS, TN_COLUMNS);
-    let wanted = if rt.threads() == 1 { 1 } else { (rt.threads() * TASKS_PER_THREAD).min(m * n * k / MIN_TASK) };
     while m.div_ceil(block_rows) * n.div_ceil(block_columns) < wanted && block_columns > 48 {
-        if block_rows > 64 {
+        if block_rows > 48 {
             block_rows /= 2;
         } else {
             block_columns /= 2;
@@ -451,8 +452,9 @@ mod tests {
             for epilogue in [Epilogue::Bias(&bias), Epilogue::BiasGelu { bias: &bias, kind: GeluKind::Erf }] {
                 let mut all = vec![0.0; 300 * n];
                 matmul(&rt, &a, &packed, &mut all, epilogue);
-                for batch in [1, 7] {
-                    for row in 0..20 {
+                // Batches of every number of rows that a tile can have, and more.
+                for batch in 1..=9 {
+                    for row in [0, 5, 100, 291] {
                         let mut c = vec![0.0; batch * n];
                         matmul(&rt, &a[row * k..][..batch * k], &packed, &mut c, epilogue);
                         assert_eq!(c, all[row * n..][..batch * n], "{}, {batch} rows from {row}", rt.isa());

@@ -144,7 +144,7 @@ const DEPTH_STEP: usize = 8;
 fn pack_depth_rows<S: Simd>(simd: S, from: &[f32], stride: usize, columns: usize, to: &mut [f32], row: usize) {
     let depth = to.len() / row;
     assert!(from.len() >= (depth - 1) * stride + columns, "source too short");
-    assert!(row % S::LANES == 0 && columns <= row);
+    assert!(row.is_multiple_of(S::LANES) && columns <= row);
     for d in 0..depth {
         for column in (0..row).step_by(S::LANES) {
             let (source, target) = (d * stride + column, d * row + column);
