@@ -1,9 +1,11 @@
 //! `distilbert`: the whole life of a small text encoder, one subcommand a stage.
 
+mod classifier;
 mod commands;
 mod config;
 mod console;
 mod model_source;
+mod output;
 
 use clap::{Parser, Subcommand};
 use console::Console;
@@ -44,6 +46,10 @@ enum Command {
     Pull(commands::pull::PullArgs),
     /// Build training corpora from text.
     Corpus(commands::corpus::CorpusArgs),
+    /// Score a classifier on labelled data.
+    Evaluate(commands::evaluate::EvaluateArgs),
+    /// Use a model on texts.
+    Predict(commands::predict::PredictArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
+        Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
+        Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
     }
 }
 

@@ -1,4 +1,6 @@
 //! One file a subcommand.
 
 pub mod corpus;
+pub mod evaluate;
+pub mod predict;
 pub mod pull;
