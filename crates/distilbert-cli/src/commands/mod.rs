@@ -2,5 +2,7 @@
 
 pub mod corpus;
 pub mod evaluate;
+pub mod inspect;
 pub mod predict;
 pub mod pull;
+pub mod report;
