@@ -33,9 +33,12 @@ impl Classifier {
     /// If there is no such model, it has no classification head, or its tokenizer has ids that it lacks.
     pub fn load(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
         let folder = model_source::resolve(name, progress)?;
-        let HeadKind::Classification { problem, labels } = read_config(&folder)?.head else {
-            let found = read_config(&folder)?.head.class_suffix();
-            bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first");
+        let (problem, labels) = match read_config(&folder)?.head {
+            HeadKind::Classification { problem, labels } => (problem, labels),
+            other => {
+                let found = other.class_suffix();
+                bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
+            }
         };
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let mut model = Model::load(&folder, HeadChoice::AsSaved)?.model;
@@ -92,12 +95,8 @@ impl Classifier {
             bail!("task `{}`: expected a model of {expected} outputs, found {found}", task.name);
         }
         if task.problem != self.problem {
-            let name = |problem| match problem {
-                Problem::Classification => "classification",
-                Problem::MultiLabel => "multi-label classification",
-                Problem::Regression => "regression",
-            };
-            bail!("task `{}`: expected a model for {}, found {}", task.name, name(task.problem), name(self.problem));
+            let (expected, found) = (problem_name(task.problem), problem_name(self.problem));
+            bail!("task `{}`: expected a model for {expected}, found {found}", task.name);
         }
         if task.problem == Problem::Regression || self.has_unnamed_labels() {
             return Ok((0..found).collect());
@@ -127,6 +126,15 @@ impl Classifier {
                 .all(|(id, label)| label.strip_prefix(prefix) == Some(id.to_string().as_str()))
         };
         numbered("LABEL_") || numbered("")
+    }
+}
+
+/// What people call a kind of answer.
+pub fn problem_name(problem: Problem) -> &'static str {
+    match problem {
+        Problem::Classification => "classification",
+        Problem::MultiLabel => "multi-label classification",
+        Problem::Regression => "regression",
     }
 }
 

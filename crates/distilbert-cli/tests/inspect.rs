@@ -57,7 +57,7 @@ fn people_see_the_same_numbers_with_task_and_lineage() {
     let text = stdout(&run(&["inspect", folder.path().to_str().unwrap()]));
     for expected in [
         ": DistilBertForSequenceClassification in ",
-        "  labels     LABEL_0, LABEL_1, LABEL_2 (Classification)\n",
+        "  labels     LABEL_0, LABEL_1, LABEL_2 (classification)\n",
         "  tokenizer  WordPiece, 53 tokens, lower-cases; [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4\n",
         "  task       mnli, inputs of up to 12 tokens\n",
         "  lineage    teacher: big\n",

@@ -1,5 +1,6 @@
 //! `distilbert inspect`: what a model folder holds.
 
+use crate::classifier::problem_name;
 use crate::console::Console;
 use crate::gather::{LINEAGE_FILE, read_json, size_bytes};
 use crate::model_source;
@@ -264,17 +265,19 @@ fn text(name: &str, found: &Inspection) -> String {
         ),
     );
     if let Some(problem) = found.problem {
-        line("labels", format!("{} ({problem:?})", found.labels.join(", ")));
+        line("labels", format!("{} ({})", found.labels.join(", "), problem_name(problem)));
     }
     let files = if found.files == 1 { "1 file".to_owned() } else { format!("{} files", found.files) };
     line("weights", format!("{} bytes in {files}, {}", grouped(found.size_bytes), found.dtypes.join(" and ")));
     let cost = &found.cost;
     let mut work = format!(
-        "{:.1} MFLOP a token in the linear layers, {:.1} in attention at {} tokens",
-        cost.linear_mflop_per_token, cost.attention_mflop_per_token, cost.attention_length
+        "{} MFLOP a token in the linear layers, {} in attention at {} tokens",
+        short(cost.linear_mflop_per_token),
+        short(cost.attention_mflop_per_token),
+        cost.attention_length
     );
     if cost.head_per != "none" {
-        let _ = write!(work, "; head {:.1} a {}", cost.head_mflop, cost.head_per);
+        let _ = write!(work, "; head {} a {}", short(cost.head_mflop), cost.head_per);
     }
     line("forward", work);
     line(
@@ -318,6 +321,11 @@ fn text(name: &str, found: &Inspection) -> String {
     }
     let _ = writeln!(text, "  {:<20}{:>14}", "total", grouped(found.parameters));
     text
+}
+
+/// A tenth, or a thousandth of what is small.
+fn short(number: f64) -> String {
+    if number < 1.0 { format!("{number:.3}") } else { format!("{number:.1}") }
 }
 
 /// Thousands apart: `66,985,530`.

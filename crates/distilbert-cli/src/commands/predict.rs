@@ -3,12 +3,13 @@
 use crate::classifier::Classifier;
 use crate::console::Console;
 use crate::output::unless_closed;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use distilbert::data::batch::Batch;
 use distilbert::data::examples::{Columns, Example, Label, Split, TaskKind};
 use distilbert::evaluate::{Prediction, PredictionRow, Predictions};
 use distilbert::predict::ClassifierRunner;
+use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -151,6 +152,9 @@ impl<W: Write> Classifying<'_, W> {
             }
             if !reader.buffer().contains(&b'\n') {
                 self.flush()?;
+            }
+            if self.console.stop_requested() {
+                break Err(anyhow!("stopped"));
             }
         };
         self.flush()?;
