@@ -1,9 +1,13 @@
 //! `distilbert`: the whole life of a small text encoder, one subcommand a stage.
 
+mod classifier;
 mod commands;
 mod config;
 mod console;
+mod gather;
+mod measure;
 mod model_source;
+mod output;
 
 use clap::{Parser, Subcommand};
 use console::Console;
@@ -52,6 +56,14 @@ enum Command {
     Distil(commands::distil::DistilArgs),
     /// Fine-tune a model on labelled examples, with or without a teacher.
     Finetune(commands::finetune::FinetuneArgs),
+    /// Show what a model is: parameters by part, size, cost, tokenizer.
+    Inspect(commands::inspect::InspectArgs),
+    /// Score a classifier on labelled data.
+    Evaluate(commands::evaluate::EvaluateArgs),
+    /// Use a model on texts.
+    Predict(commands::predict::PredictArgs),
+    /// Compare models in Markdown and HTML.
+    Report(commands::report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +100,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
         Command::Finetune(args) => commands::finetune::run(&args, &global.runtime()?, &console),
         Command::Distil(args) => commands::distil::run(&args, &global.runtime()?, &console),
+        Command::Inspect(args) => commands::inspect::run(&args, &console),
+        Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
+        Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
+        Command::Report(args) => commands::report::run(&args, &global.runtime()?, &console),
     }
 }
 

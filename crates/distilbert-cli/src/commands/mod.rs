@@ -2,8 +2,12 @@
 
 pub mod corpus;
 pub mod distil;
+pub mod evaluate;
 pub mod finetune;
+pub mod inspect;
+pub mod predict;
 pub mod pretrain;
 pub mod pull;
+pub mod report;
 mod training;
 pub mod verify;

@@ -50,13 +50,15 @@ impl Simd for Portable {
     fn prefetch(self, _: *const f32) {}
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::F32 {
-        lanes(|i| from.get(i).copied().unwrap_or(0.0))
+        let mut x = [0.0; LANES];
+        let len = from.len().min(LANES);
+        x[..len].copy_from_slice(&from[..len]);
+        x
     }
     #[inline(always)]
     fn store_partial(self, to: &mut [f32], x: Self::F32) {
-        for (to, x) in to.iter_mut().zip(x) {
-            *to = x;
-        }
+        let len = to.len().min(LANES);
+        to[..len].copy_from_slice(&x[..len]);
     }
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {

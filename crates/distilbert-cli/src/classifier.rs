@@ -1,0 +1,143 @@
+//! A fine-tuned classifier, with what its folder says about how to use it.
+
+use crate::model_source;
+use anyhow::bail;
+use distilbert::checkpoint::model_folder::{HeadChoice, read_config};
+use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
+use distilbert::model::{HeadKind, Model};
+use distilbert::progress::Progress;
+use distilbert::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
+
+/// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
+const MIN_LENGTH: usize = 3;
+
+/// A classifier ready to run.
+pub struct Classifier {
+    /// The model, packed for inference.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What it was fine-tuned for, if its folder says so.
+    pub saved: Option<SavedTask>,
+    /// Kind of answer.
+    pub problem: Problem,
+    /// Name of each output, in order.
+    pub labels: Vec<String>,
+}
+
+impl Classifier {
+    /// Loads the model called `name` (see [`model_source::resolve`]).
+    ///
+    /// # Errors
+    /// If there is no such model, it has no classification head, or its tokenizer has ids that it lacks.
+    pub fn load(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
+        let folder = model_source::resolve(name, progress)?;
+        let (problem, labels) = match read_config(&folder)?.head {
+            HeadKind::Classification { problem, labels } => (problem, labels),
+            other => {
+                let found = other.class_suffix();
+                bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
+            }
+        };
+        let tokenizer = Tokenizer::from_folder(&folder)?;
+        let mut model = Model::load(&folder, HeadChoice::AsSaved)?.model;
+        let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config.encoder.vocab_size);
+        if tokens > vocab_size {
+            bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
+        }
+        model.pack(rt, false);
+        Ok(Classifier { model, tokenizer, saved: SavedTask::read(&folder)?, problem, labels })
+    }
+
+    /// Longest input in tokens: as asked, or else as it was trained, or else `otherwise`; at most what it can take.
+    ///
+    /// # Errors
+    /// If more is asked for than the model has positions, or too little for any text.
+    pub fn max_length(&self, asked: Option<usize>, otherwise: usize) -> anyhow::Result<usize> {
+        let positions = self.model.config.encoder.max_positions;
+        match asked {
+            Some(asked) if !(MIN_LENGTH..=positions).contains(&asked) => {
+                bail!("--max-length: expected {MIN_LENGTH} to the model's {positions} positions, found {asked}")
+            }
+            Some(asked) => Ok(asked),
+            None => Ok(self.saved.as_ref().map_or(otherwise, |saved| saved.max_length).min(positions)),
+        }
+    }
+
+    /// The task that the model's own labels define.
+    pub fn own_task(&self, name: &str, columns: Columns) -> Task {
+        let labels = match self.problem {
+            Problem::Regression => Vec::new(),
+            // Files number the classes that nobody named.
+            _ if self.has_unnamed_labels() => (0..self.labels.len()).map(|id| id.to_string()).collect(),
+            _ => self.labels.clone(),
+        };
+        Task {
+            name: name.to_owned(),
+            kind: if columns.pair.is_some() { TaskKind::Pair } else { TaskKind::Single },
+            problem: self.problem,
+            metrics: Task::usual_metrics(self.problem, labels.len()),
+            labels,
+            defaults: Defaults::default(),
+            layout: Layout::Columns(columns),
+        }
+    }
+
+    /// For each of the task's outputs, the model's output that means the same: by name, whatever the letter case, or by
+    /// place if the model's labels have no names.
+    ///
+    /// # Errors
+    /// If the two differ in kind, number or names.
+    pub fn outputs_for(&self, task: &Task) -> anyhow::Result<Vec<usize>> {
+        let (expected, found) = (task.outputs(), self.labels.len());
+        if expected != found {
+            bail!("task `{}`: expected a model of {expected} outputs, found {found}", task.name);
+        }
+        if task.problem != self.problem {
+            let (expected, found) = (problem_name(task.problem), problem_name(self.problem));
+            bail!("task `{}`: expected a model for {expected}, found {found}", task.name);
+        }
+        if task.problem == Problem::Regression || self.has_unnamed_labels() {
+            return Ok((0..found).collect());
+        }
+        let place = |label: &String| {
+            let exact = self.labels.iter().position(|own| own == label);
+            exact.or_else(|| self.labels.iter().position(|own| plain(own) == plain(label)))
+        };
+        let outputs: Option<Vec<usize>> = task.labels.iter().map(place).collect();
+        match outputs {
+            Some(outputs) if (0..found).all(|output| outputs.contains(&output)) => Ok(outputs),
+            _ => bail!(
+                "task `{}`: expected a model of the labels {}, found {}",
+                task.name,
+                task.labels.join(", "),
+                self.labels.join(", ")
+            ),
+        }
+    }
+
+    /// True for `LABEL_0`, `LABEL_1`, ... (what `transformers` writes where nobody named them) and for bare numbers.
+    fn has_unnamed_labels(&self) -> bool {
+        let numbered = |prefix: &str| {
+            self.labels
+                .iter()
+                .enumerate()
+                .all(|(id, label)| label.strip_prefix(prefix) == Some(id.to_string().as_str()))
+        };
+        numbered("LABEL_") || numbered("")
+    }
+}
+
+/// What people call a kind of answer.
+pub fn problem_name(problem: Problem) -> &'static str {
+    match problem {
+        Problem::Classification => "classification",
+        Problem::MultiLabel => "multi-label classification",
+        Problem::Regression => "regression",
+    }
+}
+
+fn plain(label: &str) -> String {
+    label.to_lowercase().replace(['-', ' '], "_")
+}

@@ -1,0 +1,302 @@
+//! `distilbert evaluate`: a classifier's official scores on labelled data.
+
+use crate::classifier::Classifier;
+use crate::console::Console;
+use crate::output;
+use anyhow::{Context, bail};
+use clap::Args;
+use distilbert::checkpoint::write_atomic;
+use distilbert::data::encoded::EncodedSet;
+use distilbert::data::examples::{self, Columns, DataError, DataSet, Label, Layout, Split, Task, TaskKind};
+use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::{EvaluationResult, Predictions, submission};
+use distilbert::predict;
+use distilbert::progress::Progress;
+use distilbert_kernels::Runtime;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// File of an evaluation's scores.
+pub const EVALUATION_FILE: &str = "evaluation.json";
+
+/// File of the predictions that [`EVALUATION_FILE`] is about.
+pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
+
+/// Score a classifier on labelled data with the task's official metrics.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The fine-tuned model.
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// A GLUE task (sst2, mnli, ...) [default: what the model was fine-tuned for]
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    #[command(flatten)]
+    source: Source,
+    /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
+    #[arg(long, default_value_t = Split::Dev)]
+    split: Split,
+    /// Column of the text in a CSV, TSV or JSONL file.
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// Column of the second text of a pair.
+    #[arg(long, value_name = "NAME")]
+    pair_column: Option<String>,
+    /// Column of the label.
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+    /// Cut inputs to this many tokens [default: as the model was trained, or the task's]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// Also write evaluation.json and predictions.jsonl there.
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Also write the predictions as the file that the GLUE server takes.
+    #[arg(long, value_name = "FILE.tsv")]
+    submission: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Folder that holds the split's file (dev.tsv, ...), or the task's folder (SST-2/).
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The split's file itself.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// One split's scores, with the predictions they come from.
+pub struct Scored {
+    /// The scores; without metrics if the split has no labels.
+    pub result: EvaluationResult,
+    /// The predictions.
+    pub predictions: Predictions,
+}
+
+/// What `--json` prints and [`EVALUATION_FILE`] holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Evaluations {
+    /// The split asked for.
+    #[serde(flatten)]
+    pub result: EvaluationResult,
+    /// The other half of MNLI.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<EvaluationResult>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If model, task and data do not fit together, or a file cannot be read or written.
+pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let Some(path) = args.source.data.as_ref().or(args.source.file.as_ref()) else {
+        bail!("expected --data or --file");
+    };
+    let classifier = Classifier::load(&args.model, rt, console)?;
+    let task = task(args, path, &classifier)?;
+    let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
+
+    let mut scored = Vec::new();
+    for data in load(args, path, &task)? {
+        if !has_labels(&data) && args.output.is_none() && args.submission.is_none() {
+            bail!(
+                "{}: split {} has no labels to score; ask for a --submission or --output",
+                path.display(),
+                data.split
+            );
+        }
+        let split = score(&classifier, &data, max_length, rt, console)?;
+        warn(&split.result, max_length, console);
+        scored.push(split);
+    }
+
+    if let Some(folder) = &args.output {
+        write(folder, &scored)?;
+    }
+    if let (Some(path), Some(first)) = (&args.submission, scored.first()) {
+        let (name, text) = submission(&first.predictions)?;
+        write_atomic(path, text.as_bytes())?;
+        console.say(&format!("{}: {name} of a GLUE submission", path.display()));
+    }
+    if args.json {
+        let mut line = serde_json::to_string(&evaluations(&scored)?)?;
+        line.push('\n');
+        output::print(&line)
+    } else {
+        output::print(&scored.iter().map(|split| table(&split.result)).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Runs the classifier over a split and scores it. Model and task labels are matched by name.
+///
+/// # Errors
+/// If model and task do not fit, the model cannot take an input, or the user asked to stop.
+pub fn score(
+    classifier: &Classifier,
+    data: &DataSet,
+    max_length: usize,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Scored> {
+    let outputs = classifier.outputs_for(&data.task)?;
+    if !outputs.is_sorted() {
+        let pairs = data.task.labels.iter().zip(&outputs).map(|(label, output)| format!("{label} = output {output}"));
+        console
+            .say(&format!("note: the model's labels stand in another order: {}", pairs.collect::<Vec<_>>().join(", ")));
+    }
+    let encoded = EncodedSet::new(data, &classifier.tokenizer, max_length, rt.threads());
+    let what = format!("evaluating on {} {}", data.task.name, data.split);
+    let logits = predict::logits(rt, &classifier.model, &encoded, &what, console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let mut predictions = Predictions::new(&data.task, data.split);
+    let rows = logits.chunks_exact(outputs.len().max(1));
+    for ((example, row), tokens) in data.examples.iter().zip(rows).zip(encoded.lengths()) {
+        // `outputs` are below the row's width: both come from the model's labels.
+        let row: Vec<f32> = outputs.iter().map(|&output| row[output]).collect();
+        predictions.push(example, &row, tokens).with_context(|| format!("line {}", example.line))?;
+    }
+    let counts = (data.skipped.len(), encoded.truncated);
+    let metrics = if has_labels(data) { &data.task.metrics[..] } else { &[] };
+    let result = if metrics.is_empty() {
+        unscored(&predictions, counts)
+    } else {
+        EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
+    };
+    Ok(Scored { result, predictions })
+}
+
+fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> EvaluationResult {
+    EvaluationResult {
+        task: predictions.task.clone(),
+        split: predictions.split.name().to_owned(),
+        n: predictions.rows.len(),
+        metrics: Default::default(),
+        intervals: Default::default(),
+        calibration_error: None,
+        skipped,
+        truncated,
+    }
+}
+
+fn has_labels(data: &DataSet) -> bool {
+    data.examples.iter().all(|example| example.label != Label::None)
+}
+
+/// The task asked for, read from the columns asked for.
+fn task(args: &EvaluateArgs, path: &Path, classifier: &Classifier) -> anyhow::Result<Task> {
+    let saved = classifier.saved.as_ref().map(|saved| &saved.task);
+    let base = match (&args.task, saved) {
+        (Some(name), Some(saved)) if *name == saved.name => Some(saved.clone()),
+        (Some(name), _) => Some(Task::glue(name)?),
+        (None, saved) => saved.cloned(),
+    };
+    let columns = match &base {
+        Some(Task { layout: Layout::Columns(columns), .. }) => Some(columns.clone()),
+        _ => None,
+    };
+    if args.text_column.is_none() && args.pair_column.is_none() && args.label_column.is_none() {
+        return base.context(
+            "the model does not say what it was fine-tuned for; name a --task, or --text-column and --label-column",
+        );
+    }
+    let mut columns = match (columns, &args.text_column, &args.label_column) {
+        (Some(columns), ..) => columns,
+        (None, Some(text), Some(label)) => Columns::new(text, label),
+        _ => bail!("expected both --text-column and --label-column"),
+    };
+    let set = |column: &mut String, flag: &Option<String>| flag.iter().for_each(|name| column.clone_from(name));
+    set(&mut columns.text, &args.text_column);
+    set(&mut columns.label, &args.label_column);
+    if args.pair_column.is_some() {
+        columns.pair.clone_from(&args.pair_column);
+    }
+    Ok(match base {
+        Some(task) => {
+            let kind = if columns.pair.is_some() { TaskKind::Pair } else { TaskKind::Single };
+            Task { kind, layout: Layout::Columns(columns), ..task }
+        }
+        None => classifier.own_task(&path.file_stem().unwrap_or_default().to_string_lossy(), columns),
+    })
+}
+
+/// The split; of a folder of MNLI also its mismatched half, unless one file for the server is wanted.
+fn load(args: &EvaluateArgs, path: &Path, task: &Task) -> anyhow::Result<Vec<DataSet>> {
+    let mut sets = vec![examples::load(task, path, args.split)?];
+    let mismatched = match args.split {
+        Split::Dev => Some(Split::DevMismatched),
+        Split::Test => Some(Split::TestMismatched),
+        _ => None,
+    };
+    let has_halves = task.name == "mnli" && task.layout == Layout::Glue && path.is_dir();
+    if let Some(split) = mismatched.filter(|_| has_halves && args.submission.is_none()) {
+        match examples::load(task, path, split) {
+            Ok(data) => sets.push(data),
+            Err(DataError::MissingFile { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sets)
+}
+
+fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
+    let EvaluationResult { task, split, n, .. } = result;
+    if result.truncated > 0 {
+        let truncated = result.truncated;
+        console.warn(&format!("{task} {split}: {truncated} of {n} inputs were cut to {max_length} tokens"));
+    }
+    if result.skipped > 0 {
+        console.warn(&format!("{task} {split}: {} rows of the file were left out", result.skipped));
+    }
+}
+
+fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
+    let mut results = scored.iter().map(|split| split.result.clone());
+    let result = results.next().context("nothing was scored")?;
+    Ok(Evaluations { result, also: results.collect() })
+}
+
+fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
+    for (index, split) in scored.iter().enumerate() {
+        let mut bytes = Vec::new();
+        split.predictions.write(&mut bytes)?;
+        write_atomic(&folder.join(predictions_file(index, &split.result.split)), &bytes)?;
+    }
+    // Last, so that scores never stand beside another evaluation's predictions.
+    let mut text = serde_json::to_string_pretty(&evaluations(scored)?)?;
+    text.push('\n');
+    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+}
+
+/// Where the predictions of the `index`th result of an evaluation are.
+pub fn predictions_file(index: usize, split: &str) -> String {
+    if index == 0 { PREDICTIONS_FILE.to_owned() } else { format!("predictions-{split}.jsonl") }
+}
+
+fn table(result: &EvaluationResult) -> String {
+    let mut text = format!("{} {}: {} examples\n", result.task, result.split, result.n);
+    // Writing to a string cannot fail.
+    for (name, value) in result.metrics.iter() {
+        let _ = write!(text, "  {name:<18}{:>7.2}", 100.0 * value);
+        if let Some(interval) = result.intervals.get(name) {
+            let _ = write!(text, "  [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high);
+        }
+        text.push('\n');
+    }
+    if let Some(error) = result.calibration_error {
+        let _ = writeln!(text, "  {:<18}{:>7.2}", "calibration error", 100.0 * error);
+    }
+    if result.metrics.is_empty() {
+        text.push_str("  no labels, so no scores\n");
+    } else {
+        text.push_str("  in hundredths, with 95 % bootstrap intervals\n");
+    }
+    text
+}

@@ -1,0 +1,411 @@
+//! `distilbert inspect`: what a model folder holds.
+
+use crate::classifier::problem_name;
+use crate::console::Console;
+use crate::gather::{LINEAGE_FILE, read_json, size_bytes};
+use crate::model_source;
+use crate::output;
+use clap::Args;
+use distilbert::checkpoint::Checkpoint;
+use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
+use distilbert::data::examples::SavedTask;
+use distilbert::model::{EncoderConfig, HeadKind, Model, ModelConfig};
+use distilbert::tokenizer::Tokenizer;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Length at which the cost of attention is given, in tokens; the models' usual one.
+const ATTENTION_LENGTH: usize = 128;
+
+/// Tensors named in the text; `--json` names all.
+const NAMES_SHOWN: usize = 4;
+
+/// Show a model's family, head, parameters by part, size, cost, tokenizer and origin.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model.
+    model: String,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything the command shows.
+#[derive(Serialize)]
+struct Inspection {
+    folder: PathBuf,
+    family: &'static str,
+    architecture: String,
+    problem: Option<distilbert::model::Problem>,
+    labels: Vec<String>,
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+    ffn: usize,
+    vocab_size: usize,
+    max_positions: usize,
+    parameters: u64,
+    parts: Vec<Part>,
+    /// Of the weight files.
+    size_bytes: u64,
+    files: usize,
+    /// Element types of the tensors in the files.
+    dtypes: Vec<String>,
+    cost: Cost,
+    tokenizer: Option<TokenizerFacts>,
+    /// Tensors of the files that the model does not use.
+    unused: Vec<String>,
+    /// Parameters that the files lack.
+    fresh: Vec<String>,
+    task: Option<SavedTask>,
+    lineage: Option<Value>,
+}
+
+/// Some of the parameters.
+#[derive(Debug, PartialEq, Serialize)]
+struct Part {
+    name: String,
+    parameters: u64,
+    /// Of all, from 0 to 1.
+    share: f64,
+}
+
+/// Work of a forward pass, a multiplication and an addition counting as two operations.
+#[derive(Debug, PartialEq, Serialize)]
+struct Cost {
+    /// A token, in the encoder's linear layers.
+    linear_mflop_per_token: f64,
+    /// A token, in the products of attention, in a sequence of `attention_length` tokens.
+    attention_mflop_per_token: f64,
+    attention_length: usize,
+    /// In the head, for each token or sequence that it answers for.
+    head_mflop: f64,
+    /// `token`, `sequence` or, without a head, `none`.
+    head_per: &'static str,
+}
+
+#[derive(Serialize)]
+struct TokenizerFacts {
+    kind: &'static str,
+    tokens: usize,
+    lowercases: bool,
+    pad: u32,
+    unk: u32,
+    cls: u32,
+    sep: u32,
+    mask: u32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no such model or a file of it cannot be used; a missing head or tokenizer is only reported.
+pub fn run(args: &InspectArgs, console: &Console) -> anyhow::Result<()> {
+    let folder = model_source::resolve(&args.model, console)?;
+    let inspection = inspect(&folder, console)?;
+    if args.json {
+        let mut line = serde_json::to_string(&inspection)?;
+        line.push('\n');
+        output::print(&line)
+    } else {
+        output::print(&text(&args.model, &inspection))
+    }
+}
+
+fn inspect(folder: &Path, console: &Console) -> anyhow::Result<Inspection> {
+    let Loaded { model, fresh, unused } = load(folder)?;
+    let config = &model.config;
+    let encoder = &config.encoder;
+    let checkpoint = Checkpoint::open(folder)?;
+    let mut dtypes = checkpoint
+        .names()
+        .map(|name| Ok(format!("{:?}", checkpoint.dtype(name)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    dtypes.sort();
+    dtypes.dedup();
+    let tokenizer = match Tokenizer::from_folder(folder) {
+        Ok(tokenizer) => Some(TokenizerFacts::of(&tokenizer)),
+        Err(error) => {
+            console.warn(&error.to_string());
+            None
+        }
+    };
+    let (problem, labels) = match &config.head {
+        HeadKind::Classification { problem, labels } => (Some(*problem), labels.clone()),
+        _ => (None, Vec::new()),
+    };
+    Ok(Inspection {
+        family: encoder.family.model_type(),
+        architecture: architecture(config),
+        problem,
+        labels,
+        layers: encoder.layers,
+        hidden: encoder.hidden,
+        heads: encoder.heads,
+        ffn: encoder.ffn,
+        vocab_size: encoder.vocab_size,
+        max_positions: encoder.max_positions,
+        parameters: model.parameters.len() as u64,
+        parts: parts(&model),
+        size_bytes: size_bytes(&checkpoint)?,
+        files: checkpoint.files().count(),
+        dtypes,
+        cost: Cost::of(config),
+        tokenizer,
+        unused,
+        fresh,
+        task: SavedTask::read(folder)?,
+        lineage: read_json(&folder.join(LINEAGE_FILE))?,
+        folder: folder.to_owned(),
+    })
+}
+
+/// The model as saved or, if its head's tensors are not all there, with a fresh head.
+fn load(folder: &Path) -> Result<Loaded, ModelFolderError> {
+    match Model::load(folder, HeadChoice::AsSaved) {
+        Err(ModelFolderError::Missing { .. } | ModelFolderError::Shape { .. }) => {
+            let head = read_config(folder)?.head;
+            Model::load(folder, HeadChoice::Replace { head, seed: 0 })
+        }
+        loaded => loaded,
+    }
+}
+
+/// The class that Hugging Face calls the model.
+fn architecture(config: &ModelConfig) -> String {
+    let family = match config.encoder.family {
+        distilbert::model::Family::Bert => "Bert",
+        distilbert::model::Family::DistilBert => "DistilBert",
+    };
+    format!("{family}{}", config.head.class_suffix())
+}
+
+/// The parameters by part, in the model's order.
+fn parts(model: &Model) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for parameter in model.parameters.table() {
+        let (name, count) = (part_of(&parameter.name), parameter.range.len() as u64);
+        match parts.iter_mut().find(|part| part.name == name) {
+            Some(part) => part.parameters += count,
+            None => parts.push(Part { name, parameters: count, share: 0.0 }),
+        }
+    }
+    let total = model.parameters.len() as f64;
+    parts.iter_mut().for_each(|part| part.share = part.parameters as f64 / total);
+    parts
+}
+
+fn part_of(tensor: &str) -> String {
+    let plain = tensor.strip_prefix("bert.").or_else(|| tensor.strip_prefix("distilbert.")).unwrap_or(tensor);
+    if let Some(rest) = plain.strip_prefix("encoder.layer.").or_else(|| plain.strip_prefix("transformer.layer.")) {
+        return format!("layer {}", rest.split('.').next().unwrap_or_default());
+    }
+    let named = [
+        ("embeddings.word", "word embeddings"),
+        ("embeddings.position", "position embeddings"),
+        ("embeddings.token_type", "type embeddings"),
+        ("embeddings.", "embedding norm"),
+        ("pooler.", "pooler"),
+    ];
+    let name = named.iter().find(|(prefix, _)| plain.starts_with(prefix)).map_or("head", |(_, name)| name);
+    name.to_owned()
+}
+
+impl Cost {
+    fn of(config: &ModelConfig) -> Cost {
+        let &EncoderConfig { hidden, ffn, layers, vocab_size, max_positions, .. } = &config.encoder;
+        let attention_length = ATTENTION_LENGTH.min(max_positions);
+        let mflop = |multiplications: f64| 2.0 * multiplications / 1e6;
+        let (h, layers) = (hidden as f64, layers as f64);
+        let (head, head_per) = match &config.head {
+            HeadKind::None => (0.0, "none"),
+            HeadKind::MaskedLm => (h * h + h * vocab_size as f64, "token"),
+            HeadKind::Classification { labels, .. } => (h * h + h * labels.len() as f64, "sequence"),
+        };
+        Cost {
+            linear_mflop_per_token: mflop(layers * (4.0 * h * h + 2.0 * h * ffn as f64)),
+            // Queries by keys, and weights by values.
+            attention_mflop_per_token: mflop(layers * 2.0 * attention_length as f64 * h),
+            attention_length,
+            head_mflop: mflop(head),
+            head_per,
+        }
+    }
+}
+
+impl TokenizerFacts {
+    fn of(tokenizer: &Tokenizer) -> TokenizerFacts {
+        let special = tokenizer.special();
+        TokenizerFacts {
+            kind: "WordPiece",
+            tokens: tokenizer.vocab_size(),
+            lowercases: tokenizer.is_lowercasing(),
+            pad: special.pad,
+            unk: special.unk,
+            cls: special.cls,
+            sep: special.sep,
+            mask: special.mask,
+        }
+    }
+}
+
+fn text(name: &str, found: &Inspection) -> String {
+    let mut text = format!("{name}: {} in {}\n", found.architecture, found.folder.display());
+    // Writing to a string cannot fail.
+    let mut line = |title: &str, value: String| {
+        let _ = writeln!(text, "  {title:<11}{value}");
+    };
+    line(
+        "encoder",
+        format!(
+            "{} layers, {} wide, {} heads, {} in the feed-forward block, {} positions",
+            found.layers, found.hidden, found.heads, found.ffn, found.max_positions
+        ),
+    );
+    if let Some(problem) = found.problem {
+        line("labels", format!("{} ({})", found.labels.join(", "), problem_name(problem)));
+    }
+    let files = if found.files == 1 { "1 file".to_owned() } else { format!("{} files", found.files) };
+    line("weights", format!("{} bytes in {files}, {}", grouped(found.size_bytes), found.dtypes.join(" and ")));
+    let cost = &found.cost;
+    let mut work = format!(
+        "{} MFLOP a token in the linear layers, {} in attention at {} tokens",
+        short(cost.linear_mflop_per_token),
+        short(cost.attention_mflop_per_token),
+        cost.attention_length
+    );
+    if cost.head_per != "none" {
+        let _ = write!(work, "; head {} a {}", short(cost.head_mflop), cost.head_per);
+    }
+    line("forward", work);
+    line(
+        "tokenizer",
+        found.tokenizer.as_ref().map_or_else(
+            || "none".to_owned(),
+            |t| {
+                let case = if t.lowercases { "lower-cases" } else { "keeps case" };
+                format!(
+                    "{}, {} tokens, {case}; [PAD] {}, [UNK] {}, [CLS] {}, [SEP] {}, [MASK] {}",
+                    t.kind,
+                    grouped(t.tokens as u64),
+                    t.pad,
+                    t.unk,
+                    t.cls,
+                    t.sep,
+                    t.mask
+                )
+            },
+        ),
+    );
+    for (title, names) in [("unused", &found.unused), ("missing", &found.fresh)] {
+        if !names.is_empty() {
+            let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(String::as_str).collect();
+            let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
+            line(title, format!("{} tensors: {}{more}", names.len(), shown.join(", ")));
+        }
+    }
+    if let Some(saved) = &found.task {
+        line("task", format!("{}, inputs of up to {} tokens", saved.task.name, saved.max_length));
+    }
+    if let Some(Value::Object(lineage)) = &found.lineage {
+        for (key, value) in lineage.iter().filter(|(_, value)| !value.is_null()) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            line("lineage", format!("{key}: {value}"));
+        }
+    }
+    let _ = writeln!(text, "\n  {:<20}{:>14}{:>9}", "part", "parameters", "share");
+    for Part { name, parameters, share } in &found.parts {
+        let _ = writeln!(text, "  {name:<20}{:>14}{:>7.1} %", grouped(*parameters), 100.0 * share);
+    }
+    let _ = writeln!(text, "  {:<20}{:>14}", "total", grouped(found.parameters));
+    text
+}
+
+/// A tenth, or a thousandth of what is small.
+fn short(number: f64) -> String {
+    if number < 1.0 { format!("{number:.3}") } else { format!("{number:.1}") }
+}
+
+/// Thousands apart: `66,985,530`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zeroed(family: &str, class: &str, vocab_size: usize) -> Model {
+        let text = format!(r#"{{"model_type": "{family}", "architectures": ["{class}"], "vocab_size": {vocab_size}}}"#);
+        // Untouched zeros take no memory: the system gives pages when they are first written.
+        Model::zeroed(ModelConfig::from_json(&text).unwrap())
+    }
+
+    #[test]
+    fn parameters_of_the_published_models_are_exact() {
+        for (family, class, vocab_size, expected) in [
+            ("distilbert", "DistilBertModel", 30522, 66_362_880),
+            ("distilbert", "DistilBertForMaskedLM", 30522, 66_985_530),
+            ("distilbert", "DistilBertForSequenceClassification", 30522, 66_955_010),
+            ("distilbert", "DistilBertModel", 119_547, 134_734_080),
+            ("bert", "BertModel", 30522, 109_482_240),
+            ("bert", "BertForMaskedLM", 30522, 109_514_298),
+            ("bert", "BertForSequenceClassification", 28996, 108_311_810),
+        ] {
+            let model = zeroed(family, class, vocab_size);
+            let parts = parts(&model);
+            assert_eq!(model.parameters.len(), expected, "{class} {vocab_size}");
+            assert_eq!(parts.iter().map(|part| part.parameters).sum::<u64>(), expected as u64);
+            assert!((parts.iter().map(|part| part.share).sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn parts_of_the_base_size_are_exact() {
+        let count =
+            |model: &Model, name: &str| parts(model).iter().find(|part| part.name == name).map(|p| p.parameters);
+        let bert = zeroed("bert", "BertModel", 30522);
+        for (name, expected) in [
+            ("word embeddings", 23_440_896),
+            ("position embeddings", 393_216),
+            ("type embeddings", 1_536),
+            ("embedding norm", 1_536),
+            ("layer 0", 7_087_872),
+            ("layer 11", 7_087_872),
+            ("pooler", 590_592),
+        ] {
+            assert_eq!(count(&bert, name), Some(expected), "{name}");
+        }
+        let distilled = zeroed("distilbert", "DistilBertForMaskedLM", 30522);
+        assert_eq!(count(&distilled, "head"), Some(622_650));
+        assert_eq!(count(&distilled, "type embeddings"), None);
+    }
+
+    #[test]
+    fn the_base_sizes_cost_what_was_published() {
+        let cost = |family, class| Cost::of(&zeroed(family, class, 30522).config);
+        let student = cost("distilbert", "DistilBertForMaskedLM");
+        let teacher = cost("bert", "BertForMaskedLM");
+        assert_eq!(format!("{:.1}", student.linear_mflop_per_token), "84.9");
+        assert_eq!(format!("{:.1}", teacher.linear_mflop_per_token), "169.9");
+        assert_eq!(format!("{:.1}", student.head_mflop), "48.1");
+        // A whole pass of 128 tokens: 11.17 GFLOP.
+        let whole = 128.0 * (student.linear_mflop_per_token + student.attention_mflop_per_token) / 1e3;
+        assert_eq!(format!("{whole:.2}"), "11.17");
+    }
+
+    #[test]
+    fn numbers_are_grouped_in_thousands() {
+        assert_eq!([0, 999, 1000, 66_985_530].map(grouped), ["0", "999", "1,000", "66,985,530"]);
+    }
+}

@@ -1,0 +1,172 @@
+//! `distilbert evaluate` on the reference models.
+
+mod common;
+
+use common::{error, lines, model, run, run_with, set_labels, stderr, stdout, texts};
+use distilbert::evaluate::Predictions;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// What `predict` says of each text: its label.
+fn labels(model: &Path, texts: &[String]) -> Vec<String> {
+    let name = model.to_str().unwrap();
+    let output = run_with(&["predict", "classify", "--model", name, "--json"], texts.join("\n").as_bytes());
+    lines(&stdout(&output)).iter().map(|line| line["label"].as_str().unwrap().to_owned()).collect()
+}
+
+fn evaluate(model: &Path, more: &[&str]) -> Value {
+    let base = ["evaluate", "--json", "--model", model.to_str().unwrap()];
+    let text = stdout(&run(&[&base[..], more].concat()));
+    assert_eq!(text.matches('\n').count(), 1, "exactly one line: {text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn own_columns_are_scored_by_the_models_own_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("distilbert-classify", &path);
+    let texts = texts(20);
+    let mut labels = labels(&path, &texts);
+    // Five of twenty made wrong.
+    for label in labels.iter_mut().take(5) {
+        *label = if label == "LABEL_0" { "LABEL_1" } else { "LABEL_0" }.to_owned();
+    }
+    let rows = texts.iter().zip(&labels).map(|(text, label)| format!("{},{text}\n", &label["LABEL_".len()..]));
+    let file = folder.path().join("reviews.csv");
+    fs::write(&file, format!("stars,review\n{}", rows.collect::<String>())).unwrap();
+    let file = file.to_str().unwrap();
+    let columns = ["--file", file, "--text-column", "review", "--label-column", "stars"];
+    let found = evaluate(&path, &columns);
+    assert_eq!((&found["task"], &found["split"], &found["n"]), (&"reviews".into(), &"dev".into(), &20.into()));
+    assert_eq!(found["metrics"]["accuracy"], 0.75);
+    assert_eq!(found.as_object().unwrap().keys().take(4).collect::<Vec<_>>(), ["task", "split", "n", "metrics"]);
+
+    let output = run(&[&["evaluate", "--model", path.to_str().unwrap()], &columns[..]].concat());
+    assert!(
+        stdout(&output).starts_with("reviews dev: 20 examples\n  accuracy            75.00  ["),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn labels_in_another_order_are_matched_by_name_in_both_halves_of_mnli() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("bert-classify", &path);
+    set_labels(&path, &["CONTRADICTION", "ENTAILMENT", "NEUTRAL"]);
+    let texts = texts(12);
+    let pairs: Vec<String> = texts.iter().map(|text| format!("{text}\tw9 w8")).collect();
+    let name = path.to_str().unwrap();
+    let output = run_with(
+        &["predict", "classify", "--model", name, "--json", "--input-format", "tsv"],
+        pairs.join("\n").as_bytes(),
+    );
+    let said: Vec<String> =
+        lines(&stdout(&output)).iter().map(|line| line["label"].as_str().unwrap().to_lowercase()).collect();
+    let row = |(pair, label): (&String, &String)| format!("{pair}\t{label}\n");
+    let file = |rows: String| format!("sentence1\tsentence2\tgold_label\n{rows}");
+    fs::write(folder.path().join("dev_matched.tsv"), file(pairs.iter().zip(&said).map(row).collect())).unwrap();
+    let data = ["--task", "mnli", "--data", folder.path().to_str().unwrap()];
+    assert_eq!(evaluate(&path, &data).get("also"), None);
+
+    let wrong: Vec<String> =
+        said.iter().map(|label| if label == "neutral" { "entailment" } else { "neutral" }.to_owned()).collect();
+    fs::write(folder.path().join("dev_mismatched.tsv"), file(pairs.iter().zip(&wrong).map(row).collect())).unwrap();
+    let found = evaluate(&path, &data);
+    assert_eq!((&found["split"], &found["metrics"]["accuracy"]), (&"dev".into(), &1.0.into()));
+    let other = &found["also"][0];
+    assert_eq!((&other["split"], &other["metrics"]["accuracy"]), (&"dev_mismatched".into(), &0.0.into()));
+
+    let output = run(&[&["evaluate", "--model", name], &data[..]].concat());
+    assert!(stderr(&output).starts_with("note: the model's labels stand in another order: entailment = output 1, "));
+    assert_eq!(stdout(&output).matches(" examples\n").count(), 2);
+}
+
+#[test]
+fn output_holds_scores_and_predictions_that_belong_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("distilbert-classify", &path);
+    let rows: String = texts(6).iter().map(|text| format!("{{\"text\": \"{text}\", \"label\": \"1\"}}\n")).collect();
+    let file = folder.path().join("dev.jsonl");
+    fs::write(&file, rows).unwrap();
+    let out = folder.path().join("out");
+    let columns = ["--text-column", "text", "--label-column", "label"];
+    let more = ["--data", folder.path().to_str().unwrap(), "--output", out.to_str().unwrap()];
+    let printed = evaluate(&path, &[&columns[..], &more].concat());
+    let written: Value = serde_json::from_slice(&fs::read(out.join("evaluation.json")).unwrap()).unwrap();
+    assert_eq!(printed, written);
+    let predictions = Predictions::read(fs::read(out.join("predictions.jsonl")).unwrap().as_slice()).unwrap();
+    assert_eq!(predictions.rows.len(), 6);
+    let right = predictions.rows.iter().filter(|row| row.scores[1] >= row.scores[0].max(row.scores[2])).count();
+    assert_eq!(printed["metrics"]["accuracy"], right as f64 / 6.0);
+}
+
+#[test]
+fn the_task_of_the_model_folder_is_the_default_and_cut_inputs_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("distilbert-regress", &path);
+    let mut task = distilbert::data::examples::Task::glue("stsb").unwrap();
+    task.metrics.truncate(1);
+    let saved = distilbert::data::examples::SavedTask { task, max_length: 10 };
+    fs::write(path.join("task.json"), saved.to_json()).unwrap();
+    let rows: String =
+        texts(8).iter().enumerate().map(|(i, text)| format!("{text}\tw5 w6 w7\t{}.5\n", i % 5)).collect();
+    fs::write(folder.path().join("dev.tsv"), format!("sentence1\tsentence2\tscore\n{rows}")).unwrap();
+    let data = folder.path().to_str().unwrap();
+    let output = run(&["evaluate", "--json", "--model", path.to_str().unwrap(), "--data", data]);
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(found["metrics"].as_object().unwrap().keys().collect::<Vec<_>>(), ["pearson"]);
+    assert_eq!(found["task"], "stsb");
+    // One text of 5 and one of 6 words: 3 specials and the pair's 3 words leave 4 of 10.
+    assert_eq!(found["truncated"], 2);
+    assert_eq!(stderr(&output), "warning: stsb dev: 2 of 8 inputs were cut to 10 tokens\n");
+}
+
+#[test]
+fn a_test_split_without_labels_makes_a_submission_and_no_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("bert-classify", &path);
+    set_labels(&path, &["entailment", "neutral", "contradiction"]);
+    let rows: String = texts(4).iter().enumerate().map(|(i, text)| format!("{i}\t{text}\tw5\n")).collect();
+    fs::write(folder.path().join("test_matched.tsv"), format!("index\tsentence1\tsentence2\n{rows}")).unwrap();
+    let data = ["--task", "mnli", "--split", "test", "--data", folder.path().to_str().unwrap()];
+    let name = path.to_str().unwrap();
+    let message = error(&run(&[&["evaluate", "--model", name], &data[..]].concat()));
+    assert!(message.contains("split test has no labels to score"), "{message}");
+    let file = folder.path().join("MNLI-m.tsv");
+    let found = evaluate(&path, &[&data[..], &["--submission", file.to_str().unwrap()]].concat());
+    assert_eq!((&found["n"], &found["metrics"]), (&4.into(), &Value::Object(Default::default())));
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.starts_with("index\tprediction\n0\t") && text.lines().count() == 5, "{text}");
+}
+
+#[test]
+fn a_model_and_a_task_that_do_not_fit_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("distilbert-classify", &path);
+    let refused = |more: &[&str]| error(&run(&[&["evaluate", "--model", path.to_str().unwrap()], more].concat()));
+    fs::write(folder.path().join("dev.tsv"), "sentence\tlabel\nw5\t1\n").unwrap();
+    let data = folder.path().to_str().unwrap();
+    let sst2 = ["--task", "sst2", "--data", data];
+    assert_eq!(refused(&sst2), "error: task `sst2`: expected a model of 2 outputs, found 3");
+    assert!(refused(&["--data", data]).contains("name a --task"));
+    assert!(refused(&["--data", data, "--text-column", "sentence"]).contains("--label-column"));
+    set_labels(&path, &["a", "b", "c"]);
+    fs::write(folder.path().join("dev_matched.tsv"), "sentence1\tsentence2\tgold_label\nw5\tw6\tneutral\n").unwrap();
+    let message = refused(&["--task", "mnli", "--data", data]);
+    assert_eq!(
+        message,
+        "error: task `mnli`: expected a model of the labels entailment, neutral, contradiction, found a, b, c"
+    );
+    // A tokenizer with more tokens than the model has rows.
+    let vocabulary = fs::read_to_string(path.join("vocab.txt")).unwrap();
+    fs::write(path.join("vocab.txt"), vocabulary + "more\n").unwrap();
+    assert!(refused(&sst2).contains("expected a tokenizer of at most 53 tokens, found 54"));
+}

@@ -1,0 +1,181 @@
+//! `distilbert predict classify` on the reference models.
+
+mod common;
+
+use common::{error, lines, model, run, run_with, set_labels, stderr, stdout, texts};
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::data::encoded::EncodedSet;
+use distilbert::data::examples::{Example, Label};
+use distilbert::model::Model;
+use distilbert::tokenizer::Tokenizer;
+use distilbert_kernels::{Isa, Runtime};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+/// What the library says of the texts, `[texts, labels]`.
+fn logits(folder: &Path, texts: &[String]) -> Vec<Vec<f32>> {
+    let rt = Runtime::new(Isa::detect(), 1).expect("a runtime");
+    let mut model = Model::load(folder, HeadChoice::AsSaved).expect("a model").model;
+    model.pack(&rt, false);
+    let tokenizer = Tokenizer::from_folder(folder).expect("a tokenizer");
+    let example = |text: &String| Example { text_a: text.clone(), text_b: None, label: Label::None, line: 1 };
+    let examples: Vec<Example> = texts.iter().map(example).collect();
+    let set = EncodedSet::from_examples(&examples, &tokenizer, model.config.encoder.max_positions, 1);
+    let all = distilbert::predict::logits(&rt, &model, &set, "", &()).expect("logits");
+    all.chunks(model.config.head.outputs()).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn json_is_the_pipelines_shape_with_one_line_an_input_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    set_labels(folder.path(), &["no", "maybe", "yes"]);
+    let texts = texts(75);
+    let name = folder.path().to_str().unwrap();
+    let input = texts.join("\n");
+    let all = lines(&stdout(&run_with(
+        &["predict", "classify", "--model", name, "--json", "--top-k", "9"],
+        input.as_bytes(),
+    )));
+    let best = lines(&stdout(&run_with(&["predict", "classify", "--model", name, "--json"], input.as_bytes())));
+    assert_eq!((all.len(), best.len()), (75, 75));
+    for ((row, all), best) in logits(folder.path(), &texts).iter().zip(&all).zip(&best) {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        let mut expected: Vec<(f64, &str)> =
+            row.iter().map(|&x| f64::from(x).exp() / sum).zip(["no", "maybe", "yes"]).collect();
+        expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let all = all.as_array().expect("a list");
+        assert_eq!(all.len(), 3);
+        for (found, (score, label)) in all.iter().zip(&expected) {
+            assert_eq!(found["label"], *label);
+            assert!((found["score"].as_f64().unwrap() - score).abs() < 1e-6, "{found} {score}");
+            assert_eq!(found.as_object().unwrap().keys().collect::<Vec<_>>(), ["label", "score"]);
+        }
+        assert_eq!(best, &all[0]);
+    }
+}
+
+#[test]
+fn several_labels_get_a_sigmoid_each_and_a_regression_its_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = texts(3);
+    let (several, value) = (folder.path().join("several"), folder.path().join("value"));
+    model("finetune-multilabel", &several);
+    model("distilbert-regress", &value);
+    let predict = |folder: &Path, text: &str| {
+        let name = folder.to_str().unwrap().to_owned();
+        lines(&stdout(&run(&["predict", "classify", "--model", &name, "--json", "--top-k", "4", text])))
+    };
+    for (text, row) in texts.iter().zip(logits(&several, &texts)) {
+        let found = predict(&several, text);
+        for entry in found[0].as_array().unwrap() {
+            let output: usize = entry["label"].as_str().unwrap()["LABEL_".len()..].parse().unwrap();
+            let expected = 1.0 / (1.0 + (-f64::from(row[output])).exp());
+            assert!((entry["score"].as_f64().unwrap() - expected).abs() < 1e-6);
+        }
+    }
+    for (text, row) in texts.iter().zip(logits(&value, &texts)) {
+        let found = predict(&value, text);
+        assert_eq!(found[0][0]["label"], "LABEL_0");
+        assert!((found[0][0]["score"].as_f64().unwrap() - f64::from(row[0])).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn people_get_label_score_and_text() {
+    let folder = tempfile::tempdir().unwrap();
+    model("bert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let text = stdout(&run_with(&["predict", "classify", "--model", name], b"w5 w6\r\n\nw7"));
+    let columns: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(columns.iter().map(|columns| columns[2]).collect::<Vec<_>>(), ["w5 w6", "", "w7"]);
+    assert!(columns.iter().all(|columns| columns[0].starts_with("LABEL_") && columns[1].parse::<f32>().is_ok()));
+}
+
+#[test]
+fn truncation_is_reported_on_both_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let input = format!("w5\n{}\n", ["w6"; 20].join(" "));
+    let plain = run_with(&["predict", "classify", "--model", name], input.as_bytes());
+    stdout(&plain);
+    assert_eq!(stderr(&plain), "warning: line 2: cut to 18 tokens, 4 lost\n");
+    let json = run_with(&["predict", "classify", "--model", name, "--json"], input.as_bytes());
+    let found = lines(&stdout(&json));
+    assert_eq!((found[0].get("truncated_tokens"), &found[1]["truncated_tokens"]), (None, &4.into()));
+    assert_eq!(stderr(&json), "");
+}
+
+#[test]
+fn pairs_come_the_same_from_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    model("bert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let base = ["predict", "classify", "--model", name, "--json"];
+    let with = |more: &[&str], input: &str| stdout(&run_with(&[&base, more].concat(), input.as_bytes()));
+    let expected = with(&["--input-format", "tsv"], "w5 w6\tw7\n");
+    assert_eq!(with(&["--pair-separator", " || "], "w5 w6 || w7\n"), expected);
+    assert_eq!(with(&["--input-format", "jsonl"], r#"{"text": "w5 w6", "text_pair": "w7"}"#), expected);
+    assert_ne!(with(&[], "w5 w6 w7\n"), expected);
+    assert_eq!(with(&["--input-format", "jsonl"], r#""w5 w6 w7""#), with(&[], "w5 w6 w7\n"));
+}
+
+#[test]
+fn a_bad_line_is_named_after_the_results_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let base = ["predict", "classify", "--model", name];
+    let output = run_with(&base, b"w5\nw6\nab\xff\nw7\n");
+    assert_eq!(error(&output), "error: line 3: expected UTF-8, found another encoding at byte 3");
+    assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 2);
+    let output = run_with(&[&base[..], &["--input-format", "tsv"]].concat(), b"a\tb\tc\n");
+    assert_eq!(error(&output), "error: line 1: expected 1 or 2 tab-separated columns, found 3");
+    let output = run_with(&[&base[..], &["--input-format", "jsonl"]].concat(), b"[1]\n");
+    assert!(error(&output).starts_with("error: line 1: expected a JSON string or {\"text\""));
+    let output = run(&[&base[..], &["--max-length", "19"]].concat());
+    assert_eq!(error(&output), "error: --max-length: expected 3 to the model's 18 positions, found 19");
+}
+
+#[test]
+fn a_model_without_a_classifier_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-mlm", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let message = error(&run(&["predict", "classify", "--model", name, "w5"]));
+    assert!(message.contains("expected a classification head, found ForMaskedLM"), "{message}");
+}
+
+#[test]
+fn a_result_comes_before_the_next_line_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let mut child =
+        common::program(&["predict", "classify", "--model", name]).stdin(Stdio::piped()).spawn().expect("the program");
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    for word in ["w5", "w6", "w7"] {
+        writeln!(input, "{word}").unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert!(line.ends_with(&format!("\t{word}\n")), "{line}");
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let mut child =
+        common::program(&["predict", "classify", "--model", name]).stdin(Stdio::piped()).spawn().expect("the program");
+    drop(child.stdout.take());
+    let _ = child.stdin.take().unwrap().write_all(texts(500).join("\n").as_bytes());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}
