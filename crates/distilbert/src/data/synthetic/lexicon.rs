@@ -51,7 +51,7 @@ pub(super) enum Class {
     Manner,
 }
 
-/// A class and its words, negative and positive. Verbs are `base:past`. No form occurs twice, so that the words that
+/// A class and its words, negative and positive, a common one first. Verbs are `base:past`. No form occurs twice, so that the words that
 /// the labelled training set may use and the others never share a form.
 const WORDS: [(Class, [&str; 2]); 14] = [
     (
@@ -59,7 +59,7 @@ const WORDS: [(Class, [&str; 2]); 14] = [
         [
             "bad awful terrible dreadful horrible poor dismal lousy mediocre abysmal disappointing pathetic miserable \
              atrocious appalling wretched inferior shoddy unpleasant lamentable hopeless deplorable",
-            "great good superb wonderful excellent brilliant fantastic terrific splendid marvellous outstanding \
+            "good great superb wonderful excellent brilliant fantastic terrific splendid marvellous outstanding \
              impressive delightful lovely remarkable magnificent flawless pleasing admirable exceptional charming \
              perfect",
         ],
@@ -163,12 +163,15 @@ const WORDS: [(Class, [&str; 2]); 14] = [
     (
         Class::Manner,
         [
-            "tastelessly poorly clumsily terribly sloppily carelessly awkwardly dreadfully horribly miserably crudely ineptly",
+            "poorly tastelessly clumsily terribly sloppily carelessly awkwardly dreadfully horribly miserably crudely ineptly",
             "beautifully brilliantly superbly skilfully elegantly masterfully perfectly wonderfully expertly \
              flawlessly tastefully lovingly",
         ],
     ),
 ];
+
+/// How many of 100 words in the corpus are the common word of their deck.
+const COMMON_PERCENT: usize = 30;
 
 /// A polar word. `past` differs from `base` in verbs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,24 +188,34 @@ impl Word {
 }
 
 /// The polar words a writer may use, as one deck of cards for each class and polarity: a word returns only after all
-/// others of its deck were dealt, so all are used equally often.
+/// others of its deck were dealt, so all are used equally often, but for the common ones.
 #[derive(Clone)]
 pub(super) struct Lexicon {
     decks: Vec<(Class, [Deck; 2])>,
+    /// Of 100 words, how many are the common one of their deck without being dealt.
+    common_percent: usize,
 }
 
 impl Lexicon {
-    /// Every word.
+    /// Every word, all equally often.
     pub(super) fn full() -> Self {
-        Lexicon { decks: WORDS.map(|(class, sides)| (class, sides.map(Deck::new))).into() }
+        Lexicon { decks: WORDS.map(|(class, sides)| (class, sides.map(Deck::new))).into(), common_percent: 0 }
+    }
+
+    /// Every word, with the common ones as much more frequent as in real text. A few frequent words beside which the
+    /// rare ones stand are what the polarity of these is learned by first.
+    pub(super) fn with_common_words() -> Self {
+        Lexicon { common_percent: COMMON_PERCENT, ..Lexicon::full() }
     }
 
     /// About `share` of the words, drawn by `rng`, from each class and polarity at least two (coordinations such as
-    /// "dull and trite" need two).
+    /// "dull and trite" need two), and always the common one.
     pub(super) fn sample(share: f64, rng: &mut Rng) -> Self {
         let mut lexicon = Lexicon::full();
         for deck in lexicon.decks.iter_mut().flat_map(|(_, sides)| sides) {
-            rng.shuffle(&mut deck.words);
+            if let Some((_common, others)) = deck.words.split_first_mut() {
+                rng.shuffle(others);
+            }
             let kept = (deck.words.len() as f64 * share).round() as usize;
             deck.words.truncate(kept.max(2));
             deck.dealt = deck.words.len();
@@ -210,14 +223,15 @@ impl Lexicon {
         lexicon
     }
 
-    /// The next word of a class and polarity; never the one dealt just before from the same deck.
+    /// The next word of a class and polarity.
     pub(super) fn deal(&mut self, class: Class, polarity: Polarity, rng: &mut Rng) -> Word {
         let (_, sides) = self
             .decks
             .iter_mut()
             .find(|(deck_class, _)| *deck_class == class)
             .expect("`full` makes decks for every class, as a test holds");
-        sides[polarity as usize].deal(rng)
+        let deck = &mut sides[polarity as usize];
+        if rng.below(100) < self.common_percent { deck.common } else { deck.deal(rng) }
     }
 
     /// All words with their polarity.
@@ -232,6 +246,7 @@ impl Lexicon {
 
 #[derive(Clone)]
 struct Deck {
+    common: Word,
     words: Vec<Word>,
     /// How many of `words` were dealt since the last shuffle.
     dealt: usize,
@@ -240,7 +255,7 @@ struct Deck {
 impl Deck {
     fn new(words: &'static str) -> Self {
         let words: Vec<Word> = words.split_whitespace().map(Word::parse).collect();
-        Deck { dealt: words.len(), words }
+        Deck { common: words[0], dealt: words.len(), words }
     }
 
     fn deal(&mut self, rng: &mut Rng) -> Word {

@@ -22,7 +22,8 @@
 //! - **15 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
 //!   what is no opinion.
 //! - **All words of a class are used equally often**, dealt like cards from shuffled decks, so that no score depends on
-//!   a word that the corpus happened to miss.
+//!   a word that the corpus happened to miss; but in the corpus one of each class is far more frequent, and ratings are
+//!   few and frequent: were all words equally rare, a model would have nothing to fix the first polarity by.
 //!
 //! The parts have their own random streams: changing the size of one leaves the other labelled sets as they were. A
 //! labelled sentence is never a sentence of the corpus.
@@ -92,7 +93,7 @@ pub fn generate(config: &SyntheticConfig) -> SyntheticText {
     let train = labelled(config.train, Writer { rng: stream(TRAIN), lexicon: train_lexicon }, &mut taken);
     let dev = labelled(config.dev, Writer { rng: stream(DEV), lexicon: Lexicon::full() }, &mut taken);
 
-    let mut writer = Writer { rng: stream(CORPUS), lexicon: Lexicon::full() };
+    let mut writer = Writer { rng: stream(CORPUS), lexicon: Lexicon::with_common_words() };
     let corpus = (0..config.corpus_lines).map(|line| corpus_line(line, &mut writer, &taken)).collect();
     SyntheticText { corpus, train, dev }
 }
@@ -191,7 +192,7 @@ mod tests {
         let other = bytes(&SyntheticConfig { seed: 2, ..small() });
         assert!(first.iter().zip(&other).all(|(first, other)| first != other));
         // Made by this code; it changes only with the grammar, on no machine.
-        assert_eq!(format!("{:016x}", hash(&first.concat())), "3ec7af4ead9bdc49");
+        assert_eq!(format!("{:016x}", hash(&first.concat())), "020050c70cf57dee");
     }
 
     #[test]
@@ -244,7 +245,7 @@ mod tests {
         assert!((0.20..0.25).contains(&trained), "{trained}");
         for word in &words {
             assert!(uses(&dev, word) >= 1, "{word:?}");
-            assert!(uses(&corpus, word) >= 50, "{word:?}: {}", uses(&corpus, word));
+            assert!(uses(&corpus, word) >= 40, "{word:?}: {}", uses(&corpus, word));
         }
     }
 

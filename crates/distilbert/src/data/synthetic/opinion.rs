@@ -235,10 +235,7 @@ impl Writer {
             0 => {
                 let struck = self.word(Class::Struck, polarity);
                 let struck = if scene.past { struck.past.to_owned() } else { format!("will {}", struck.base) };
-                format!(
-                    "{text} {struck} {}",
-                    pick(&["us", "me", "everyone", "the critics", "the guests"], &mut self.rng)
-                )
+                format!("{text} {struck} {}", pick(&["us", "everyone", "the critics", "the guests"], &mut self.rng))
             }
             1..=2 if fares(*noun) => {
                 let fared = self.word(Class::Fared, polarity);
@@ -300,7 +297,7 @@ impl Writer {
             }
             12 => {
                 let not = if scene.past { "did not" } else { "will not" };
-                let whom = pick(&["us", "me", "anyone", "the critics", "the guests"], &mut self.rng);
+                let whom = pick(&["us", "anyone", "the critics", "the guests"], &mut self.rng);
                 format!("{text} {not} {} {whom}", self.word(Class::Struck, words).base)
             }
             13..=14 if fares(*noun) => format!("{text} did not {} in the end", self.word(Class::Fared, words).base),
@@ -371,7 +368,6 @@ impl Writer {
 
     /// Another adjective than `first`.
     fn adjective_beside(&mut self, first: &'static str, noun: Noun, polarity: Polarity) -> &'static str {
-        // Neither deck deals the same word twice in a row, but two draws may fall on either side of one from the other.
         let mut second = self.adjective(noun, polarity);
         while second == first {
             second = self.adjective(noun, polarity);
@@ -387,9 +383,12 @@ impl Writer {
         self.lexicon.deal(class, polarity, &mut self.rng)
     }
 
-    /// An adjective, half the time behind an intensifier.
-    fn graded(&mut self, noun: Noun, polarity: Polarity) -> String {
+    /// An adjective, often with another or behind an intensifier.
+    pub(super) fn graded(&mut self, noun: Noun, polarity: Polarity) -> String {
         let adjective = self.adjective(noun, polarity);
+        if chance(35, &mut self.rng) {
+            return format!("{adjective} and {}", self.adjective_beside(adjective, noun, polarity));
+        }
         format!("{}{adjective}", pick(&["", "", "", "really ", "truly ", "quite "], &mut self.rng))
     }
 }

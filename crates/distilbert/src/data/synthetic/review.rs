@@ -127,7 +127,7 @@ impl Writer {
             .into_iter()
             .take(3)
             .map(|noun| {
-                let adjective = self.adjective(noun, polarity);
+                let adjective = self.graded(noun, polarity);
                 if in_clauses {
                     format!("the {} {} {adjective}", noun.text, scene.be(noun.plural))
                 } else {
