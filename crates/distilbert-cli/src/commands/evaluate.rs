@@ -263,7 +263,7 @@ fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
     Ok(Evaluations { result, also: results.collect() })
 }
 
-fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
+pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
     for (index, split) in scored.iter().enumerate() {
         let mut bytes = Vec::new();
         split.predictions.write(&mut bytes)?;

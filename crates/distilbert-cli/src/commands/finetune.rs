@@ -1,18 +1,18 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
+use super::evaluate;
 use super::training::{self, RunArgs};
+use crate::classifier::Classifier;
 use crate::config;
 use crate::console::Console;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{Columns, DataSet, Problem, Split, Task, load};
-use distilbert::evaluate::statistics::Bootstrap;
-use distilbert::evaluate::{EvaluationResult, Predictions};
+use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::sequence::SoftLabels;
-use distilbert::model::{HeadKind, Model};
+use distilbert::model::HeadKind;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
@@ -314,23 +314,10 @@ impl Job<'_> {
             (None, false) => return Ok(None),
         };
         warn_skipped(&data, console);
-        let source = training::load(&best.to_string_lossy(), HeadChoice::AsSaved, console)?;
-        let mut model: Model = source.model;
-        model.pack(rt, false);
-        let encoded = EncodedSet::new(&data, &source.tokenizer, config.training.max_length, rt.threads());
-        let logits = predict::logits(rt, &model, &encoded, "scoring dev", console)?;
-        let mut predictions = Predictions::new(&self.task, data.split);
-        for ((example, text), logits) in
-            data.examples.iter().zip(&encoded.texts).zip(logits.chunks_exact(self.task.outputs()))
-        {
-            predictions.push(example, logits, text.input_ids.len())?;
-        }
-        let counts = (data.skipped.len(), encoded.truncated);
-        let result = EvaluationResult::new(&predictions, &self.task.metrics, &Bootstrap::default(), counts)?;
-        write_atomic(&output.join("evaluation.json"), serde_json::to_string_pretty(&result)?.as_bytes())?;
-        let mut lines = Vec::new();
-        predictions.write(&mut lines)?;
-        write_atomic(&output.join("predictions.jsonl"), &lines)?;
+        let classifier = Classifier::load(&best.to_string_lossy(), rt, console)?;
+        let scored = evaluate::score(&classifier, &data, config.training.max_length, rt, console)?;
+        let result = scored.result.clone();
+        evaluate::write(output, &[scored])?;
         Ok(Some(result))
     }
 

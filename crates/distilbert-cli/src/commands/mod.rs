@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod predict;
 pub mod pretrain;
 pub mod pull;
+pub mod quickstart;
 pub mod report;
 mod training;
 pub mod verify;
