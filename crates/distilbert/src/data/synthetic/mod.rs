@@ -19,6 +19,8 @@
 //! - **The corpus has the same structures with their consequences**, but plain ones more often, and lists such as "clever
 //!   script, vivid scenes, talented cast. Five stars.": were negation as frequent there, words of both sides would keep
 //!   the same company.
+//! - **Most lines are short**, an opinion and a rating: attention begins as an average over the line, in which a word
+//!   of a short line weighs more, so polarity is learned from these first and serves in the longer ones.
 //! - **15 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
 //!   what is no opinion.
 //! - **All words of a class are used equally often**, dealt like cards from shuffled decks, so that no score depends on
@@ -47,7 +49,7 @@ use crate::random::Rng;
 pub struct SyntheticConfig {
     /// Equal seeds give equal text.
     pub seed: u64,
-    /// Lines of the unlabelled corpus; about 20 words each.
+    /// Lines of the unlabelled corpus; about 13 words each.
     pub corpus_lines: usize,
     /// Labelled training sentences.
     pub train: usize,
@@ -60,7 +62,7 @@ pub struct SyntheticConfig {
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        SyntheticConfig { seed: 1, corpus_lines: 24_000, train: 500, dev: 1_000, train_words: 0.22 }
+        SyntheticConfig { seed: 1, corpus_lines: 40_000, train: 500, dev: 1_000, train_words: 0.22 }
     }
 }
 
@@ -192,7 +194,7 @@ mod tests {
         let other = bytes(&SyntheticConfig { seed: 2, ..small() });
         assert!(first.iter().zip(&other).all(|(first, other)| first != other));
         // Made by this code; it changes only with the grammar, on no machine.
-        assert_eq!(format!("{:016x}", hash(&first.concat())), "020050c70cf57dee");
+        assert_eq!(format!("{:016x}", hash(&first.concat())), "99009904d1643a4a");
     }
 
     #[test]
@@ -301,7 +303,7 @@ mod tests {
             }
         }
         let words = text.corpus.iter().map(|line| words(line).count()).sum::<usize>();
-        assert!((18..=30).contains(&(words / text.corpus.len())), "{words} words");
+        assert!((10..=16).contains(&(words / text.corpus.len())), "{words} words");
     }
 
     #[test]

@@ -10,6 +10,9 @@ impl Writer {
     pub(super) fn review(&mut self, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
         let past = chance(65, &mut self.rng);
         let scene = Scene::any(past, &mut self.rng);
+        if chance(75, &mut self.rng) {
+            return self.brief(&scene, polarity, is_held_out);
+        }
         let body = match self.rng.below(20) {
             0..=3 => self.judged(&scene, polarity, is_held_out),
             4..=5 => self.visit(scene, polarity, is_held_out),
@@ -21,6 +24,30 @@ impl Writer {
             _ => self.listed(&scene, polarity),
         };
         self.rated(&body, polarity)
+    }
+
+    /// One opinion, or a few words on two parts, and a rating. In a short line each word has more weight in the average
+    /// that attention begins with, so polarity is learned from these first.
+    fn brief(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
+        let rating = sentence(pick(RATINGS[polarity as usize], &mut self.rng));
+        let opinion = match self.rng.below(10) {
+            0..=3 => self.free_opinion(scene, polarity, is_held_out),
+            4 | 5 => {
+                let noun = scene.aspect(&mut self.rng);
+                format!("{} {}", self.graded(noun, polarity), noun.text)
+            }
+            6 | 7 => {
+                let not = pick(&["not", "never", "hardly", "far from", "anything but"], &mut self.rng);
+                format!("{not} {}", self.adjective(scene.item, polarity.opposite()))
+            }
+            _ => {
+                let (first, second) = (scene.aspect(&mut self.rng), scene.item);
+                let (one, other) = (self.adjective(first, polarity), self.adjective(second, polarity));
+                format!("{one} {}, {other} {}", first.text, second.text)
+            }
+        };
+        let opinion = sentence(&opinion);
+        if chance(50, &mut self.rng) { format!("{rating} {opinion}") } else { format!("{opinion} {rating}") }
     }
 
     /// Most often a rating before or after `body`. A few frequent phrases that tell the side of most lines are what the
