@@ -90,6 +90,8 @@ pub struct Shape {
     pub max_positions: usize,
     /// Dropout probability everywhere.
     pub dropout: f32,
+    /// Standard deviation of the first weights.
+    pub initializer_range: f32,
 }
 
 impl Default for PretrainConfig {
@@ -97,7 +99,15 @@ impl Default for PretrainConfig {
         PretrainConfig {
             init: String::new(),
             head_only: false,
-            model: Shape { layers: 4, hidden: 256, heads: 4, ffn: 1024, max_positions: 512, dropout: 0.1 },
+            model: Shape {
+                layers: 4,
+                hidden: 256,
+                heads: 4,
+                ffn: 1024,
+                max_positions: 512,
+                dropout: 0.1,
+                initializer_range: 0.02,
+            },
             training: LanguageConfig {
                 seed: 1,
                 epochs: 3,
@@ -140,7 +150,7 @@ impl Shape {
                 dropout: self.dropout,
                 attention_dropout: self.dropout,
                 attention_output_dropout: true,
-                initializer_range: 0.02,
+                initializer_range: self.initializer_range,
                 pad_token_id: Some(tokenizer.special().pad),
                 sinusoidal_positions: false,
             },

@@ -77,7 +77,10 @@ impl Pool {
         self.shared.next.store(0, Ordering::Relaxed);
         self.shared.inside.store(self.workers.len(), Ordering::Relaxed);
         {
-            *lock(&self.shared.job) = Some(job);
+            // Both under the lock: a worker that has just found the old generation goes to sleep before the lock is
+            // free, so the wake-up below cannot fall between its look and its sleep.
+            let mut current = lock(&self.shared.job);
+            *current = Some(job);
             self.shared.generation.fetch_add(1, Ordering::Release);
         }
         self.shared.wake.notify_all();

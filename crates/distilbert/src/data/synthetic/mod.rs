@@ -62,7 +62,7 @@ pub struct SyntheticConfig {
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        SyntheticConfig { seed: 1, corpus_lines: 40_000, train: 500, dev: 1_000, train_words: 0.22 }
+        SyntheticConfig { seed: 1, corpus_lines: 40_000, train: 500, dev: 1_000, train_words: 0.33 }
     }
 }
 
@@ -119,8 +119,8 @@ const SENTENCE_WORDS: std::ops::RangeInclusive<usize> = 5..=25;
 const STRUCTURES: [Structure; 20] = {
     use Structure::{Contrast, Mixed, Negation, Plain};
     [
-        Plain, Negation, Contrast, Mixed, Plain, Negation, Contrast, Plain, Negation, Plain, Negation, Contrast, Mixed,
-        Plain, Negation, Contrast, Plain, Negation, Mixed, Contrast,
+        Plain, Plain, Contrast, Plain, Negation, Plain, Contrast, Plain, Plain, Negation, Plain, Contrast, Plain,
+        Mixed, Plain, Negation, Plain, Contrast, Plain, Plain,
     ]
 };
 

@@ -199,9 +199,9 @@ impl Writer {
             // More plain ones than in the labelled sets: were negations as frequent as plain statements, a word would
             // keep no company that tells its polarity.
             let structure = match self.rng.below(20) {
-                0..=9 => Structure::Plain,
-                10..=13 => Structure::Negation,
-                14..=17 => Structure::Contrast,
+                0..=12 => Structure::Plain,
+                13..=15 => Structure::Negation,
+                16..=18 => Structure::Contrast,
                 _ => Structure::Mixed,
             };
             let opinion = self.opinion(scene, structure, polarity);
