@@ -228,6 +228,10 @@ impl Target {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        if parent.is_file() {
+            // `create_dir_all` would complain that it exists.
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         fs::create_dir_all(parent)?;
         Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
     }
