@@ -27,8 +27,12 @@ pub fn resolve<T: Serialize + DeserializeOwned>(
         }
     }
     let text = toml::to_string(&table).context("cannot write the configuration")?;
-    // Through text, so that an error quotes the line it is about.
-    toml::from_str(&text).map_err(|error| anyhow::anyhow!("configuration: {}", one_line(&error.to_string())))
+    // Through text, so that an error quotes the line it is about; its number would be none of the user's file.
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+        let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+        anyhow::anyhow!("configuration: `{line}`: {}", one_line(error.message()))
+    })
 }
 
 /// The resolved configuration as the text that is saved with the run.
@@ -125,6 +129,6 @@ mod tests {
     fn an_unknown_key_is_refused_by_name_on_one_line() {
         let error =
             resolve(&preset(), None, vec![("inner.c".into(), Some(Value::Integer(1)))]).unwrap_err().to_string();
-        assert!(error.contains("unknown field `c`") && !error.contains('\n'), "{error}");
+        assert_eq!(error, "configuration: `c = 1`: unknown field `c`, expected `a` or `b`");
     }
 }
