@@ -58,9 +58,14 @@ pub fn run(arguments: &[&str]) -> Output {
 /// Runs the program with `input` on standard input.
 pub fn run_with(arguments: &[&str], input: &[u8]) -> Output {
     let mut program = program(arguments).stdin(Stdio::piped()).spawn().expect("the program");
-    // A program that refuses its arguments reads nothing.
-    let _ = program.stdin.take().expect("a pipe").write_all(input);
-    program.wait_with_output().expect("an end")
+    let mut stdin = program.stdin.take().expect("a pipe");
+    // Beside reading, for a program that writes while it reads; one that refuses its arguments reads nothing.
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = stdin.write_all(input);
+        });
+        program.wait_with_output().expect("an end")
+    })
 }
 
 pub fn program(arguments: &[&str]) -> Command {
