@@ -15,6 +15,7 @@ use distilbert::loss::sequence::SoftLabels;
 use distilbert::model::HeadKind;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict;
+use distilbert::report::Lineage;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
 use distilbert::train::run::Run;
 use distilbert::train::{End, LoopConfig, Outcome, train};
@@ -322,7 +323,7 @@ impl Job<'_> {
     }
 
     fn write_lineage(&self, config: &FinetuneRunConfig, data: &DataSet, output: &Path) -> anyhow::Result<()> {
-        let teacher = (!config.teacher.is_empty()).then_some(&config.teacher);
+        let teacher = (!config.teacher.is_empty()).then(|| config.teacher.clone());
         let recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
             config.model,
@@ -332,8 +333,8 @@ impl Job<'_> {
             config.training.batch_size,
             config.training.seed
         );
-        let lineage = serde_json::json!({ "teacher": teacher, "corpus_sha256": data.content_hash(), "recipe": recipe });
-        Ok(write_atomic(&output.join("lineage.json"), serde_json::to_string_pretty(&lineage)?.as_bytes())?)
+        let lineage = Lineage { teacher, corpus_sha256: Some(data.content_hash()), recipe: Some(recipe) };
+        training::write_lineage(output, &lineage)
     }
 }
 

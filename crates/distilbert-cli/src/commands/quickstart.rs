@@ -260,7 +260,7 @@ impl Quickstart<'_> {
         config.model = model.display().to_string();
         config.training.epochs = 10;
         config.training.batch_size = 16;
-        config.optimizer.learning_rate = 5e-4;
+        config.optimizer.learning_rate = 3e-4;
         let job = Job { config, task, data, dev: None };
         let finetuned = job.run(self.seed, run, self.resume, self.rt, self.console)?;
         Ok(finetuned.outcome.end != End::Stopped)

@@ -147,6 +147,8 @@ impl Run {
         optimizer: &mut OptimizerState,
     ) -> Result<Option<RunState>, TrainError> {
         let Some(folder) = self.last_checkpoint() else {
+            // Killed before its first checkpoint: nothing of the old run remains, its configuration neither.
+            write_atomic(&self.path.join("config.toml"), self.identity.config.as_bytes())?;
             self.cut(0, 0)?;
             let version = events::file_version(wall_time());
             self.append_events(&version)?;
