@@ -53,10 +53,10 @@ struct BuildArgs {
     /// Join consecutive texts of a file up to this many tokens.
     #[arg(long, value_name = "TOKENS")]
     join_to: Option<usize>,
-    /// Cut longer texts into sequences of this many tokens, [CLS] and [SEP] included.
+    /// Cut longer texts into sequences of this many tokens, `[CLS]` and `[SEP]` included.
     #[arg(long, value_name = "TOKENS", default_value_t = CorpusConfig::default().max_length)]
     max_length: usize,
-    /// Drop sequences of fewer tokens, [CLS] and [SEP] included.
+    /// Drop sequences of fewer tokens, `[CLS]` and `[SEP]` included.
     #[arg(long, value_name = "TOKENS", default_value_t = CorpusConfig::default().min_length)]
     min_tokens: usize,
     /// Keep apart from training: a share below 1, or a number of sequences.

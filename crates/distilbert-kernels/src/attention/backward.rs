@@ -17,7 +17,7 @@ use std::ops::Range;
 ///
 /// # Source
 /// Dao et al. 2022 (arXiv:2205.14135), appendix B.2: `rowsum(dO ∘ O)` in place of `rowsum(P ∘ dP)`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 pub fn attention_backward(
     rt: &Runtime,
     shape: AttentionShape,

@@ -37,7 +37,7 @@ pub struct AttentionShape {
 /// # Panics
 /// If lengths disagree, `cu_seqlens` does not rise from 0 to the number of tokens, or an element of a sequence that
 /// drops exceeds `u32`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 pub fn attention(
     rt: &Runtime,
     shape: AttentionShape,

@@ -84,7 +84,7 @@ impl MaskedLm {
 
     /// From the gradient of some rows' logits: adds the decoder's gradients (those of its tied weight only if it is
     /// trained), writes these rows of `d_output` `[all rows, hidden]`.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn logits_backward(
         &self,
         rt: &Runtime,
@@ -105,6 +105,7 @@ impl MaskedLm {
     }
 
     /// From the gradient of the decoder's input to that of the states; both `[rows, hidden]`.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
         rt: &Runtime,

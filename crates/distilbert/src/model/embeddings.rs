@@ -81,7 +81,7 @@ impl Embeddings {
     }
 
     /// Adds the tables' gradients; `d_states` is used up.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
         rt: &Runtime,

@@ -101,7 +101,7 @@ impl FeedForward {
     }
 
     /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
         rt: &Runtime,
@@ -110,7 +110,7 @@ impl FeedForward {
         mode: Mode<'_>,
         x: &[f32],
         a: &FeedForwardActivations,
-        d_output: &mut Vec<f32>,
+        d_output: &mut [f32],
         scratch: &mut FeedForwardScratch,
         gradients: &mut [f32],
     ) {

@@ -161,6 +161,7 @@ impl LayerNorm {
     }
 
     /// `x` is the norm's input; `dx` is overwritten, the gradients of γ and β are added.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
         rt: &Runtime,

@@ -173,7 +173,7 @@ impl Model {
     /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
     /// `training` packs them for the backward pass too.
     pub fn pack(&mut self, rt: &Runtime, training: bool) {
-        self.pack_changed(rt, training, &[0..usize::MAX]);
+        self.pack_changed(rt, training, std::slice::from_ref(&(0..usize::MAX)));
     }
 
     /// Packs again what the optimiser may have changed.

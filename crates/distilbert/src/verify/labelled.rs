@@ -96,7 +96,7 @@ pub(super) fn compare_gradients(
         .collect())
 }
 
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 fn sequence_loss(
     rt: &Runtime,
     model: &Model,
