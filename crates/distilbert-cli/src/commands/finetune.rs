@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, DataSet, Problem, Split, Task, load};
+use distilbert::data::examples::{Columns, DataError, DataSet, Problem, Split, Task, load};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::sequence::SoftLabels;
 use distilbert::model::HeadKind;
@@ -41,7 +41,7 @@ pub struct FinetuneArgs {
     /// The folder with the task's files, or the training file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// The file to score at the end [default: the dev file beside the training file, if there is one].
+    /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
     dev: Option<PathBuf>,
     /// Column of the text, for your own data.
@@ -124,7 +124,7 @@ impl FinetuneRunConfig {
                 soft_labels: SoftLabels::default(),
             },
             optimizer: OptimizerConfig {
-                learning_rate: 5e-5,
+                learning_rate: task.defaults.learning_rate,
                 schedule: Schedule::Linear { warmup_ratio: 0.06 },
                 ..OptimizerConfig::default()
             },
@@ -311,7 +311,13 @@ impl Job<'_> {
     ) -> anyhow::Result<Option<EvaluationResult>> {
         let data = match (self.dev, self.data.is_dir()) {
             (Some(file), _) => load(&self.task, file, Split::Dev)?,
-            (None, true) => load(&self.task, self.data, Split::Dev)?,
+            (None, true) => match load(&self.task, self.data, Split::Dev) {
+                Err(DataError::MissingFile { .. }) => {
+                    console.warn("no dev file to score; name one with --dev");
+                    return Ok(None);
+                }
+                data => data?,
+            },
             (None, false) => return Ok(None),
         };
         warn_skipped(&data, console);

@@ -216,7 +216,9 @@ pub fn train(
 
     progress.begin("training", Some(total), "steps");
     progress.advance(state.step);
-    let mut end = None;
+    // A run that had stopped improving when it was interrupted has nothing left to do.
+    let stale = |state: &RunState| config.patience > 0 && state.without_improvement >= config.patience;
+    let mut end = stale(&state).then_some(End::NoImprovement);
     while end.is_none() && state.step < total {
         let step = state.step + 1;
         let started = Instant::now();
@@ -265,7 +267,7 @@ pub fn train(
         }
         if step == total {
             end = Some(End::Finished);
-        } else if config.patience > 0 && state.without_improvement >= config.patience {
+        } else if stale(&state) {
             end = Some(End::NoImprovement);
         } else if progress.stop_requested() {
             end = Some(End::Stopped);
