@@ -291,6 +291,8 @@ fn distil(
     let mut workload = LanguageTraining::new(student, Some(&teacher.model), &teacher.tokenizer, corpus, training)?;
     let (steps, per_epoch) = (workload.total_steps(), workload.steps_per_epoch());
     console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
+    // Before there is a run: a value out of range leaves nothing behind.
+    config.optimizer.validate()?;
     let text = config::to_text(config)?;
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;

@@ -265,6 +265,8 @@ impl Job<'_> {
         if config.run_loop.evaluate_every == 0 {
             config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
         }
+        // Before there is a run: a value out of range leaves nothing behind.
+        config.optimizer.validate()?;
         let text = config::to_text(&config)?;
         let mut run = Run::open(output, rt, text, data.content_hash(), resume)?;
         let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;

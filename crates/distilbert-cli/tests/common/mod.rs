@@ -64,8 +64,13 @@ pub fn run_with(arguments: &[&str], input: &[u8]) -> Output {
 }
 
 pub fn program(arguments: &[&str]) -> Command {
+    program_on(1, arguments)
+}
+
+/// The program on this many threads.
+pub fn program_on(threads: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilbert"));
-    command.args(["--threads", "1"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["--threads", &threads.to_string()]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 

@@ -216,9 +216,9 @@ pub fn train(
 
     progress.begin("training", Some(total), "steps");
     progress.advance(state.step);
-    // A run that had stopped improving when it was interrupted has nothing left to do.
-    let stale = |state: &RunState| config.patience > 0 && state.without_improvement >= config.patience;
-    let mut end = stale(&state).then_some(End::NoImprovement);
+    let exhausted = |state: &RunState| config.patience > 0 && state.without_improvement >= config.patience;
+    // A run that had stopped by itself does not go on when it is resumed.
+    let mut end = (state.step < total && exhausted(&state)).then_some(End::NoImprovement);
     while end.is_none() && state.step < total {
         let step = state.step + 1;
         let started = Instant::now();
@@ -267,7 +267,7 @@ pub fn train(
         }
         if step == total {
             end = Some(End::Finished);
-        } else if stale(&state) {
+        } else if exhausted(&state) {
             end = Some(End::NoImprovement);
         } else if progress.stop_requested() {
             end = Some(End::Stopped);

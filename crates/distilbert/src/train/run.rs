@@ -147,8 +147,10 @@ impl Run {
         optimizer: &mut OptimizerState,
     ) -> Result<Option<RunState>, TrainError> {
         let Some(folder) = self.last_checkpoint() else {
-            // Killed before its first checkpoint: nothing of the old run remains, its configuration neither.
-            write_atomic(&self.path.join("config.toml"), self.identity.config.as_bytes())?;
+            if self.resume == Resume::Yes {
+                let before = fs::read_to_string(self.path.join("config.toml")).map_err(self.io_error("config.toml"))?;
+                self.check_config(&before)?;
+            }
             self.cut(0, 0)?;
             let version = events::file_version(wall_time());
             self.append_events(&version)?;
@@ -261,28 +263,32 @@ impl Run {
     }
 
     fn check_identity(&self, before: &Identity) -> Result<(), TrainError> {
-        let changed = |what, before: &str, now: &str| TrainError::Changed {
-            path: self.path.clone(),
-            what,
-            before: before.to_owned(),
-            now: now.to_owned(),
-        };
         let now = &self.identity;
-        if before.config != now.config {
-            // The first line that differs says it best.
-            let (old, new) = (before.config.lines(), now.config.lines());
-            let mut pairs = old.chain(std::iter::repeat("")).zip(new.chain(std::iter::repeat("")));
-            let lines = before.config.lines().count().max(now.config.lines().count());
-            let (old, new) = pairs.by_ref().take(lines).find(|(old, new)| old != new).unwrap_or(("", ""));
-            return Err(changed("the configuration", old, new));
-        }
+        self.check_config(&before.config)?;
         if before.data != now.data {
-            return Err(changed("the data's hash", &before.data, &now.data));
+            return Err(self.changed("the data's hash", &before.data, &now.data));
         }
         if before.instruction_set != now.instruction_set {
-            return Err(changed("the instruction set", &before.instruction_set, &now.instruction_set));
+            return Err(self.changed("the instruction set", &before.instruction_set, &now.instruction_set));
         }
         Ok(())
+    }
+
+    fn check_config(&self, before: &str) -> Result<(), TrainError> {
+        let now = &self.identity.config;
+        if before == now {
+            return Ok(());
+        }
+        // The first line that differs says it best.
+        let (old, new) = (before.lines(), now.lines());
+        let lines = old.clone().count().max(new.clone().count());
+        let mut pairs = old.chain(std::iter::repeat("")).zip(new.chain(std::iter::repeat("")));
+        let (old, new) = pairs.by_ref().take(lines).find(|(old, new)| old != new).unwrap_or(("", ""));
+        Err(self.changed("the configuration", old, new))
+    }
+
+    fn changed(&self, what: &'static str, before: &str, now: &str) -> TrainError {
+        TrainError::Changed { path: self.path.clone(), what, before: before.to_owned(), now: now.to_owned() }
     }
 
     fn cut(&mut self, metrics_bytes: u64, events_bytes: u64) -> Result<(), TrainError> {

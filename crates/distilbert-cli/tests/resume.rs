@@ -1,0 +1,296 @@
+//! Runs that are killed, interrupted and continued, on the built program.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{error, program_on, run, stderr, stdout};
+use distilbert::data::synthetic::{self, SyntheticConfig, sst2_tsv};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// No step of these runs takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A corpus, a teacher and a labelled task, all tiny.
+struct Workshop {
+    folder: tempfile::TempDir,
+}
+
+impl Workshop {
+    fn new() -> Workshop {
+        let workshop = Workshop { folder: tempfile::tempdir().expect("a folder") };
+        let text = synthetic::generate(&SyntheticConfig {
+            corpus_lines: 400,
+            train: 120,
+            dev: 40,
+            ..SyntheticConfig::default()
+        });
+        let task = workshop.path("task");
+        fs::create_dir(&task).expect("a folder");
+        fs::write(workshop.path("text.txt"), text.corpus.join("\n")).expect("a text");
+        fs::write(Path::new(&task).join("train.tsv"), sst2_tsv(&text.train)).expect("a task");
+        fs::write(Path::new(&task).join("dev.tsv"), sst2_tsv(&text.dev)).expect("a task");
+        let (text, corpus) = (workshop.path("text.txt"), workshop.path("tiny.tokens"));
+        stdout(&run(&["corpus", "build", &text, "-o", &corpus, "--train-vocabulary", "200", "--max-length", "48"]));
+        stdout(&run(&workshop.pretraining(&workshop.path("teacher"), &[]).each()));
+        workshop
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// From scratch, 40 steps.
+    fn pretraining(&self, output: &str, more: &[&str]) -> Arguments {
+        let (corpus, tokenizer) = (self.path("tiny.tokens"), self.path("tiny-tokenizer"));
+        Arguments::new("pretrain --layers 2 --hidden 32 --heads 2 --batch-tokens 256 --max-steps 40")
+            .and("--checkpoint-every 5 --evaluate-every 10")
+            .with(&["--corpus", &corpus, "--tokenizer", &tokenizer, "-o", output])
+            .with(more)
+    }
+
+    /// Of the teacher into one layer, 60 steps with dropout.
+    fn distillation(&self, output: &str, more: &[&str]) -> Arguments {
+        let (corpus, teacher) = (self.path("tiny.tokens"), self.path("teacher/best"));
+        Arguments::new("distil --layers 1 --batch-tokens 256 --accumulation 2 --max-steps 60")
+            .and("--checkpoint-every 3 --evaluate-every 7")
+            .with(&["--corpus", &corpus, "--teacher", &teacher, "-o", output])
+            .with(more)
+    }
+
+    /// Of the teacher, 48 steps with dropout.
+    fn finetuning(&self, output: &str, more: &[&str]) -> Arguments {
+        let (task, model) = (self.path("task"), self.path("teacher/best"));
+        Arguments::new("finetune --task sst2 --batch-size 4 --epochs 2 --checkpoint-every 3 --evaluate-every 7")
+            .with(&["--data", &task, "--model", &model, "-o", output])
+            .with(more)
+    }
+}
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn new(words: &str) -> Arguments {
+        Arguments(Vec::new()).and(words)
+    }
+
+    fn and(mut self, words: &str) -> Arguments {
+        self.0.extend(words.split(' ').map(str::to_owned));
+        self
+    }
+
+    fn with(mut self, more: &[&str]) -> Arguments {
+        self.0.extend(more.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    fn each(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    fn start(&self, threads: usize) -> Child {
+        program_on(threads, &self.each()).stdin(Stdio::null()).spawn().expect("the program")
+    }
+
+    fn finish(&self, threads: usize) -> Output {
+        self.start(threads).wait_with_output().expect("an end")
+    }
+}
+
+/// Lines of the run's metrics; 0 before there are any.
+fn lines_written(run: &Path) -> usize {
+    fs::read(run.join("metrics.jsonl")).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+}
+
+/// Waits until the run has written more metrics than now and then a little longer; true if it is still running.
+fn wait_for_progress(child: &mut Child, run: &Path, lines: usize, then: Duration) -> bool {
+    let (started, before) = (Instant::now(), lines_written(run));
+    let mut low = before;
+    loop {
+        // A resumed run first cuts its metrics back to the last checkpoint.
+        let now = lines_written(run);
+        low = low.min(now);
+        if now >= low + lines && now != before {
+            sleep(then);
+            return child.try_wait().expect("a child").is_none();
+        }
+        if child.try_wait().expect("a child").is_some() {
+            return false;
+        }
+        assert!(started.elapsed() < PATIENCE, "no progress in {}", run.display());
+        sleep(Duration::from_micros(200));
+    }
+}
+
+/// Everything of a finished run that must not depend on how often it was broken off, or on the number of threads.
+#[derive(Debug, PartialEq)]
+struct Finished {
+    checkpoints: Vec<String>,
+    best: PathBuf,
+    metrics: Vec<Value>,
+    state: Value,
+}
+
+/// That of the run at `path`, and the bytes of the last checkpoint's weights and moments.
+fn finished(path: &Path) -> (Finished, Vec<Vec<u8>>) {
+    let mut checkpoints: Vec<String> = fs::read_dir(path.join("checkpoints"))
+        .expect("checkpoints")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    checkpoints.sort();
+    let last = path.join("checkpoints").join(checkpoints.last().expect("a checkpoint"));
+    let metrics = fs::read_to_string(path.join("metrics.jsonl")).expect("metrics");
+    let mut metrics = common::lines(&metrics);
+    for line in &mut metrics {
+        // The one number that is a measurement of time.
+        line.as_object_mut().expect("an object").shift_remove("tokens_per_second");
+    }
+    let mut state: Value = serde_json::from_slice(&fs::read(last.join("state.json")).expect("a state")).expect("JSON");
+    let numbers = state["state"].as_object_mut().expect("an object");
+    for length in ["metrics_bytes", "events_bytes"] {
+        // Lengths of text that has times in it.
+        assert!(numbers.shift_remove(length).is_some());
+    }
+    let bytes = ["model.safetensors", "optimizer.safetensors"].map(|name| fs::read(last.join(name)).expect("tensors"));
+    let best = fs::read_link(path.join("best")).expect("a link");
+    (Finished { checkpoints, best, metrics, state }, bytes.into())
+}
+
+fn assert_same_run(broken: &Path, unbroken: &Path) {
+    let ((broken, broken_bytes), (unbroken, bytes)) = (finished(broken), finished(unbroken));
+    assert_eq!(broken, unbroken);
+    assert!(broken_bytes == bytes, "the last checkpoint's tensors differ");
+}
+
+/// Kills the run again and again, each time at another moment and on another number of threads, then lets it end.
+fn break_often(arguments: impl Fn(&[&str]) -> Arguments, path: &Path) {
+    // Metrics between two kills, and microseconds more: before the first checkpoint, within one, between two.
+    const MOMENTS: [(usize, u64); 7] = [(1, 0), (4, 500), (1, 1500), (6, 0), (9, 3000), (2, 700), (11, 5000)];
+    let mut alive = 0;
+    for (index, &(lines, then)) in MOMENTS.iter().enumerate() {
+        let arguments = if index == 0 { arguments(&[]) } else { arguments(&["--resume"]) };
+        let mut child = arguments.start(1 + index % 3);
+        alive += usize::from(wait_for_progress(&mut child, path, lines, Duration::from_micros(then)));
+        child.kill().expect("a kill");
+        let output = child.wait_with_output().expect("an end");
+        assert!(output.status.code().is_none_or(|code| code == 0), "{}", stderr(&output));
+    }
+    assert!(alive >= 4, "only {alive} of the kills came before the end");
+    stdout(&arguments(&["--resume"]).finish(2));
+}
+
+#[test]
+fn resumed_run_equals_unbroken_run() {
+    let workshop = Workshop::new();
+    type Command = fn(&Workshop, &str, &[&str]) -> Arguments;
+    let commands: [(&str, Command); 3] =
+        [("pretrain", Workshop::pretraining), ("distil", Workshop::distillation), ("finetune", Workshop::finetuning)];
+    for (name, command) in commands {
+        let (unbroken, broken) = (workshop.path(&format!("{name}-a")), workshop.path(&format!("{name}-b")));
+        stdout(&command(&workshop, &unbroken, &[]).finish(1));
+        break_often(|more| command(&workshop, &broken, more), Path::new(&broken));
+        assert_same_run(Path::new(&broken), Path::new(&unbroken));
+    }
+}
+
+#[test]
+fn an_interrupted_run_saves_ends_well_and_can_go_on() {
+    let workshop = Workshop::new();
+    let (unbroken, broken) = (workshop.path("a"), workshop.path("b"));
+    stdout(&workshop.distillation(&unbroken, &[]).finish(1));
+    let mut child = workshop.distillation(&broken, &["--json"]).start(2);
+    assert!(wait_for_progress(&mut child, Path::new(&broken), 4, Duration::ZERO), "too fast to be interrupted");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("an end");
+    let outcome: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let steps = outcome["steps"].as_u64().expect("steps");
+    assert_eq!(outcome["end"], "stopped");
+    assert!((4..60).contains(&steps), "{steps}");
+    assert!(outcome["last"].as_str().expect("a folder").ends_with(&format!("step-{steps:06}")));
+    let said = format!("stopped as asked; continue with --resume after {steps} steps\n");
+    assert!(stderr(&output).ends_with(&said), "{}", stderr(&output));
+    stdout(&workshop.distillation(&broken, &["--resume"]).finish(1));
+    assert_same_run(Path::new(&broken), Path::new(&unbroken));
+}
+
+#[test]
+fn a_run_is_continued_only_as_it_began_unless_forced() {
+    let workshop = Workshop::new();
+    let path = workshop.path("run");
+    let again = |more: &[&str]| workshop.distillation(&path, more).finish(1);
+    stdout(&again(&[]));
+    let before = finished(Path::new(&path));
+
+    let refused = error(&again(&[]));
+    assert!(refused.ends_with("run: holds a run; choose another directory, or continue it with --resume"), "{refused}");
+    let refused = error(&again(&["--resume", "--learning-rate", "0.001"]));
+    assert!(
+        refused
+            .ends_with("cannot resume: the configuration was `learning-rate = 0.0005`, is now `learning-rate = 0.001`"),
+        "{refused}"
+    );
+    let (corpus, text) = (workshop.path("tiny.tokens"), workshop.path("text.txt"));
+    let tokenizer = workshop.path("tiny-tokenizer");
+    stdout(&run(&["corpus", "build", &text, "-o", &corpus, "--model", &tokenizer, "--seed", "5"]));
+    let refused = error(&again(&["--resume"]));
+    assert!(refused.contains("cannot resume: the data's hash was `"), "{refused}");
+    assert_eq!(finished(Path::new(&path)), before, "a refused run changed something");
+
+    stdout(&again(&["--resume", "--force", "--learning-rate", "0.001"]));
+    let config = fs::read_to_string(Path::new(&path).join("config.toml")).expect("a configuration");
+    assert!(config.contains("learning-rate = 0.001\n"), "{config}");
+}
+
+#[test]
+fn a_run_without_a_checkpoint_yet_is_also_continued_only_as_it_began() {
+    let workshop = Workshop::new();
+    let (unbroken, path) = (workshop.path("a"), workshop.path("b"));
+    let mut child = workshop.pretraining(&path, &[]).start(1);
+    while !Path::new(&path).join("config.toml").exists() {
+        assert!(child.try_wait().expect("a child").is_none());
+    }
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    let changed = workshop.pretraining(&path, &["--resume", "--seed", "9"]).finish(1);
+    let refused = error(&changed);
+    assert!(refused.ends_with("cannot resume: the configuration was `seed = 1`, is now `seed = 9`"), "{refused}");
+    stdout(&workshop.pretraining(&path, &["--resume"]).finish(1));
+    stdout(&workshop.pretraining(&unbroken, &[]).finish(1));
+    assert_same_run(Path::new(&path), Path::new(&unbroken));
+}
+
+#[test]
+fn a_run_that_stopped_improving_stays_ended_when_it_is_resumed() {
+    let workshop = Workshop::new();
+    let path = workshop.path("run");
+    // Steps too small to change any prediction.
+    let still = ["--patience", "2", "--learning-rate", "1e-12"];
+    stdout(&workshop.finetuning(&path, &still).finish(1));
+    let before = finished(Path::new(&path));
+    assert_eq!(before.0.state["state"]["step"], 21, "the first measurement and two without a better one");
+    stdout(&workshop.finetuning(&path, &[&["--resume"], &still[..]].concat()).finish(1));
+    assert_eq!(finished(Path::new(&path)), before);
+}
+
+#[test]
+fn a_second_process_is_kept_out_of_a_run() {
+    let workshop = Workshop::new();
+    let path = workshop.path("run");
+    let mut first = workshop.distillation(&path, &[]).start(1);
+    assert!(wait_for_progress(&mut first, Path::new(&path), 1, Duration::ZERO));
+    let stop = Command::new("kill").args(["-STOP", &first.id().to_string()]).status().expect("kill");
+    assert!(stop.success());
+    let second = workshop.distillation(&path, &["--resume"]).finish(1);
+    let forced = workshop.distillation(&path, &["--resume", "--force"]).finish(1);
+    Command::new("kill").args(["-CONT", &first.id().to_string()]).status().expect("kill");
+    for output in [second, forced] {
+        assert!(error(&output).ends_with("run: another process is writing this run"));
+    }
+    stdout(&first.wait_with_output().expect("an end"));
+}
