@@ -4,19 +4,19 @@
 //! disagree: shapes are the caller's code, never a user's input. Numerics contract: a row's result depends on that row
 //! alone, so it is bit-equal for any number of rows, neighbours and threads on one instruction set.
 
+pub mod runtime; // instruction set and threads
+mod simd; // one vector interface
 mod arch; // its three implementations
+mod math; // exp, tanh, erf, GELU on vectors
+mod rows; // walks over numbers and rows, sums in fixed order
+pub mod matmul; // packed matrix products with fused epilogues
 pub mod attention; // unpadded multi-head attention
 pub mod dropout; // counter-based masks
 pub mod elementwise; // activations, sums
 pub mod embedding; // table look-ups
-pub mod losses; // rows of logits, hidden states -> (sum, gradient)
-mod math; // exp, tanh, erf, GELU on vectors
-pub mod matmul; // packed matrix products with fused epilogues
 pub mod norm; // layer norm, fused with residual and dropout
+pub mod losses; // rows of logits, hidden states -> (sum, gradient)
 pub mod optimizer; // AdamW, norm of the gradient
-mod rows; // walks over numbers and rows, sums in fixed order
-pub mod runtime; // instruction set and threads
-mod simd; // one vector interface
 #[cfg(test)]
 mod testing;
 

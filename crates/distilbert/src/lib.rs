@@ -1,23 +1,23 @@
 //! The whole life of a small text encoder, as a library. The modules stand in the order data meets them.
 #![deny(unsafe_code)]
 
-pub mod checkpoint; // parameters <-> Hugging Face folders
+pub mod tokenizer; // text -> Encoding
 pub mod data; // files -> examples, token sequences, packed batches
-pub mod evaluate; // predictions -> official metrics, intervals, paired tests
+pub mod model; // Batch -> hidden states [tokens, hidden]
 pub mod heads; // hidden states -> logits
-#[cfg(feature = "hub")]
-pub mod hub;
+pub mod predict; // texts -> logits, in bounded memory
 #[cfg(feature = "train")]
 pub mod loss; // logits + targets -> (sum, count) and gradients
-pub mod model; // Batch -> hidden states [tokens, hidden]
 #[cfg(feature = "train")]
 pub mod optim; // gradients -> parameters
-pub mod predict; // texts -> logits, in bounded memory
-pub mod report; // runs -> Markdown and HTML
-pub mod tokenizer; // text -> Encoding
 #[cfg(feature = "train")]
-pub mod train;
-pub mod verify; // a model against reference numbers // steps, runs, resume: pretrain, distil, finetune // model names -> folders
+pub mod train; // steps, runs, resume: masked-LM, distillation, fine-tuning
+pub mod checkpoint; // parameters <-> Hugging Face folders
+#[cfg(feature = "hub")]
+pub mod hub; // model names -> folders
+pub mod verify; // a model against reference numbers
+pub mod evaluate; // predictions -> official metrics, intervals, paired tests
+pub mod report; // evaluations -> Markdown and HTML
 
 pub mod progress; // how work tells its caller how far it is
 pub mod random; // seeded streams

@@ -12,6 +12,7 @@ use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
 use distilbert::model::{HeadKind, Model};
 use distilbert::optim::{OptimizerConfig, Schedule};
+use distilbert::report::Lineage;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
@@ -294,5 +295,14 @@ fn distil(
     config.optimizer.validate()?;
     let text = config::to_text(config)?;
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
-    Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
+    let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
+    let preset = args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let recipe = format!("preset {preset}, {} of {steps} steps, seed {}", outcome.steps, config.training.seed);
+    let lineage = Lineage {
+        teacher: Some(config.teacher.clone()),
+        corpus_sha256: Some(corpus.content_hash()),
+        recipe: Some(recipe),
+    };
+    training::write_lineage(&args.run.output, &lineage)?;
+    Ok(outcome)
 }

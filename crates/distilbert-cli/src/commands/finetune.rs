@@ -9,12 +9,13 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, DataSet, Problem, Split, Task, load};
+use distilbert::data::examples::{Columns, DataError, DataSet, Problem, Split, Task, load};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::sequence::SoftLabels;
 use distilbert::model::HeadKind;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict;
+use distilbert::report::Lineage;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
 use distilbert::train::run::Run;
 use distilbert::train::{End, LoopConfig, Outcome, train};
@@ -40,7 +41,7 @@ pub struct FinetuneArgs {
     /// The folder with the task's files, or the training file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// The file to score at the end [default: the dev file beside the training file, if there is one].
+    /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
     dev: Option<PathBuf>,
     /// Column of the text, for your own data.
@@ -123,7 +124,7 @@ impl FinetuneRunConfig {
                 soft_labels: SoftLabels::default(),
             },
             optimizer: OptimizerConfig {
-                learning_rate: 5e-5,
+                learning_rate: task.defaults.learning_rate,
                 schedule: Schedule::Linear { warmup_ratio: 0.06 },
                 ..OptimizerConfig::default()
             },
@@ -312,7 +313,13 @@ impl Job<'_> {
     ) -> anyhow::Result<Option<EvaluationResult>> {
         let data = match (self.dev, self.data.is_dir()) {
             (Some(file), _) => load(&self.task, file, Split::Dev)?,
-            (None, true) => load(&self.task, self.data, Split::Dev)?,
+            (None, true) => match load(&self.task, self.data, Split::Dev) {
+                Err(DataError::MissingFile { .. }) => {
+                    console.warn("no dev file to score; name one with --dev");
+                    return Ok(None);
+                }
+                data => data?,
+            },
             (None, false) => return Ok(None),
         };
         warn_skipped(&data, console);
@@ -324,7 +331,7 @@ impl Job<'_> {
     }
 
     fn write_lineage(&self, config: &FinetuneRunConfig, data: &DataSet, output: &Path) -> anyhow::Result<()> {
-        let teacher = (!config.teacher.is_empty()).then_some(&config.teacher);
+        let teacher = (!config.teacher.is_empty()).then(|| config.teacher.clone());
         let recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
             config.model,
@@ -334,8 +341,8 @@ impl Job<'_> {
             config.training.batch_size,
             config.training.seed
         );
-        let lineage = serde_json::json!({ "teacher": teacher, "corpus_sha256": data.content_hash(), "recipe": recipe });
-        Ok(write_atomic(&output.join("lineage.json"), serde_json::to_string_pretty(&lineage)?.as_bytes())?)
+        let lineage = Lineage { teacher, corpus_sha256: Some(data.content_hash()), recipe: Some(recipe) };
+        training::write_lineage(output, &lineage)
     }
 }
 

@@ -9,6 +9,7 @@ use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::{Activation, EncoderConfig, Family, HeadKind, Model, ModelConfig};
 use distilbert::optim::{OptimizerConfig, Schedule};
+use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
@@ -210,5 +211,10 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
     config.optimizer.validate()?;
     let text = config::to_text(config)?;
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
-    Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
+    let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
+    let start = if config.init.is_empty() { "random weights" } else { &config.init };
+    let recipe = format!("masked-LM from {start}, {} of {steps} steps, seed {seed}", outcome.steps);
+    let lineage = Lineage { teacher: None, corpus_sha256: Some(corpus.content_hash()), recipe: Some(recipe) };
+    training::write_lineage(&args.run.output, &lineage)?;
+    Ok(outcome)
 }

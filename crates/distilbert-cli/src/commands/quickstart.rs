@@ -188,7 +188,7 @@ impl Quickstart<'_> {
     fn pretrain(&self, tokenizer: &Tokenizer, corpus: &Corpus) -> anyhow::Result<Option<PathBuf>> {
         let mut config = PretrainConfig { model: TEACHER, ..PretrainConfig::default() };
         config.training.seed = self.seed;
-        config.training.epochs = 3;
+        config.training.epochs = 2;
         config.training.batching = Batching::Tokens { tokens: 1024 };
         config.training.masking.probability = 0.25;
         config.optimizer.learning_rate = 1.5e-3;
@@ -203,7 +203,7 @@ impl Quickstart<'_> {
         let mut config = DistilConfig::new();
         config.teacher = teacher.display().to_string();
         config.training.seed = self.seed;
-        config.training.epochs = 2;
+        config.training.epochs = 1;
         config.training.batching = Batching::Tokens { tokens: 1024 };
         config.training.masking.probability = 0.25;
         config.optimizer.learning_rate = 1e-3;
@@ -258,8 +258,8 @@ impl Quickstart<'_> {
         let task = Task::glue("sst2")?;
         let mut config = FinetuneRunConfig::for_task(&task);
         config.model = model.display().to_string();
-        config.training.epochs = 10;
-        config.training.batch_size = 16;
+        config.training.epochs = 3;
+        config.training.batch_size = 8;
         config.optimizer.learning_rate = 5e-4;
         let job = Job { config, task, data, dev: None };
         let finetuned = job.run(self.seed, run, self.resume, self.rt, self.console)?;

@@ -1,12 +1,15 @@
 //! What the training commands share: flags, corpus and model loading, and the words at the end.
 
 use crate::console::Console;
+use crate::gather::LINEAGE_FILE;
 use crate::model_source;
 use anyhow::Context;
 use clap::Args;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded};
+use distilbert::checkpoint::write_atomic;
 use distilbert::data::corpus::Corpus;
 use distilbert::model::Model;
+use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::run::Resume;
 use distilbert::train::{End, Outcome};
@@ -119,6 +122,11 @@ pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<S
     }
     let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
     Ok(Source { model, tokenizer })
+}
+
+/// Writes `lineage.json` beside a run's own files: what it came from.
+pub fn write_lineage(output: &Path, lineage: &Lineage) -> anyhow::Result<()> {
+    Ok(write_atomic(&output.join(LINEAGE_FILE), serde_json::to_string_pretty(lineage)?.as_bytes())?)
 }
 
 /// Opens a corpus and checks that it is whole.

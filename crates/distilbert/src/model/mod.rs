@@ -256,6 +256,3 @@ impl Model {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -77,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_record_is_tensorboards_byte_for_byte() {
-        // What tensorboard 2.20's EventFileWriter writes for wall time 1.0, step 300, tag "loss", value 0.5.
+    fn a_scalar_record_follows_the_event_schema_byte_for_byte() {
+        // By the field numbers of TensorFlow's event.proto: wall time 1.0, step 300, tag "loss", value 0.5.
         let expected: [u8; 25] = [
             0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0xac, 0x02, 0x2a, 0x0d, 0x0a, 0x0b, 0x0a, 0x04, b'l', b'o', b's',
             b's', 0x15, 0, 0,

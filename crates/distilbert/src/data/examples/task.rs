@@ -101,9 +101,9 @@ pub struct Defaults {
 }
 
 impl Default for Defaults {
-    /// The reference GLUE run (`run_glue`).
+    /// The reference GLUE run (`run_glue`), with the larger rate that small encoders take better than BERT's 2e-5.
     fn default() -> Self {
-        Defaults { max_len: 128, batch: 32, learning_rate: 2e-5, epochs: 3 }
+        Defaults { max_len: 128, batch: 32, learning_rate: 5e-5, epochs: 3 }
     }
 }
 

@@ -51,121 +51,67 @@ pub(super) enum Class {
     Manner,
 }
 
-/// A class and its words, negative and positive, a common one first. Verbs are `base:past`. No form occurs twice, so that the words that
-/// the labelled training set may use and the others never share a form.
+/// A class and its words, six negative and six positive, a common one first: with more, a model that trains for a
+/// minute sees each too seldom to learn which side it is on. Verbs are `base:past`. No form occurs twice, so that the
+/// words that the labelled training set may use and the others never share a form.
 const WORDS: [(Class, [&str; 2]); 14] = [
-    (
-        Class::General,
-        [
-            "bad awful terrible dreadful horrible poor dismal lousy mediocre abysmal disappointing pathetic miserable \
-             atrocious appalling wretched inferior shoddy unpleasant lamentable hopeless deplorable",
-            "good great superb wonderful excellent brilliant fantastic terrific splendid marvellous outstanding \
-             impressive delightful lovely remarkable magnificent flawless pleasing admirable exceptional charming \
-             perfect",
-        ],
-    ),
+    (Class::General, ["bad awful terrible dreadful horrible poor", "good great superb wonderful excellent brilliant"]),
     (
         Class::Story,
-        [
-            "dull boring tedious predictable clumsy silly tiresome shallow contrived incoherent pointless dreary \
-             muddled trite plodding implausible",
-            "gripping thrilling clever touching witty original captivating compelling poignant absorbing inventive \
-             riveting enthralling imaginative vivid profound",
-        ],
+        ["dull boring tedious predictable clumsy silly", "gripping thrilling clever touching witty original"],
     ),
     (
         Class::Performer,
         [
-            "wooden stiff unconvincing amateurish listless clueless hammy inept lifeless uninspired",
-            "talented graceful convincing charismatic gifted masterful expressive magnetic skilful versatile",
+            "wooden stiff unconvincing amateurish listless clueless",
+            "talented graceful convincing charismatic gifted masterful",
         ],
     ),
     (
         Class::Music,
-        [
-            "shrill harsh grating tuneless discordant monotonous repetitive jarring droning hollow",
-            "melodious soaring lively catchy soulful harmonious uplifting joyful spirited stirring",
-        ],
+        ["shrill harsh grating tuneless discordant monotonous", "melodious soaring lively catchy soulful harmonious"],
     ),
-    (
-        Class::Food,
-        [
-            "soggy greasy burnt tasteless bland rubbery undercooked rancid inedible stale overcooked watery",
-            "delicious tasty fresh tender juicy flavourful savoury appetising succulent aromatic scrumptious \
-             mouthwatering",
-        ],
-    ),
+    (Class::Food, ["soggy greasy burnt tasteless bland rubbery", "delicious tasty fresh tender juicy flavourful"]),
     (
         Class::Service,
-        [
-            "rude surly careless arrogant hostile grumpy impatient dismissive insolent sullen inattentive lazy",
-            "friendly polite helpful attentive courteous cheerful welcoming patient generous thoughtful obliging \
-             gracious",
-        ],
+        ["rude surly careless arrogant hostile grumpy", "friendly polite helpful attentive courteous cheerful"],
     ),
-    (
-        Class::Place,
-        [
-            "dirty cramped shabby filthy smelly gloomy damp dingy mouldy drab stuffy squalid",
-            "clean cosy comfortable spacious peaceful elegant spotless airy tidy inviting stylish restful",
-        ],
-    ),
+    (Class::Place, ["dirty cramped shabby filthy smelly gloomy", "clean cosy comfortable spacious peaceful elegant"]),
     (
         Class::Device,
-        [
-            "unreliable flimsy sluggish fragile clunky faulty defective erratic feeble inaccurate impractical outdated",
-            "reliable sturdy responsive durable sleek robust powerful efficient precise practical accurate dependable",
-        ],
+        ["unreliable flimsy sluggish fragile clunky faulty", "reliable sturdy responsive durable sleek robust"],
     ),
-    (
-        Class::Verdict,
-        [
-            "failure disaster mess letdown disgrace nightmare fiasco dud chore ordeal embarrassment catastrophe farce \
-             washout travesty",
-            "triumph masterpiece gem treat joy success pleasure treasure marvel winner jewel highlight wonder hit \
-             sensation",
-        ],
-    ),
+    (Class::Verdict, ["failure disaster mess letdown disgrace nightmare", "triumph masterpiece gem treat joy success"]),
     (
         Class::Quality,
-        [
-            "flaws errors faults mistakes defects problems shortcomings weaknesses blunders nonsense trouble confusion",
-            "charm character style elegance beauty quality flair warmth energy imagination grace class",
-        ],
+        ["flaws errors faults mistakes defects problems", "charm character style elegance beauty quality"],
     ),
     (
         Class::Felt,
         [
-            "hate:hated dislike:disliked loathe:loathed despise:despised detest:detested resent:resented \
-             regret:regretted abhor:abhorred deplore:deplored criticise:criticised",
-            "love:loved adore:adored enjoy:enjoyed admire:admired appreciate:appreciated cherish:cherished \
-             relish:relished praise:praised welcome:welcomed value:valued",
+            "hate:hated dislike:disliked loathe:loathed despise:despised detest:detested resent:resented",
+            "love:loved adore:adored enjoy:enjoyed admire:admired appreciate:appreciated cherish:cherished",
         ],
     ),
     (
         Class::Struck,
         [
-            "disappoint:disappointed annoy:annoyed irritate:irritated frustrate:frustrated exasperate:exasperated \
-             disgust:disgusted appal:appalled upset:upset bother:bothered offend:offended sadden:saddened bore:bored",
-            "impress:impressed please:pleased delight:delighted thrill:thrilled amuse:amused dazzle:dazzled \
-             enchant:enchanted fascinate:fascinated cheer:cheered satisfy:satisfied inspire:inspired captivate:captivated",
+            "disappoint:disappointed annoy:annoyed irritate:irritated frustrate:frustrated exasperate:exasperated disgust:disgusted",
+            "impress:impressed please:pleased delight:delighted thrill:thrilled amuse:amused dazzle:dazzled",
         ],
     ),
     (
         Class::Fared,
         [
-            "fail:failed flop:flopped drag:dragged stumble:stumbled falter:faltered collapse:collapsed \
-             suffer:suffered flounder:floundered",
-            "shine:shone excel:excelled sparkle:sparkled succeed:succeeded soar:soared flourish:flourished \
-             glow:glowed prevail:prevailed",
+            "fail:failed flop:flopped drag:dragged stumble:stumbled falter:faltered collapse:collapsed",
+            "shine:shone excel:excelled sparkle:sparkled succeed:succeeded soar:soared flourish:flourished",
         ],
     ),
     (
         Class::Manner,
         [
-            "poorly tastelessly clumsily terribly sloppily carelessly awkwardly dreadfully horribly miserably crudely ineptly",
-            "beautifully brilliantly superbly skilfully elegantly masterfully perfectly wonderfully expertly \
-             flawlessly tastefully lovingly",
+            "poorly tastelessly clumsily terribly sloppily carelessly",
+            "beautifully brilliantly superbly skilfully elegantly masterfully",
         ],
     ),
 ];
@@ -195,10 +141,6 @@ pub(super) struct Lexicon {
     /// Of 100 words, how many are the common one of their deck without being dealt.
     common_percent: usize,
 }
-
-/// Words used of each class and polarity, the first ones of its list. With more, a model that trains for a minute sees
-/// each too seldom to learn which side it is on.
-const WORDS_A_SIDE: usize = 6;
 
 impl Lexicon {
     /// Every word, all equally often.
@@ -258,7 +200,7 @@ struct Deck {
 
 impl Deck {
     fn new(words: &'static str) -> Self {
-        let words: Vec<Word> = words.split_whitespace().take(WORDS_A_SIDE).map(Word::parse).collect();
+        let words: Vec<Word> = words.split_whitespace().map(Word::parse).collect();
         Deck { common: words[0], dealt: words.len(), words }
     }
 
@@ -292,7 +234,7 @@ mod tests {
             assert!(word.base == word.past || seen.insert(word.past), "`{}` occurs twice", word.past);
         }
         assert_eq!(counts[0], counts[1]);
-        assert!((150..=200).contains(&counts[0]), "{counts:?}");
+        assert_eq!(counts[0], 6 * WORDS.len());
     }
 
     #[test]

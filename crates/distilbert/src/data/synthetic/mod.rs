@@ -7,25 +7,18 @@
 //! - **A masked word follows from its context.** Number and tense agree, pronouns refer back across sentences, parts
 //!   belong to their topic, effects to their causes ("because it rained, the streets were wet"), and everything in a
 //!   review takes one side. So masked-language modelling has something to learn, at several depths.
-//! - **Most polar words are in the unlabelled text only.** Of about 170 positive and 170 negative words, the labelled
-//!   training sentences use the share [`SyntheticConfig::train_words`]; the held-out sentences use all of them equally.
-//!   The polarity of the others shows only in the company they keep in the corpus: in what people do then ("so she
-//!   returned it the next day"), in ratings, in the words beside them. A model that starts from random weights can
-//!   only guess them.
-//! - **The label follows from the structure, never from a word alone.** 30 % of the labelled sentences are plain, 30 %
-//!   negate words of the other side ("far from dull"), 25 % contrast two clauses of which the one after "but", or the
-//!   main clause, decides, and 15 % compare, negate twice or disappoint an expectation. Each structure is used with both
-//!   labels alike and in both orders of clauses, so neither "not" nor the last word gives the label away.
-//! - **The corpus has the same structures with their consequences**, but plain ones more often, and lists such as "clever
-//!   script, vivid scenes, talented cast. Five stars.": were negation as frequent there, words of both sides would keep
-//!   the same company.
-//! - **Most lines are short**, an opinion and a rating: attention begins as an average over the line, in which a word
-//!   of a short line weighs more, so polarity is learned from these first and serves in the longer ones.
-//! - **15 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know
-//!   what is no opinion.
-//! - **All words of a class are used equally often**, dealt like cards from shuffled decks, so that no score depends on
-//!   a word that the corpus happened to miss; but in the corpus one of each class is far more frequent, and ratings are
-//!   few and frequent: were all words equally rare, a model would have nothing to fix the first polarity by.
+//! - **Most polar words are in the unlabelled text only.** Of 84 positive and 84 negative words, the labelled training
+//!   sentences use the share [`SyntheticConfig::train_words`]; the held-out sentences use all of them equally. The
+//!   polarity of the others shows only in the company they keep in the corpus: in ratings, in what people do then ("so
+//!   she returned it the next day"), and above all in lists such as "clever script, vivid scenes, talented cast. Five
+//!   stars.", where a masked word stands among many of its side. A model that starts from random weights can only guess.
+//! - **The label follows from the structure.** 60 % of the labelled sentences are plain, 20 % contrast two clauses of
+//!   which the one after "but", or the main clause, decides, 15 % negate words of the other side ("far from dull"), and
+//!   5 % compare, negate twice or disappoint an expectation. Whoever knew every word and only counted them would be right
+//!   three times in four. Each structure is used with both labels alike and in both orders of clauses.
+//! - **8 % of the corpus judges nothing** (weather, work, places, sport), so the model also has to know what is no opinion.
+//! - **All words of a class are used equally often**, dealt like cards from shuffled decks, but for one of each class that
+//!   is common in the corpus, so that no score depends on a word that the corpus happened to miss.
 //!
 //! The parts have their own random streams: changing the size of one leaves the other labelled sets as they were. A
 //! labelled sentence is never a sentence of the corpus.
@@ -62,7 +55,7 @@ pub struct SyntheticConfig {
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        SyntheticConfig { seed: 1, corpus_lines: 40_000, train: 500, dev: 1_000, train_words: 0.33 }
+        SyntheticConfig { seed: 1, corpus_lines: 24_000, train: 500, dev: 1_000, train_words: 0.33 }
     }
 }
 
@@ -147,7 +140,7 @@ fn labelled(count: usize, mut writer: Writer, taken: &mut BTreeSet<String>) -> V
 
 /// One line of the corpus: a few neutral, the rest of either polarity alike.
 fn corpus_line(line: usize, writer: &mut Writer, taken: &BTreeSet<String>) -> String {
-    if chance(15, &mut writer.rng) {
+    if chance(8, &mut writer.rng) {
         return writer.neutral();
     }
     let polarity = if line.is_multiple_of(2) { Polarity::Negative } else { Polarity::Positive };
@@ -194,7 +187,7 @@ mod tests {
         let other = bytes(&SyntheticConfig { seed: 2, ..small() });
         assert!(first.iter().zip(&other).all(|(first, other)| first != other));
         // Made by this code; it changes only with the grammar, on no machine.
-        assert_eq!(format!("{:016x}", hash(&first.concat())), "99009904d1643a4a");
+        assert_eq!(format!("{:016x}", hash(&first.concat())), "16b0982e67a9c8f4");
     }
 
     #[test]
@@ -244,15 +237,15 @@ mod tests {
         };
         let words: Vec<_> = Lexicon::full().words().map(|(word, _)| word).collect();
         let trained = words.iter().filter(|word| uses(&train, word) > 0).count() as f64 / words.len() as f64;
-        assert!((0.20..0.25).contains(&trained), "{trained}");
+        assert!((0.30..0.36).contains(&trained), "{trained}");
         for word in &words {
             assert!(uses(&dev, word) >= 1, "{word:?}");
-            assert!(uses(&corpus, word) >= 40, "{word:?}: {}", uses(&corpus, word));
+            assert!(uses(&corpus, word) >= 25, "{word:?}: {}", uses(&corpus, word));
         }
     }
 
     #[test]
-    fn counting_polar_words_does_not_give_the_label() {
+    fn counting_polar_words_gives_the_label_of_plain_sentences_only() {
         let dev = generate(&SyntheticConfig { corpus_lines: 0, ..SyntheticConfig::default() }).dev;
         let majority_is_right = |sentence: &&LabelledSentence| {
             let polarities = polarities(&sentence.text);
@@ -260,7 +253,7 @@ mod tests {
             u8::from(2 * positive > polarities.len()) == sentence.label
         };
         let right = dev.iter().filter(majority_is_right).count();
-        assert!((400..600).contains(&right), "{right} of {}", dev.len());
+        assert!((700..800).contains(&right), "{right} of {}", dev.len());
     }
 
     #[test]
@@ -303,7 +296,7 @@ mod tests {
             }
         }
         let words = text.corpus.iter().map(|line| words(line).count()).sum::<usize>();
-        assert!((10..=16).contains(&(words / text.corpus.len())), "{words} words");
+        assert!((20..=28).contains(&(words / text.corpus.len())), "{words} words");
     }
 
     #[test]

@@ -10,18 +10,23 @@ impl Writer {
     pub(super) fn review(&mut self, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
         let past = chance(65, &mut self.rng);
         let scene = Scene::any(past, &mut self.rng);
-        if chance(75, &mut self.rng) {
+        // Mostly lists of what was good or bad: a masked word among many of one side is the strongest lesson in which
+        // side a word is on.
+        if chance(60, &mut self.rng) {
+            let list = self.listed(&scene, polarity);
+            return self.rated(&list, polarity);
+        }
+        if chance(50, &mut self.rng) {
             return self.brief(&scene, polarity, is_held_out);
         }
-        let body = match self.rng.below(20) {
+        let body = match self.rng.below(14) {
             0..=3 => self.judged(&scene, polarity, is_held_out),
             4..=5 => self.visit(scene, polarity, is_held_out),
             6..=7 => self.reasoned(&scene, polarity, is_held_out),
             8..=10 => self.elaborated(&scene, polarity, is_held_out),
             11..=12 => self.felt(&scene, polarity),
             // Has two sides, so no rating.
-            13 => return self.two_opinions(&scene, polarity),
-            _ => self.listed(&scene, polarity),
+            _ => return self.two_opinions(&scene, polarity),
         };
         self.rated(&body, polarity)
     }
@@ -31,12 +36,12 @@ impl Writer {
     fn brief(&mut self, scene: &Scene, polarity: Polarity, is_held_out: &dyn Fn(&str) -> bool) -> String {
         let rating = sentence(pick(RATINGS[polarity as usize], &mut self.rng));
         let opinion = match self.rng.below(10) {
-            0..=3 => self.free_opinion(scene, polarity, is_held_out),
-            4 | 5 => {
+            0..=4 => self.free_opinion(scene, polarity, is_held_out),
+            5 => {
                 let noun = scene.aspect(&mut self.rng);
                 format!("{} {}", self.graded(noun, polarity), noun.text)
             }
-            6 | 7 => {
+            6 => {
                 let not = pick(&["not", "never", "hardly", "far from", "anything but"], &mut self.rng);
                 format!("{not} {}", self.adjective(scene.item, polarity.opposite()))
             }
@@ -144,7 +149,7 @@ impl Writer {
         format!("{one} {other}")
     }
 
-    /// Three parts of the thing in a list, a judgement of the whole, and often what someone did. So many words of
+    /// Up to four parts of the thing in a list, a judgement of the whole, and often what someone did. So many words of
     /// one side in one line are what teaches a small model the polarity of words within a minute.
     fn listed(&mut self, scene: &Scene, polarity: Polarity) -> String {
         let mut aspects = scene.domain.aspects.to_vec();
@@ -152,7 +157,7 @@ impl Writer {
         let in_clauses = chance(40, &mut self.rng);
         let parts: Vec<String> = aspects
             .into_iter()
-            .take(3)
+            .take(4)
             .map(|noun| {
                 let adjective = self.graded(noun, polarity);
                 if in_clauses {
@@ -163,7 +168,7 @@ impl Writer {
             })
             .collect();
         let list = sentence(&match parts.as_slice() {
-            [first, second, third] if in_clauses => format!("{first}, {second} and {third}"),
+            [firsts @ .., last] if in_clauses => format!("{} and {last}", firsts.join(", ")),
             parts => parts.join(", "),
         });
         let person = Person::any(&mut self.rng);
