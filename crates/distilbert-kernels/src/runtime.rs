@@ -249,23 +249,6 @@ mod tests {
     }
 
     #[test]
-    fn no_wake_up_is_lost_between_spinning_and_sleeping() {
-        // Pauses of all lengths around the time a worker spins: some jobs come just as a worker falls asleep.
-        let (done, finished) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = Runtime::new(Isa::Portable, 3).unwrap();
-            for round in 0..60_000u32 {
-                runtime.parallel_for(3, |_| {});
-                for _ in 0..round % 4_000 {
-                    std::hint::spin_loop();
-                }
-            }
-            done.send(()).unwrap();
-        });
-        finished.recv_timeout(std::time::Duration::from_secs(120)).expect("a job waits for a worker that sleeps");
-    }
-
-    #[test]
     fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
         let runtime = Runtime::new(Isa::Portable, 2).unwrap();
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -5,7 +5,7 @@ use super::RuntimeError;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -29,17 +29,24 @@ struct Job {
 
 #[derive(Default)]
 struct Shared {
-    /// The current job; replaced only while no worker is inside one.
-    job: Mutex<Option<Job>>,
+    current: Mutex<Current>,
     wake: Condvar,
-    /// Counts jobs; a worker joins a job when this differs from the last it saw.
-    generation: AtomicU64,
+    /// A copy of `current.generation` for workers that spin. Whether to sleep is decided by the one under the lock, so
+    /// that no wake-up can fall between a worker's look and its sleep.
+    published: AtomicU64,
     /// The next task that nobody has taken.
     next: AtomicUsize,
     /// Workers that have not yet left the current job.
     inside: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Current {
+    /// Counts jobs; a worker joins a job when this differs from the last it saw.
+    generation: u64,
+    /// Replaced only while no worker is inside one; `None` closes the pool.
+    job: Option<Job>,
 }
 
 thread_local! {
@@ -76,14 +83,7 @@ impl Pool {
         let job = Job { task, tasks };
         self.shared.next.store(0, Ordering::Relaxed);
         self.shared.inside.store(self.workers.len(), Ordering::Relaxed);
-        {
-            // Both under the lock: a worker that has just found the old generation goes to sleep before the lock is
-            // free, so the wake-up below cannot fall between its look and its sleep.
-            let mut current = lock(&self.shared.job);
-            *current = Some(job);
-            self.shared.generation.fetch_add(1, Ordering::Release);
-        }
-        self.shared.wake.notify_all();
+        self.shared.publish(Some(job));
         self.shared.take_tasks(job);
         let mut spins = 0u32;
         while self.shared.inside.load(Ordering::Acquire) != 0 {
@@ -104,12 +104,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        {
-            let _job = lock(&self.shared.job);
-            self.shared.closing.store(true, Ordering::Release);
-            self.shared.generation.fetch_add(1, Ordering::Release);
-        }
-        self.shared.wake.notify_all();
+        self.shared.publish(None);
         for worker in self.workers.drain(..) {
             // A worker catches the panics of tasks, so joining fails only if the thread was killed from outside.
             let _ = worker.join();
@@ -130,17 +125,28 @@ impl Shared {
     /// Waits for a job that this worker has not seen; `None` when the pool closes.
     fn next_job(&self, seen: &mut u64) -> Option<Job> {
         for _ in 0..SPINS_BEFORE_SLEEP {
-            if self.generation.load(Ordering::Acquire) != *seen {
+            if self.published.load(Ordering::Acquire) != *seen {
                 break;
             }
             std::hint::spin_loop();
         }
-        let mut job = lock(&self.job);
-        while self.generation.load(Ordering::Acquire) == *seen {
-            job = self.wake.wait(job).unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
+        while current.generation == *seen {
+            current = self.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
         }
-        *seen = self.generation.load(Ordering::Acquire);
-        if self.closing.load(Ordering::Acquire) { None } else { *job }
+        *seen = current.generation;
+        current.job
+    }
+
+    /// Makes `job` the current one and wakes the workers; `None` ends them.
+    fn publish(&self, job: Option<Job>) {
+        {
+            let mut current = lock(&self.current);
+            current.job = job;
+            current.generation += 1;
+            self.published.store(current.generation, Ordering::Release);
+        }
+        self.wake.notify_all();
     }
 
     fn take_tasks(&self, job: Job) {
