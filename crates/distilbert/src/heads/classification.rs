@@ -79,7 +79,7 @@ impl Classifier {
 
     /// From the logits' gradient to that of the first tokens' states; the parameters' gradients are added.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
-    pub(crate) fn backward(
+    pub fn backward(
         &self,
         rt: &Runtime,
         first: &[f32],

@@ -85,7 +85,7 @@ impl MaskedLm {
     /// From the gradient of some rows' logits: adds the decoder's gradients (those of its tied weight only if it is
     /// trained), writes these rows of `d_output` `[all rows, hidden]`.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
-    pub(crate) fn logits_backward(
+    pub fn logits_backward(
         &self,
         rt: &Runtime,
         a: &MaskedLmActivations,
@@ -106,7 +106,7 @@ impl MaskedLm {
 
     /// From the gradient of the decoder's input to that of the states; both `[rows, hidden]`.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
-    pub(crate) fn backward(
+    pub fn backward(
         &self,
         rt: &Runtime,
         arena: &[f32],

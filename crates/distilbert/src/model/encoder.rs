@@ -152,8 +152,7 @@ impl Model {
     }
 
     /// Carries the gradient of the last hidden state back to all parameters of encoder and embeddings, whose
-    /// gradients are added. `d_hidden` `[tokens, hidden]` is used up; `mode` must be that of the forward pass. An
-    /// encoder of which nothing is trainable is left alone.
+    /// gradients are added. `d_hidden` `[tokens, hidden]` is used up; `mode` must be that of the forward pass.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub fn encode_backward(
         &self,

@@ -98,6 +98,7 @@ fn compare_values(name: impl Into<String>, ours: &[f32], reference: &[f32]) -> C
 }
 
 /// Compares a gradient by the norm of the difference.
+#[cfg(feature = "train")]
 fn compare_gradient(name: impl Into<String>, ours: &[f32], reference: &[f32], norm_of_all: f64) -> Comparison {
     let squares = ours.iter().zip(reference).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum::<f64>();
     let difference = if ours.len() == reference.len() { squares.sqrt() } else { f64::INFINITY };
@@ -105,6 +106,7 @@ fn compare_gradient(name: impl Into<String>, ours: &[f32], reference: &[f32], no
     Comparison { name: name.into(), difference, allowed, passed: difference <= allowed }
 }
 
+#[cfg(feature = "train")]
 fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
