@@ -303,6 +303,6 @@ fn distil(
         corpus_sha256: Some(corpus.content_hash()),
         recipe: Some(recipe),
     };
-    training::write_lineage(&args.run.output, &lineage)?;
+    training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
     Ok(outcome)
 }

@@ -273,8 +273,8 @@ impl Job<'_> {
         if outcome.end == End::Stopped {
             return Ok(Finetuned { outcome, result: None });
         }
-        self.write_lineage(&config, &data, output)?;
         let result = self.score(&outcome.best, &config, output, rt, console)?;
+        self.write_lineage(&config, &data, output, &outcome.best, result.as_ref())?;
         Ok(Finetuned { outcome, result })
     }
 
@@ -330,7 +330,14 @@ impl Job<'_> {
         Ok(Some(result))
     }
 
-    fn write_lineage(&self, config: &FinetuneRunConfig, data: &DataSet, output: &Path) -> anyhow::Result<()> {
+    fn write_lineage(
+        &self,
+        config: &FinetuneRunConfig,
+        data: &DataSet,
+        output: &Path,
+        best: &Path,
+        result: Option<&EvaluationResult>,
+    ) -> anyhow::Result<()> {
         let teacher = (!config.teacher.is_empty()).then(|| config.teacher.clone());
         let recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
@@ -342,7 +349,7 @@ impl Job<'_> {
             config.training.seed
         );
         let lineage = Lineage { teacher, corpus_sha256: Some(data.content_hash()), recipe: Some(recipe) };
-        training::write_lineage(output, &lineage)
+        training::write_lineage(output, best, &lineage, result)
     }
 }
 

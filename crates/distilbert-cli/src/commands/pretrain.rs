@@ -215,6 +215,6 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
     let start = if config.init.is_empty() { "random weights" } else { &config.init };
     let recipe = format!("masked-LM from {start}, {} of {steps} steps, seed {seed}", outcome.steps);
     let lineage = Lineage { teacher: None, corpus_sha256: Some(corpus.content_hash()), recipe: Some(recipe) };
-    training::write_lineage(&args.run.output, &lineage)?;
+    training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
     Ok(outcome)
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded};
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::corpus::Corpus;
+use distilbert::evaluate::EvaluationResult;
 use distilbert::model::Model;
 use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
@@ -124,9 +125,40 @@ pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<S
     Ok(Source { model, tokenizer })
 }
 
-/// Writes `lineage.json` beside a run's own files: what it came from.
-pub fn write_lineage(output: &Path, lineage: &Lineage) -> anyhow::Result<()> {
-    Ok(write_atomic(&output.join(LINEAGE_FILE), serde_json::to_string_pretty(lineage)?.as_bytes())?)
+/// Writes what a run's model came from: `lineage.json` beside the run's own files, and a model card for people,
+/// `README.md`, in the folder of the best checkpoint.
+pub fn write_lineage(
+    output: &Path,
+    best: &Path,
+    lineage: &Lineage,
+    result: Option<&EvaluationResult>,
+) -> anyhow::Result<()> {
+    write_atomic(&output.join(LINEAGE_FILE), serde_json::to_string_pretty(lineage)?.as_bytes())?;
+    let weights = best.join("model.safetensors");
+    let bytes = std::fs::metadata(&weights).with_context(|| format!("cannot read {}", weights.display()))?.len();
+    Ok(write_atomic(&best.join("README.md"), model_card(lineage, bytes, result).as_bytes())?)
+}
+
+fn model_card(lineage: &Lineage, weights_bytes: u64, result: Option<&EvaluationResult>) -> String {
+    let mut card = String::from("---\nlibrary_name: transformers\ntags:\n- distilbert\n---\n\n# Model card\n\n");
+    let mut row = |name: &str, value: &str| card.push_str(&format!("- **{name}:** {value}\n"));
+    row("Recipe", lineage.recipe.as_deref().unwrap_or("not recorded"));
+    row("Teacher", lineage.teacher.as_deref().unwrap_or("none"));
+    row("SHA-256 of the training data", lineage.corpus_sha256.as_deref().unwrap_or("not recorded"));
+    row("Weights", &format!("{:.1} MB", weights_bytes as f64 / 1e6));
+    if let Some(result) = result {
+        for (metric, value) in result.metrics.iter() {
+            let interval = result.intervals.get(metric).map_or(String::new(), |interval| {
+                format!(" (95 % interval {:.1} to {:.1})", 100.0 * interval.low, 100.0 * interval.high)
+            });
+            row(
+                &format!("{} {}", result.task, metric),
+                &format!("{:.1} on {} {} examples{interval}", 100.0 * value, result.n, result.split),
+            );
+        }
+    }
+    card.push_str("\n`distilbert report` measures latency and throughput on the machine at hand.\n");
+    card
 }
 
 /// Opens a corpus and checks that it is whole.
@@ -134,4 +166,22 @@ pub fn open_corpus(path: &Path) -> anyhow::Result<Corpus> {
     let corpus = Corpus::open(path)?;
     corpus.verify()?;
     Ok(corpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_card_names_teacher_data_and_recipe() {
+        let lineage = Lineage {
+            teacher: Some("runs/teacher".into()),
+            corpus_sha256: Some("00ff".into()),
+            recipe: Some("preset default, 10 of 10 steps, seed 1".into()),
+        };
+        let card = model_card(&lineage, 2_490_000, None);
+        for part in ["**Teacher:** runs/teacher", "00ff", "10 of 10 steps", "2.5 MB"] {
+            assert!(card.contains(part), "{card}");
+        }
+    }
 }
