@@ -345,7 +345,10 @@ impl Reader {
         if !config.hidden.is_multiple_of(config.heads) {
             let found = format!("{} heads for a width of {}", config.heads, config.hidden);
             return Err(ConfigError::Invalid {
-                key: "num_attention_heads",
+                key: match family {
+                    Family::Bert => "num_attention_heads",
+                    Family::DistilBert => "n_heads",
+                },
                 expected: "a divisor of the width".into(),
                 found,
             });
@@ -536,6 +539,10 @@ mod tests {
             (
                 r#"{"model_type":"bert","num_attention_heads":7}"#,
                 "config: `num_attention_heads`: expected a divisor of the width, found 7 heads for a width of 768",
+            ),
+            (
+                r#"{"model_type":"distilbert","n_heads":7}"#,
+                "config: `n_heads`: expected a divisor of the width, found 7 heads for a width of 768",
             ),
             (
                 r#"{"model_type":"bert","hidden_act":"silu"}"#,
