@@ -4,10 +4,10 @@ use crate::model_source;
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config};
 use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
-use distilbert::model::{HeadKind, Model};
+use distilbert::model::{HeadKind, Model, Purpose};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 
 /// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
 const MIN_LENGTH: usize = 3;
@@ -46,7 +46,7 @@ impl Classifier {
         if tokens > vocab_size {
             bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
         }
-        model.pack(rt, false);
+        model.pack(rt, Precision::F32, Purpose::Inference);
         Ok(Classifier { model, tokenizer, saved: SavedTask::read(&folder)?, problem, labels })
     }
 

@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::evaluate::Predictions;
-use distilbert::model::Model;
+use distilbert::model::{Model, Purpose};
 use distilbert::report::{Evaluation, Lineage, LossCurve, ModelReport, Role};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -63,7 +63,7 @@ pub fn gather(
         }
     }
     if speed {
-        model.pack(rt, false);
+        model.pack(rt, Precision::F32, Purpose::Inference);
         let speed = measure(rt, &model).with_context(|| format!("measuring {name}"))?;
         report.latency_ms_p50 = speed.latency_ms_p50();
         report.sequences_per_second = Some(speed.sequences_per_second);

@@ -3,10 +3,10 @@
 
 use distilbert::data::batch::Batch;
 use distilbert::model::encoder::Activations;
-use distilbert::model::{HeadKind, Mode, Model};
+use distilbert::model::{HeadKind, Mode, Model, Purpose};
 use distilbert::predict::ClassifierRunner;
 use distilbert::random::Rng;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use std::time::{Duration, Instant};
 
 /// Lengths at which latency is measured, in tokens; shorter where the model has fewer positions.
@@ -194,7 +194,7 @@ mod tests {
             ModelConfig::from_json(&text).unwrap()
         };
         let mut model = Model::random(config(40), 1);
-        model.pack(&rt, false);
+        model.pack(&rt, Precision::F32, Purpose::Inference);
         let speed = measure(&rt, &model).unwrap();
         assert_eq!(speed.latency_ms_by_length.iter().map(|entry| entry.0).collect::<Vec<_>>(), [16, 40]);
         assert!(speed.latency_ms_by_length.iter().all(|entry| entry.1 > 0.0));

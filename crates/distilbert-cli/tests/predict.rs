@@ -6,9 +6,9 @@ use common::{error, lines, model, run, run_with, set_labels, stderr, stdout, tex
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{Example, Label};
-use distilbert::model::Model;
+use distilbert::model::{Model, Purpose};
 use distilbert::tokenizer::Tokenizer;
-use distilbert_kernels::{Isa, Runtime};
+use distilbert_kernels::{Isa, Precision, Runtime};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
@@ -17,7 +17,7 @@ use std::process::Stdio;
 fn logits(folder: &Path, texts: &[String]) -> Vec<Vec<f32>> {
     let rt = Runtime::new(Isa::detect(), 1).expect("a runtime");
     let mut model = Model::load(folder, HeadChoice::AsSaved).expect("a model").model;
-    model.pack(&rt, false);
+    model.pack(&rt, Precision::F32, Purpose::Inference);
     let tokenizer = Tokenizer::from_folder(folder).expect("a tokenizer");
     let example = |text: &String| Example { text_a: text.clone(), text_b: None, label: Label::None, line: 1 };
     let examples: Vec<Example> = texts.iter().map(example).collect();

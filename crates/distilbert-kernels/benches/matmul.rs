@@ -6,7 +6,7 @@
 #![allow(missing_docs)]
 
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
-use distilbert_kernels::{Isa, Runtime};
+use distilbert_kernels::{Isa, Precision, Runtime};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,8 @@ fn main() {
         let rt = Runtime::new(isa, threads).expect("the instruction set was detected and two threads can be started");
         for (inputs, outputs) in SHAPES {
             let w = numbers(outputs * inputs);
-            let forward_weight = PackedMatrix::from_nk(&rt, &w, outputs, inputs);
-            let backward_weight = PackedMatrix::from_kn(&rt, &w, outputs, inputs);
+            let forward_weight = PackedMatrix::from_nk(&rt, Precision::F32, &w, outputs, inputs);
+            let backward_weight = PackedMatrix::from_kn(&rt, Precision::F32, &w, outputs, inputs);
             let mut dw = vec![0.0; outputs * inputs];
             for &m in &rows {
                 let (mut x, mut y) = (numbers(m * inputs), numbers(m * outputs));
@@ -40,7 +40,7 @@ fn main() {
                 for _ in 0..rounds {
                     peak = peak.min(seconds_per_fma(&rt));
                     forward = forward.min(seconds(|| matmul(&rt, &x, &forward_weight, &mut y, Epilogue::None)));
-                    dw_time = dw_time.min(seconds(|| matmul_tn(&rt, &dy, &x, m, &mut dw)));
+                    dw_time = dw_time.min(seconds(|| matmul_tn(&rt, Precision::F32, &dy, &x, m, &mut dw)));
                     dx = dx.min(seconds(|| matmul(&rt, &dy, &backward_weight, &mut x, Epilogue::None)));
                     x.fill(0.5);
                 }

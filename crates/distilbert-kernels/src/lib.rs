@@ -5,6 +5,7 @@
 //! alone, so it is bit-equal for any number of rows, neighbours and threads on one instruction set.
 
 pub mod runtime; // instruction set and threads
+pub mod precision; // f32, bf16, int8
 mod simd; // one vector interface
 mod arch; // its three implementations
 mod math; // exp, tanh, erf, GELU on vectors
@@ -20,4 +21,5 @@ pub mod optimizer; // AdamW, norm of the gradient
 #[cfg(test)]
 mod testing;
 
+pub use precision::Precision;
 pub use runtime::{Isa, Runtime, RuntimeError};

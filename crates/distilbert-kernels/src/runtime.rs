@@ -3,6 +3,7 @@
 mod pool;
 
 use crate::arch;
+use crate::precision::Precision;
 use pool::Pool;
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +79,14 @@ pub enum RuntimeError {
     /// No instruction set has this name.
     #[error("instruction set: expected `portable`, `avx2` or `avx512`, found `{0}`")]
     UnknownIsa(String),
+    /// The instruction set cannot multiply the precision.
+    #[error(
+        "precision `{0}`: needs AVX-512 with the BF16 instructions, which this CPU or the instruction set `{1}` lacks"
+    )]
+    Precision(Precision, Isa),
+    /// No precision has this name.
+    #[error("precision: expected `f32`, `bf16` or `int8`, found `{0}`")]
+    UnknownPrecision(String),
     /// A pool of no threads or of absurdly many.
     #[error("threads: expected 1 to {max}, found {0}", max = Runtime::MAX_THREADS)]
     Threads(usize),

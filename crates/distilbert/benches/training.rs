@@ -8,14 +8,14 @@ use distilbert::data::corpus::{self, By, Corpus, CorpusConfig, CorpusInputs, Fie
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, uniform_with_ends};
-use distilbert::model::{Model, ModelConfig};
+use distilbert::model::{Model, ModelConfig, Purpose};
 use distilbert::optim::{OptimizerConfig, OptimizerState, update};
 use distilbert::random::Rng;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::Workload;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
-use distilbert_kernels::{Isa, Runtime};
+use distilbert_kernels::{Isa, Precision, Runtime};
 use std::time::Instant;
 
 const VOCABULARY: usize = 30_522;
@@ -33,7 +33,7 @@ fn main() {
     let config = r#"{"model_type":"bert","architectures":["BertForMaskedLM"]}"#;
     let mut teacher = Model::random(ModelConfig::from_json(config).expect("BERT-base"), 1);
     let student = from_teacher(&teacher, &uniform_with_ends(12, 6), TokenTypes::Drop).expect("a student");
-    teacher.pack(&rt, false);
+    teacher.pack(&rt, Precision::F32, Purpose::Inference);
     let config = LanguageConfig {
         seed: 1,
         epochs: steps,
@@ -51,7 +51,7 @@ fn main() {
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut state = OptimizerState::new(gradients.len());
     let optimizer = OptimizerConfig::default();
-    workload.model_mut().pack(&rt, true);
+    workload.model_mut().pack(&rt, Precision::F32, Purpose::Training);
 
     let (mut rates, mut shares) = (Vec::new(), Vec::new());
     for step in 1..=steps as u64 {

@@ -2,9 +2,9 @@
 //! tolerances are what they are.
 
 use distilbert::checkpoint::model_folder::HeadChoice;
-use distilbert::model::Model;
+use distilbert::model::{Model, Purpose};
 use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
-use distilbert_kernels::{Isa, Runtime};
+use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
 const OUTPUTS: [&str; 11] = [
@@ -37,7 +37,7 @@ fn outputs_are_the_references() {
     for_every_runtime(|rt| {
         for name in OUTPUTS {
             let folder = golden(name);
-            let model = load(rt, &folder, false);
+            let model = load(rt, &folder, Purpose::Inference);
             let comparisons = verify_outputs(rt, &model, &folder.join("expected.safetensors")).expect(name);
             assert!(comparisons.len() >= 3, "{name}: {comparisons:?}");
             assert_all_pass(rt, name, &comparisons);
@@ -50,7 +50,7 @@ fn losses_and_gradients_of_labelled_batches_are_the_references() {
     for_every_runtime(|rt| {
         for name in LABELLED {
             let folder = golden(name);
-            let model = load(rt, &folder, true);
+            let model = load(rt, &folder, Purpose::Training);
             let comparisons = verify_labelled_batch(rt, &model, &folder).expect(name);
             let gradients = comparisons.iter().filter(|comparison| comparison.name.starts_with("grad.")).count();
             assert_eq!(gradients, model.parameters.table().len(), "{name}: every parameter has a gradient");
@@ -76,10 +76,10 @@ fn distillation_runs_are_the_references_step_by_step() {
 fn a_changed_weight_is_noticed() {
     let rt = Runtime::new(Isa::detect(), 1).expect("one thread of a detected instruction set");
     let folder = golden("distilbert-mlm");
-    let mut model = load(&rt, &folder, false);
+    let mut model = load(&rt, &folder, Purpose::Inference);
     let at = model.encoder.layers[1].feed_forward.lin1.weight.start + 3;
     model.parameters.weights_mut().values[at] += 0.05;
-    model.pack(&rt, false);
+    model.pack(&rt, Precision::F32, Purpose::Inference);
     let comparisons = verify_outputs(&rt, &model, &folder.join("expected.safetensors")).expect("the golden");
     let failed: Vec<&str> = comparisons.iter().filter(|c| !c.passed).map(|c| c.name.as_str()).collect();
     assert_eq!(failed, ["hidden.2", "logits"]);
@@ -97,10 +97,10 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
-fn load(rt: &Runtime, folder: &Path, training: bool) -> Model {
+fn load(rt: &Runtime, folder: &Path, purpose: Purpose) -> Model {
     let mut model = Model::load(folder, HeadChoice::AsSaved).expect("a golden model").model;
     model.disable_dropout();
-    model.pack(rt, training);
+    model.pack(rt, Precision::F32, purpose);
     model
 }
 

@@ -10,14 +10,14 @@ use distilbert::checkpoint::replace_folder;
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
-use distilbert::model::{HeadKind, Model};
+use distilbert::model::{HeadKind, Model, Purpose};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
 use distilbert::train::{LoopConfig, Outcome, Workload, train};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -241,7 +241,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         println!("{}", args.run.output.display());
         return Ok(());
     }
-    teacher.model.pack(rt, false);
+    teacher.model.pack(rt, Precision::F32, Purpose::Inference);
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
     let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
     args.run.report(&outcome, console);

@@ -12,14 +12,14 @@ use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::{Columns, DataError, DataSet, Problem, Split, Task, load};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::sequence::SoftLabels;
-use distilbert::model::HeadKind;
+use distilbert::model::{HeadKind, Purpose};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict;
 use distilbert::report::Lineage;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
 use distilbert::train::run::Run;
 use distilbert::train::{End, LoopConfig, Outcome, train};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -296,7 +296,7 @@ impl Job<'_> {
         if outputs != self.task.outputs() {
             bail!("teacher {}: expected {} outputs for the task, found {outputs}", config.teacher, self.task.outputs());
         }
-        teacher.model.pack(rt, false);
+        teacher.model.pack(rt, Precision::F32, Purpose::Inference);
         let logits = predict::logits(rt, &teacher.model, &parts.train.encoded, "asking the teacher", console)?;
         ensure!(logits.len() == outputs * parts.train.examples.len(), "stopped as asked, before the first step");
         Ok(Some(logits))

@@ -16,7 +16,7 @@ use distilbert::data::corpus::{self, By, Corpus, CorpusConfig, CorpusInputs, Fie
 use distilbert::data::examples::Task;
 use distilbert::data::synthetic::{SyntheticConfig, generate, sst2_tsv};
 use distilbert::evaluate::statistics::Bootstrap;
-use distilbert::model::{HeadKind, Model};
+use distilbert::model::{HeadKind, Model, Purpose};
 use distilbert::report::{Report, ReportInput, Role};
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
@@ -24,7 +24,7 @@ use distilbert::train::language::LanguageTraining;
 use distilbert::train::order::Batching;
 use distilbert::train::run::{Resume, Run};
 use distilbert::train::{End, Outcome, Workload, train};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -211,7 +211,7 @@ impl Quickstart<'_> {
         config.run_loop.checkpoint_every = 250;
         let mut teacher = load(teacher)?;
         let student = first_student(&config, &teacher)?;
-        teacher.pack(self.rt, false);
+        teacher.pack(self.rt, Precision::F32, Purpose::Inference);
         let workload = LanguageTraining::new(student, Some(&teacher), tokenizer, corpus, config.training.clone())?;
         self.train(workload, &config, "student-distilled", corpus, &config.optimizer, &config.run_loop)
     }

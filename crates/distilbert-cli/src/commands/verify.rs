@@ -5,9 +5,9 @@ use crate::model_source;
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::HeadChoice;
-use distilbert::model::Model;
+use distilbert::model::{Model, Purpose};
 use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use std::path::PathBuf;
 
 /// Check a model against reference numbers, tensor by tensor.
@@ -42,14 +42,14 @@ pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         (_, None, Some(batch)) => {
             let mut model = Model::load(folder.as_deref().unwrap_or(batch), HeadChoice::AsSaved)?.model;
             model.disable_dropout();
-            model.pack(rt, true);
+            model.pack(rt, Precision::F32, Purpose::Training);
             verify_labelled_batch(rt, &model, batch)?
         }
         (expected, None, None) => {
             let folder = folder.context("name a model to verify")?;
             let expected = expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));
             let mut model = Model::load(&folder, HeadChoice::AsSaved)?.model;
-            model.pack(rt, false);
+            model.pack(rt, Precision::F32, Purpose::Inference);
             verify_outputs(rt, &model, &expected)?
         }
     };

@@ -1,5 +1,6 @@
 //! AVX2 and FMA: eight lanes, sixteen registers.
 
+use crate::matmul::dot::{Dot, DotKernel};
 use crate::simd::{Kernel, Simd};
 use std::arch::x86_64::*;
 
@@ -148,6 +149,22 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn dequantize(self, sums: __m256, zero: i32, column_sums: &[i32]) -> __m256 {
+        unsafe {
+            let column_sums = _mm256_loadu_si256(column_sums[..LANES].as_ptr().cast());
+            let excess = _mm256_mullo_epi32(_mm256_set1_epi32(zero), column_sums);
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sums), excess))
+        }
+    }
+    #[inline(always)]
+    fn store_u8(self, to: &mut [u8], x: __m256) {
+        unsafe {
+            let x = _mm256_cvtps_epi32(x);
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            _mm_storel_epi64(to[..LANES].as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+        }
+    }
+    #[inline(always)]
     fn less(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
     }
@@ -170,5 +187,128 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         unsafe { run_vectorized(self, kernel) }
+    }
+}
+
+/// Four int8 a unit: by AVX-VNNI's `vpdpbusd`, or without it by widening to 16 bits and `vpmaddwd`, with equal bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2Int8<const VNNI: bool>(Avx2);
+
+impl<const VNNI: bool> Avx2Int8<VNNI> {
+    #[inline]
+    pub(crate) fn detect() -> Option<Self> {
+        if !VNNI || is_x86_feature_detected!("avxvnni") { Avx2::detect().map(Avx2Int8) } else { None }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avxvnni")]
+fn run_vnni<K: DotKernel>(dot: Avx2Int8<true>, kernel: K) -> K::Output {
+    kernel.run(dot)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run_widening<K: DotKernel>(dot: Avx2Int8<false>, kernel: K) -> K::Output {
+    kernel.run(dot)
+}
+
+// SAFETY of every block below: an `Avx2Int8<true>` exists only after `detect` found the instructions; the pointers are
+// the callers' promises.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Dot for Avx2Int8<true> {
+    type Simd = Avx2;
+    type Sums = __m256i;
+    type Left = __m256i;
+    type Right = __m256i;
+    const GROUP: usize = 4;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn simd(self) -> Avx2 {
+        self.0
+    }
+    #[inline(always)]
+    fn zero(self) -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    fn sums(self, bits: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(bits) }
+    }
+    #[inline(always)]
+    fn bits(self, sums: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(sums) }
+    }
+    #[inline(always)]
+    unsafe fn load_left(self, from: *const f32) -> __m256i {
+        unsafe { _mm256_set1_epi32(*from.cast::<i32>()) }
+    }
+    #[inline(always)]
+    unsafe fn load_right(self, from: *const f32) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    fn dot(self, left: __m256i, right: __m256i, sums: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(sums, left, right) }
+    }
+    #[inline(always)]
+    fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
+        unsafe { run_vnni(self, kernel) }
+    }
+}
+
+// SAFETY of every block below: as above, with the instructions of `Avx2`.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Dot for Avx2Int8<false> {
+    type Simd = Avx2;
+    type Sums = __m256i;
+    /// Bytes 0 and 2 of the unit, then bytes 1 and 3, each widened to 16 bits.
+    type Left = [__m256i; 2];
+    type Right = [__m256i; 2];
+    const GROUP: usize = 4;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn simd(self) -> Avx2 {
+        self.0
+    }
+    #[inline(always)]
+    fn zero(self) -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    fn sums(self, bits: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(bits) }
+    }
+    #[inline(always)]
+    fn bits(self, sums: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(sums) }
+    }
+    #[inline(always)]
+    unsafe fn load_left(self, from: *const f32) -> [__m256i; 2] {
+        const BYTES_0_AND_2: u32 = 0x00ff_00ff;
+        unsafe {
+            let unit = *from.cast::<u32>();
+            let [even, odd] = [unit & BYTES_0_AND_2, (unit >> 8) & BYTES_0_AND_2];
+            [_mm256_set1_epi32(even as i32), _mm256_set1_epi32(odd as i32)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_right(self, from: *const f32) -> [__m256i; 2] {
+        unsafe {
+            let units = _mm256_loadu_si256(from.cast());
+            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(units)), _mm256_srai_epi16::<8>(units)]
+        }
+    }
+    #[inline(always)]
+    fn dot(self, left: [__m256i; 2], right: [__m256i; 2], sums: __m256i) -> __m256i {
+        unsafe {
+            let even = _mm256_madd_epi16(left[0], right[0]);
+            let odd = _mm256_madd_epi16(left[1], right[1]);
+            _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
+        }
+    }
+    #[inline(always)]
+    fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
+        unsafe { run_widening(self, kernel) }
     }
 }

@@ -1,5 +1,6 @@
 //! Plain arrays of eight: what any CPU runs, and what the compiler vectorises for a baseline target.
 
+use crate::matmul::dot::{Dot, DotKernel};
 use crate::simd::{Kernel, Simd};
 
 const LANES: usize = 8;
@@ -117,6 +118,16 @@ impl Simd for Portable {
         n.map(|n| f32::from_bits(((n as i32 + 127) << 23) as u32))
     }
     #[inline(always)]
+    fn dequantize(self, sums: Self::F32, zero: i32, column_sums: &[i32]) -> Self::F32 {
+        let column_sums = &column_sums[..LANES];
+        lanes(|i| (sums[i].to_bits() as i32).wrapping_sub(zero.wrapping_mul(column_sums[i])) as f32)
+    }
+    #[inline(always)]
+    fn store_u8(self, to: &mut [u8], x: Self::F32) {
+        let x = self.round(x);
+        to[..LANES].copy_from_slice(&lanes(|i| x[i] as u8));
+    }
+    #[inline(always)]
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask {
         lanes(|i| a[i] < b[i])
     }
@@ -136,6 +147,58 @@ impl Simd for Portable {
     // compiler vectorises it along the wrong axis.
     #[inline(never)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}
+
+/// Four int8 a unit.
+#[derive(Clone, Copy)]
+pub(crate) struct PortableInt8;
+
+impl Dot for PortableInt8 {
+    type Simd = Portable;
+    type Sums = [i32; LANES];
+    type Left = [u8; 4];
+    type Right = [[i8; 4]; LANES];
+    const GROUP: usize = 4;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn simd(self) -> Portable {
+        Portable
+    }
+    #[inline(always)]
+    fn zero(self) -> Self::Sums {
+        [0; LANES]
+    }
+    #[inline(always)]
+    fn sums(self, bits: [f32; LANES]) -> Self::Sums {
+        lanes(|i| bits[i].to_bits() as i32)
+    }
+    #[inline(always)]
+    fn bits(self, sums: Self::Sums) -> [f32; LANES] {
+        lanes(|i| f32::from_bits(sums[i] as u32))
+    }
+    #[inline(always)]
+    unsafe fn load_left(self, from: *const f32) -> [u8; 4] {
+        // SAFETY: the caller's promise; bytes have no alignment and no invalid values.
+        unsafe { from.cast::<[u8; 4]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn load_right(self, from: *const f32) -> Self::Right {
+        // SAFETY: as above.
+        unsafe { from.cast::<Self::Right>().read() }
+    }
+    #[inline(always)]
+    fn dot(self, left: [u8; 4], right: Self::Right, sums: Self::Sums) -> Self::Sums {
+        lanes(|i| {
+            let product = |byte: usize| i32::from(left[byte]) * i32::from(right[i][byte]);
+            sums[i].wrapping_add(product(0) + product(1) + product(2) + product(3))
+        })
+    }
+    // Never inlined, as above.
+    #[inline(never)]
+    fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
 }

@@ -3,6 +3,7 @@
 use super::{AttentionShape, Batch, Head, Part, cut, multiply, multiply_into, pack};
 use crate::dropout::Dropout;
 use crate::math;
+use crate::matmul::dot::F32;
 use crate::matmul::pack::{Order, Panels, Scratch, Source};
 use crate::matmul::tile::{Left, Start, multiply_panel};
 use crate::runtime::{Runtime, SharedMut};
@@ -76,13 +77,13 @@ impl Kernel for Backward<'_> {
             let rows = first..seq.min(first + block);
             // Forward: S = Q Kᵀ, P = softmax(S / sqrt(d)), O = dropout(P) V. So dP = dropout(dO Vᵀ).
             head.scores(simd, rows.clone(), keys_transposed, probabilities);
-            let left = Left::rows::<S>(&d_context[head.context_at(first)..], head.hidden);
+            let left = Left::rows::<F32<S>>(&d_context[head.context_at(first)..], head.hidden);
             multiply(simd, rows.len(), left, values_transposed, d_scores, stride);
             self.softmax_backward(simd, rows.clone(), probabilities, d_scores);
             // SAFETY: the three parts of this head's tokens lie inside `d_qkv`, and no other task writes them.
             unsafe {
                 // S = Q Kᵀ, so dQ = dS K ...
-                let left = Left::rows::<S>(d_scores, stride);
+                let left = Left::rows::<F32<S>>(d_scores, stride);
                 let d_query = self.d_qkv.pointer(head.at(Part::Query, first));
                 multiply_into(simd, rows.len(), left, keys, Start::Zero, d_query, head.stride());
                 // ... and dK = dSᵀ Q; O = P V, so dV = Pᵀ dO: both summed over the blocks of queries.
@@ -142,13 +143,13 @@ impl Backward<'_> {
     #[inline(always)]
     unsafe fn accumulate<S: Simd>(&self, simd: S, left: &[f32], right: Panels, rows: Range<usize>, part: Part) {
         let head = &self.head;
-        let left = Left::columns::<S>(left, head.scores_stride());
+        let left = Left::columns::<F32<S>>(left, head.scores_stride());
         let start = if rows.start == 0 { Start::Zero } else { Start::Output };
         for index in 0..right.layout.panels(right.columns) {
             let panel = right.panel(index, rows.start, rows.len());
             let c = self.d_qkv.pointer(head.at(part, 0) + index * right.layout.width());
             // SAFETY: the panel's columns of the sequence's tokens lie inside `d_qkv`; the rest is the caller's promise.
-            unsafe { multiply_panel(simd, head.seq, left, panel, start, c, head.stride()) };
+            unsafe { multiply_panel(F32(simd), head.seq, left, panel, start, c, head.stride(), ()) };
         }
     }
 }

@@ -12,6 +12,7 @@ pub use backward::attention_backward;
 
 use crate::dropout::Dropout;
 use crate::math;
+use crate::matmul::dot::F32;
 use crate::matmul::pack::{Layout, Order, Panels, Scratch, Source, pack_panels};
 use crate::matmul::tile::{Left, Start, multiply_panel};
 use crate::runtime::{Runtime, SharedMut};
@@ -237,7 +238,7 @@ impl<'a> Head<'a> {
     /// Scores `Q Kᵀ` of some queries, before the scale.
     #[inline(always)]
     fn scores<S: Simd>(&self, simd: S, queries: Range<usize>, keys_transposed: Panels, scores: &mut [f32]) {
-        let left = Left::rows::<S>(&self.qkv[self.at(Part::Query, queries.start)..], self.stride());
+        let left = Left::rows::<F32<S>>(&self.qkv[self.at(Part::Query, queries.start)..], self.stride());
         multiply(simd, queries.len(), left, keys_transposed, scores, self.scores_stride());
     }
 
@@ -297,7 +298,9 @@ unsafe fn multiply_into<S: Simd>(
     for index in 0..right.layout.panels(right.columns) {
         let panel = right.panel(index, 0, right.depth);
         // SAFETY: a panel's columns are among all columns, which the caller answers for.
-        unsafe { multiply_panel(simd, rows, left, panel, start, c.add(index * right.layout.width()), c_stride) };
+        unsafe {
+            multiply_panel(F32(simd), rows, left, panel, start, c.add(index * right.layout.width()), c_stride, ())
+        };
     }
 }
 
@@ -363,7 +366,7 @@ impl Kernel for Forward<'_> {
             head.scores(simd, queries.clone(), keys_transposed, scores);
             head.softmax(simd, queries.len(), scores, sums);
             head.drop_probabilities(queries.clone(), scores);
-            let left = Left::rows::<S>(scores, head.scores_stride());
+            let left = Left::rows::<F32<S>>(scores, head.scores_stride());
             // SAFETY: these tokens' part of this head lies inside `context`, and no other task writes it.
             unsafe {
                 let c = context.pointer(head.context_at(first));

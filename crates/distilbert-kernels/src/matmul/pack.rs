@@ -1,5 +1,8 @@
 //! Panels: a right factor laid out as the register tile reads it.
 //!
+//! Panels and tiles are the same in every precision when their depth is counted in units of 32 bits ([`super::dot`]),
+//! which travel here as `f32` whatever they hold; the packing below is that of f32.
+//!
 //! A panel holds some columns, one row of them after the other: `[depth][vectors * LANES]`. All panels of a matrix
 //! are equally wide but the last, which has only as many vectors as its columns need; lanes past the last column are
 //! zero. So panel `p` starts at `p * width * depth`, and a range of the depth is a contiguous part of the panel.
@@ -138,7 +141,7 @@ pub(crate) fn pack_panels<S: Simd>(
 }
 
 /// Rows of the source that are packed together.
-const DEPTH_STEP: usize = 8;
+pub(crate) const DEPTH_STEP: usize = 8;
 
 #[inline(always)]
 fn pack_depth_rows<S: Simd>(simd: S, from: &[f32], stride: usize, columns: usize, to: &mut [f32], row: usize) {

@@ -46,7 +46,8 @@ impl Classifier {
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         self.dense.pack(packing);
-        self.classifier.pack(packing);
+        // A few rows of weights: nothing to gain, and the logits are what is compared.
+        self.classifier.pack(&packing.in_f32());
     }
 
     pub(crate) fn disable_dropout(&mut self) {

@@ -1,6 +1,7 @@
 //! Linear layers and layer norms: where their weights lie in the arena, and the weights packed for the kernels.
 
 use super::parameters::TableBuilder;
+use distilbert_kernels::Precision;
 use distilbert_kernels::Runtime;
 use distilbert_kernels::elementwise;
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
@@ -18,8 +19,18 @@ pub struct Linear {
     pub inputs: usize,
     /// Width of y.
     pub outputs: usize,
+    precision: Precision,
     forward: Option<PackedMatrix>,
     backward: Option<PackedMatrix>,
+}
+
+/// What weights are packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Forward passes.
+    Inference,
+    /// Forward and backward passes.
+    Training,
 }
 
 /// What packing the weights needs to know.
@@ -27,13 +38,18 @@ pub struct Linear {
 pub(crate) struct Packing<'a> {
     pub(crate) rt: &'a Runtime,
     pub(crate) arena: &'a [f32],
-    /// Whether the weights are packed for the backward pass too.
-    pub(crate) training: bool,
+    pub(crate) precision: Precision,
+    pub(crate) purpose: Purpose,
     /// The ranges of the arena that may have changed since the weights were packed.
     pub(crate) changed: &'a [Range<usize>],
 }
 
 impl Packing<'_> {
+    /// For a part that stays in f32 whatever the model is in.
+    pub(crate) fn in_f32(self) -> Self {
+        Packing { precision: Precision::F32, ..self }
+    }
+
     fn has_changed(&self, weight: &Range<usize>) -> bool {
         self.changed.iter().any(|changed| changed.start < weight.end && weight.start < changed.end)
     }
@@ -66,20 +82,26 @@ impl Linear {
 
     /// A linear over ranges of the arena that exist already, as a tied decoder.
     pub(crate) fn over(weight: Range<usize>, bias: Range<usize>, inputs: usize, outputs: usize) -> Linear {
-        Linear { weight, bias, inputs, outputs, forward: None, backward: None }
+        Linear { weight, bias, inputs, outputs, precision: Precision::F32, forward: None, backward: None }
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
-        let Packing { rt, arena, training, .. } = *packing;
+        let Packing { rt, arena, precision, purpose, .. } = *packing;
         let weight = &arena[self.weight.clone()];
+        if self.precision != precision {
+            (self.forward, self.backward) = (None, None);
+            self.precision = precision;
+        }
         match &mut self.forward {
             Some(packed) if packing.has_changed(&self.weight) => packed.repack_nk(rt, weight),
             Some(_) => {}
-            None => self.forward = Some(PackedMatrix::from_nk(rt, weight, self.outputs, self.inputs)),
+            None => self.forward = Some(PackedMatrix::from_nk(rt, precision, weight, self.outputs, self.inputs)),
         }
         match &mut self.backward {
             Some(packed) if packing.has_changed(&self.weight) => packed.repack_kn(rt, weight),
-            None if training => self.backward = Some(PackedMatrix::from_kn(rt, weight, self.outputs, self.inputs)),
+            None if purpose == Purpose::Training => {
+                self.backward = Some(PackedMatrix::from_kn(rt, precision, weight, self.outputs, self.inputs));
+            }
             _ => {}
         }
     }
@@ -104,7 +126,7 @@ impl Linear {
 
     /// `dW += dyᵀ · x`.
     pub(crate) fn backward_weight(&self, rt: &Runtime, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
-        matmul_tn(rt, dy, x, x.len() / self.inputs, &mut gradients[self.weight.clone()]);
+        matmul_tn(rt, self.precision, dy, x, x.len() / self.inputs, &mut gradients[self.weight.clone()]);
     }
 
     /// `db += Σ dy`.

@@ -14,12 +14,13 @@ pub mod parameters; // the table of parameters and their arena
 pub mod student; // a student's first weights from its teacher
 
 pub use config::{Activation, ConfigError, EncoderConfig, Family, HeadKind, ModelConfig, Problem};
+pub use linear::Purpose;
 pub use parameters::{Parameter, Parameters};
 
 use crate::data::batch::Batch;
 use crate::heads::Head;
 use crate::random::{Rng, mix_key};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use embeddings::Embeddings;
 use encoder::Encoder;
 use linear::Packing;
@@ -37,6 +38,7 @@ pub struct Model {
     pub encoder: Encoder,
     /// States to logits.
     pub head: Head,
+    precision: Precision,
 }
 
 /// Why a model cannot take a batch.
@@ -167,25 +169,33 @@ impl Model {
         let embeddings = Embeddings::new(&config.encoder, &names, &mut table);
         let encoder = Encoder::new(&config.encoder, &names, &mut table);
         let head = Head::new(&config, &names, &mut table);
-        Model { config, parameters: table.build(), embeddings, encoder, head }
+        Model { config, parameters: table.build(), embeddings, encoder, head, precision: Precision::F32 }
     }
 
     /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
-    /// `training` packs them for the backward pass too.
-    pub fn pack(&mut self, rt: &Runtime, training: bool) {
-        self.pack_changed(rt, training, std::slice::from_ref(&(0..usize::MAX)));
+    ///
+    /// # Panics
+    /// If the CPU lacks the precision ([`Precision::check`]), or int8 is to be trained.
+    pub fn pack(&mut self, rt: &Runtime, precision: Precision, purpose: Purpose) {
+        self.precision = precision;
+        self.pack_changed(rt, purpose, std::slice::from_ref(&(0..usize::MAX)));
     }
 
     /// Packs again what the optimiser may have changed.
     pub fn repack_trainable(&mut self, rt: &Runtime) {
         let changed: Vec<_> = self.parameters.trainable_ranges().into_iter().map(|(range, _)| range).collect();
-        self.pack_changed(rt, true, &changed);
+        self.pack_changed(rt, Purpose::Training, &changed);
     }
 
-    fn pack_changed(&mut self, rt: &Runtime, training: bool, changed: &[std::ops::Range<usize>]) {
-        let packing = Packing { rt, arena: self.parameters.weights(), training, changed };
+    fn pack_changed(&mut self, rt: &Runtime, purpose: Purpose, changed: &[std::ops::Range<usize>]) {
+        let packing = Packing { rt, arena: self.parameters.weights(), precision: self.precision, purpose, changed };
         self.encoder.pack(&packing);
         self.head.pack(&packing, self.embeddings.word.clone());
+    }
+
+    /// What the packed weights are multiplied in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Whether the optimiser may change any weight of embeddings or encoder.

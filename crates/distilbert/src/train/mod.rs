@@ -8,10 +8,10 @@ pub mod order; // which samples make which step
 pub mod run; // the run directory: metrics, checkpoints, resume
 
 use crate::checkpoint::CheckpointError;
-use crate::model::Model;
+use crate::model::{Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerError, OptimizerState, update};
 use crate::progress::Progress;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use run::{Run, RunState};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -210,7 +210,7 @@ pub fn train(
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut optimizer_state = OptimizerState::new(gradients.len());
     let mut state = run.restore(workload.model_mut(), &mut optimizer_state)?.unwrap_or_default();
-    workload.model_mut().pack(rt, true);
+    workload.model_mut().pack(rt, Precision::F32, Purpose::Training);
     // Small runs are logged whole, long ones thinned out.
     let log_every = (total / 5000).max(1);
 

@@ -6,10 +6,10 @@ use crate::checkpoint::Tensors;
 use crate::checkpoint::model_folder::HeadChoice;
 use crate::data::batch::Batch;
 use crate::loss::vocabulary::{DistilWeights, KlPositions, Positions, VocabularyLosses};
-use crate::model::{DropoutKey, Model};
+use crate::model::{DropoutKey, Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerState, Schedule, update};
 use crate::train::language::{MaskedBatch, Pass, masked_step};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use std::path::{Path, PathBuf};
 
 /// `meta.json` of a reference run.
@@ -70,7 +70,7 @@ pub fn replay_distillation(
     let mut teacher = Model::load(&folder.join(&settings.teacher), HeadChoice::AsSaved)?.model;
     let student = student.map_or_else(|| folder.join(&settings.student_init), Path::to_owned);
     let mut student = Model::load(&student, HeadChoice::AsSaved)?.model;
-    teacher.pack(rt, false);
+    teacher.pack(rt, Precision::F32, Purpose::Inference);
     // Reference runs have dropout off, whatever the student's configuration says.
     student.disable_dropout();
     if settings.freeze_positions {
@@ -90,7 +90,7 @@ pub fn replay_distillation(
     let mut comparisons = Vec::new();
     for (index, expected) in settings.steps.iter().enumerate() {
         let tensors = Tensors::open_file(&folder.join(format!("step{index}.safetensors")))?;
-        student.pack(rt, true);
+        student.pack(rt, Precision::F32, Purpose::Training);
         let prefix = format!("step{index}.");
         let mut gradients = vec![0.0; student.parameters.len()];
         let losses = step(rt, &student, &teacher, &tensors, &settings, &mut gradients)?;

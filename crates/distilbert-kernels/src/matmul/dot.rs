@@ -1,0 +1,203 @@
+//! What one instruction of a product multiplies: a unit of 32 bits along the depth, which is one f32, two bf16 or four
+//! int8.
+//!
+//! The register tile, the panels and the blocking count the depth in units and so are the same for all of them. Units
+//! travel in slices of `f32`, whatever their bits mean; only [`Dot`] looks inside.
+
+use super::pack::{Layout, Source, pack_left_transposed, pack_panels};
+use super::tile::Left;
+use crate::arch;
+use crate::precision::Precision;
+use crate::runtime::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// A multiply-add over vectors of units.
+pub(crate) trait Dot: Copy + Send + Sync + 'static {
+    /// The vectors that sums are loaded, finished and stored in.
+    type Simd: Simd;
+    /// A vector of sums, 32 bits each.
+    type Sums: Copy;
+    /// One unit of the left factor in every lane.
+    type Left: Copy;
+    /// A vector of units of the right factor.
+    type Right: Copy;
+    /// Numbers in a unit.
+    const GROUP: usize;
+    /// Rows of the register tile.
+    const TILE_ROWS: usize;
+
+    fn simd(self) -> Self::Simd;
+    fn zero(self) -> Self::Sums;
+    fn sums(self, bits: <Self::Simd as Simd>::F32) -> Self::Sums;
+    fn bits(self, sums: Self::Sums) -> <Self::Simd as Simd>::F32;
+    /// # Safety
+    /// A unit must be readable at `from`.
+    unsafe fn load_left(self, from: *const f32) -> Self::Left;
+    /// # Safety
+    /// `LANES` units must be readable at `from`.
+    unsafe fn load_right(self, from: *const f32) -> Self::Right;
+    /// `sums + left · right`, lane by lane.
+    fn dot(self, left: Self::Left, right: Self::Right, sums: Self::Sums) -> Self::Sums;
+    /// Runs the kernel with the instruction set enabled for the compiler.
+    fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output;
+}
+
+/// A [`Dot`] whose factors are made from f32 without scales: f32 itself, and bf16.
+pub(crate) trait FloatDot: Dot {
+    /// As [`pack_panels`], of f32 numbers into units; the depth is rounded up to whole units with zeros.
+    fn pack_right(self, from: Source, shape: (usize, usize), layout: Layout, first: usize, to: &mut [f32]);
+    /// As [`pack_left_transposed`], of f32 numbers into units.
+    fn pack_left_transposed(self, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]);
+    /// `rows` rows of `depth` numbers as a left factor; `scratch` has room for as many rows of units.
+    fn left_rows<'a>(self, from: &'a [f32], stride: usize, shape: (usize, usize), scratch: &'a mut [f32]) -> Left<'a>;
+    /// Runs the kernel with the instruction set enabled for the compiler.
+    fn vectorize_float<K: FloatKernel>(self, kernel: K) -> K::Output;
+}
+
+/// A piece of work written for any [`Dot`]. `run` must be `#[inline(always)]`, as in [`Kernel`].
+pub(crate) trait DotKernel {
+    type Output;
+    fn run<D: Dot>(self, dot: D) -> Self::Output;
+}
+
+/// A piece of work written for any [`FloatDot`]. `run` must be `#[inline(always)]`, as in [`Kernel`].
+pub(crate) trait FloatKernel {
+    type Output;
+    fn run<D: FloatDot>(self, dot: D) -> Self::Output;
+}
+
+/// Units that `numbers` numbers take in this precision.
+pub(crate) fn units(precision: Precision, numbers: usize) -> usize {
+    match precision {
+        Precision::F32 => numbers,
+        Precision::Bf16 => numbers.div_ceil(2),
+        Precision::Int8 => numbers.div_ceil(4),
+    }
+}
+
+/// Runs `kernel` on f32 or bf16, which the caller has found on this CPU.
+pub(crate) fn dispatch_float<K: FloatKernel>(isa: Isa, precision: Precision, kernel: K) -> K::Output {
+    match precision {
+        #[cfg(target_arch = "x86_64")]
+        Precision::Bf16 => arch::avx512::Avx512Bf16::detect()
+            .expect("a matrix is only packed in a precision the CPU has")
+            .vectorize_float(kernel),
+        Precision::F32 => dispatch(isa, OnF32(kernel)),
+        _ => unreachable!("{precision} has scales"),
+    }
+}
+
+/// Runs `kernel` on any precision, which the caller has found on this CPU.
+pub(crate) fn dispatch_dot<K: DotKernel>(isa: Isa, precision: Precision, kernel: K) -> K::Output {
+    match (precision, isa) {
+        (Precision::F32, _) => dispatch(isa, OnF32Dot(kernel)),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Bf16, _) => arch::avx512::Avx512Bf16::detect()
+            .expect("a matrix is only packed in a precision the CPU has")
+            .vectorize(kernel),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Int8, Isa::Avx512) => match arch::avx512::Avx512Int8::<true>::detect() {
+            Some(dot) => dot.vectorize(kernel),
+            None => arch::avx512::Avx512Int8::<false>::detect()
+                .expect("a Runtime is only made for an instruction set the CPU has")
+                .vectorize(kernel),
+        },
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Int8, Isa::Avx2) => match arch::avx2::Avx2Int8::<true>::detect() {
+            Some(dot) => dot.vectorize(kernel),
+            None => arch::avx2::Avx2Int8::<false>::detect()
+                .expect("a Runtime is only made for an instruction set the CPU has")
+                .vectorize(kernel),
+        },
+        (Precision::Int8, _) => arch::portable::PortableInt8.vectorize(kernel),
+        #[cfg(not(target_arch = "x86_64"))]
+        (Precision::Bf16, _) => unreachable!("a matrix is only packed in a precision the CPU has"),
+    }
+}
+
+/// One f32 a unit.
+#[derive(Clone, Copy)]
+pub(crate) struct F32<S>(pub(crate) S);
+
+struct OnF32<K>(K);
+
+impl<K: FloatKernel> Kernel for OnF32<K> {
+    type Output = K::Output;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> K::Output {
+        self.0.run(F32(simd))
+    }
+}
+
+struct OnF32Dot<K>(K);
+
+impl<K: DotKernel> Kernel for OnF32Dot<K> {
+    type Output = K::Output;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> K::Output {
+        self.0.run(F32(simd))
+    }
+}
+
+impl<S: Simd> Dot for F32<S> {
+    type Simd = S;
+    type Sums = S::F32;
+    type Left = S::F32;
+    type Right = S::F32;
+    const GROUP: usize = 1;
+    const TILE_ROWS: usize = S::TILE_ROWS;
+
+    #[inline(always)]
+    fn simd(self) -> S {
+        self.0
+    }
+    #[inline(always)]
+    fn zero(self) -> S::F32 {
+        self.0.splat(0.0)
+    }
+    #[inline(always)]
+    fn sums(self, bits: S::F32) -> S::F32 {
+        bits
+    }
+    #[inline(always)]
+    fn bits(self, sums: S::F32) -> S::F32 {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn load_left(self, from: *const f32) -> S::F32 {
+        // SAFETY: the caller's promise.
+        self.0.splat(unsafe { *from })
+    }
+    #[inline(always)]
+    unsafe fn load_right(self, from: *const f32) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.load_ptr(from) }
+    }
+    #[inline(always)]
+    fn dot(self, left: S::F32, right: S::F32, sums: S::F32) -> S::F32 {
+        self.0.mul_add(left, right, sums)
+    }
+    #[inline(always)]
+    fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
+        self.0.vectorize(OnF32Dot(kernel))
+    }
+}
+
+impl<S: Simd> FloatDot for F32<S> {
+    #[inline(always)]
+    fn pack_right(self, from: Source, shape: (usize, usize), layout: Layout, first: usize, to: &mut [f32]) {
+        pack_panels(self.0, from, shape, layout, first, to);
+    }
+    #[inline(always)]
+    fn pack_left_transposed(self, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]) {
+        pack_left_transposed(self.0, from, stride, depth, rows, to);
+    }
+    #[inline(always)]
+    fn left_rows<'a>(self, from: &'a [f32], stride: usize, _: (usize, usize), _: &'a mut [f32]) -> Left<'a> {
+        Left::rows::<Self>(from, stride)
+    }
+    #[inline(always)]
+    fn vectorize_float<K: FloatKernel>(self, kernel: K) -> K::Output {
+        self.0.vectorize(OnF32(kernel))
+    }
+}

@@ -1,0 +1,194 @@
+//! Eight bits: weights with one scale an output channel, activations with a scale and a zero point a row, taken from
+//! the row at run time.
+//!
+//! A weight is `scale · q` with q in -127..=127. An activation is `scale · (q - zero)` with q in 0..=255: the range of
+//! its row, which always holds 0, in 255 steps. So
+//! `Σ x w = scale_x · scale_w · (Σ q_x q_w - zero · Σ q_w)`, and both sums are exact integers.
+
+use super::pack::{AlignedBuffer, Layout};
+use crate::rows::load;
+use crate::runtime::Runtime;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// The largest depth whose sums cannot overflow.
+pub(crate) const MAX_DEPTH: usize = i32::MAX as usize / (255 * 127);
+
+/// A Linear weight `[n, k]` in eight bits: `scales[i] * values[i * k + j]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedMatrix {
+    /// `[n, k]`, each in -127..=127.
+    pub values: Vec<i8>,
+    /// `[n]`, one an output channel.
+    pub scales: Vec<f32>,
+}
+
+impl QuantizedMatrix {
+    /// The nearest: a channel's scale is its largest magnitude over 127.
+    ///
+    /// # Panics
+    /// If `w` is not `[n, k]`.
+    pub fn from_f32(rt: &Runtime, w: &[f32], n: usize, k: usize) -> QuantizedMatrix {
+        assert_eq!(w.len(), n * k, "matrix to quantise: {n} x {k}");
+        let (mut values, mut scales) = (vec![0; n * k], vec![0.0; n]);
+        if k > 0 {
+            rt.parallel_chunks_mut(&mut scales, 1, |row, scale| {
+                let largest = w[row * k..][..k].iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                scale[0] = largest / 127.0;
+            });
+            rt.parallel_chunks_mut(&mut values, k, |row, values| {
+                for (value, x) in values.iter_mut().zip(&w[row * k..][..k]) {
+                    *value = quantize_weight(*x, scales[row]);
+                }
+            });
+        }
+        QuantizedMatrix { values, scales }
+    }
+
+    /// The numbers that the eight bits stand for, `[n, k]`.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let k = self.values.len().checked_div(self.scales.len()).unwrap_or(0);
+        let scale_of = |i: usize| self.scales[i / k.max(1)];
+        self.values.iter().enumerate().map(|(i, &value)| f32::from(value) * scale_of(i)).collect()
+    }
+}
+
+fn quantize_weight(x: f32, scale: f32) -> i8 {
+    if scale > 0.0 { (x / scale).round_ties_even() as i8 } else { 0 }
+}
+
+/// What turns integer sums of a packed matrix back into numbers; padded to whole vectors.
+pub(crate) struct Columns {
+    pub(crate) scales: Vec<f32>,
+    /// `Σ q` of each column.
+    pub(crate) sums: Vec<i32>,
+}
+
+/// Packs `[n, k]` into panels of units of four.
+pub(crate) fn pack(
+    rt: &Runtime,
+    matrix: &QuantizedMatrix,
+    (k, n): (usize, usize),
+    layout: Layout,
+) -> (AlignedBuffer, Columns) {
+    let units = k.div_ceil(4);
+    let mut data = AlignedBuffer::zeroed(layout.packed_len(units, n));
+    let padded = layout.packed_len(1, n);
+    let mut columns = Columns { scales: matrix.scales.clone(), sums: vec![0; n] };
+    if k > 0 {
+        rt.parallel_chunks_mut(&mut columns.sums, 1, |column, sum| {
+            sum[0] = matrix.values[column * k..][..k].iter().map(|&value| i32::from(value)).sum();
+        });
+        rt.parallel_chunks_mut(data.as_mut_slice(), layout.width() * units, |panel, to| {
+            let first = panel * layout.width();
+            let row = to.len() / units;
+            for column in first..n.min(first + layout.width()) {
+                for (unit, values) in matrix.values[column * k..][..k].chunks(4).enumerate() {
+                    let mut bytes = [0; 4];
+                    for (byte, value) in bytes.iter_mut().zip(values) {
+                        *byte = *value as u8;
+                    }
+                    to[unit * row + column - first] = f32::from_bits(u32::from_ne_bytes(bytes));
+                }
+            }
+        });
+    }
+    columns.scales.resize(padded, 0.0);
+    columns.sums.resize(padded, 0);
+    (data, columns)
+}
+
+/// Rows of a left factor in eight bits, cut out of scratch memory.
+pub(crate) struct Rows<'a> {
+    /// `[rows, units]`
+    pub(crate) units: &'a [f32],
+    /// `[rows]`
+    pub(crate) scales: &'a [f32],
+    /// `[rows]`, whole numbers in 0..=255
+    pub(crate) zeros: &'a [f32],
+}
+
+/// Numbers of scratch memory that [`quantize_rows`] needs.
+pub(crate) fn rows_len(rows: usize, k: usize) -> usize {
+    rows * (k.div_ceil(4) + 2)
+}
+
+/// Quantises `[rows, k]` in parallel.
+pub(crate) fn quantize_rows<'a>(rt: &Runtime, x: &[f32], rows: usize, k: usize, scratch: &'a mut [f32]) -> Rows<'a> {
+    /// Rows of a task: enough to be worth handing over.
+    const TASK_ROWS: usize = 8;
+    let units = k.div_ceil(4);
+    let (packed, scales_and_zeros) = scratch.split_at_mut(rows * units);
+    let (scales, zeros) = scales_and_zeros.split_at_mut(rows);
+    if units > 0 {
+        let (shared_scales, shared_zeros) =
+            (crate::runtime::SharedMut::new(scales), crate::runtime::SharedMut::new(zeros));
+        rt.parallel_chunks_mut(packed, TASK_ROWS * units, |task, to| {
+            let (first, count) = (task * TASK_ROWS, to.len() / units);
+            // SAFETY: tasks have disjoint rows.
+            let (scales, zeros) = unsafe { (shared_scales.slice(first, count), shared_zeros.slice(first, count)) };
+            dispatch(rt.isa(), QuantizeRows { x: &x[first * k..][..count * k], k, to, scales, zeros });
+        });
+    }
+    Rows { units: packed, scales, zeros }
+}
+
+struct QuantizeRows<'a> {
+    x: &'a [f32],
+    k: usize,
+    to: &'a mut [f32],
+    scales: &'a mut [f32],
+    zeros: &'a mut [f32],
+}
+
+impl Kernel for QuantizeRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let units = self.k.div_ceil(4);
+        let parameters = self.scales.iter_mut().zip(self.zeros);
+        for ((x, to), (scale, zero)) in self.x.chunks_exact(self.k).zip(self.to.chunks_exact_mut(units)).zip(parameters)
+        {
+            quantize_row(simd, x, to, scale, zero);
+        }
+    }
+}
+
+/// Separate products and sums, never fused ones, so that every instruction set gives the same bits.
+#[inline(always)]
+fn quantize_row<S: Simd>(simd: S, x: &[f32], to: &mut [f32], scale: &mut f32, zero: &mut f32) {
+    let (mut lowest, mut highest) = ([simd.splat(0.0); 2], [simd.splat(0.0); 2]);
+    // Zero, or NaN if a number is NaN or infinite: a row with one must not give numbers that look right.
+    let mut poison = [simd.splat(0.0); 2];
+    for (i, x) in x.chunks(S::LANES).enumerate() {
+        let x = load(simd, x);
+        lowest[i % 2] = simd.min(x, lowest[i % 2]);
+        highest[i % 2] = simd.max(x, highest[i % 2]);
+        poison[i % 2] = simd.mul_add(x, simd.splat(0.0), poison[i % 2]);
+    }
+    let lowest = simd.sub(simd.splat(0.0), simd.min(lowest[0], lowest[1]));
+    let (below, above) = (simd.largest(lowest), simd.largest(simd.max(highest[0], highest[1])));
+    let poison = simd.sum(simd.add(poison[0], poison[1]));
+    let range = below + above;
+    let inverse = if range > 0.0 { 255.0 / range } else { 0.0 };
+    *scale = range / 255.0 + poison;
+    *zero = (below * inverse).round_ties_even().min(255.0);
+    let (inverse, zero, largest) = (simd.splat(inverse), simd.splat(*zero), simd.splat(255.0));
+    let bytes = bytes_of(to);
+    for (x, to) in x.chunks(S::LANES).zip(bytes.chunks_mut(S::LANES)) {
+        let q = simd.add(simd.mul(load(simd, x), inverse), zero);
+        let q = simd.min(simd.max(q, simd.splat(0.0)), largest);
+        if to.len() >= S::LANES {
+            simd.store_u8(to, q);
+        } else {
+            let mut whole = [0; 16];
+            simd.store_u8(&mut whole, q);
+            to.copy_from_slice(&whole[..to.len()]);
+        }
+    }
+}
+
+fn bytes_of(units: &mut [f32]) -> &mut [u8] {
+    // SAFETY: the same memory; bytes have no alignment, and neither type has invalid values.
+    unsafe { std::slice::from_raw_parts_mut(units.as_mut_ptr().cast(), size_of_val(units)) }
+}
