@@ -5,7 +5,7 @@
 
 use distilbert_kernels::attention::{AttentionShape, attention, attention_backward};
 use distilbert_kernels::dropout::Dropout;
-use distilbert_kernels::{Isa, Runtime};
+use distilbert_kernels::{Isa, Precision, Runtime};
 use std::time::Instant;
 
 fn main() {
@@ -31,7 +31,7 @@ fn main() {
                 let [mut forward, mut backward] = [f64::MAX; 2];
                 for _ in 0..100 {
                     let start = Instant::now();
-                    attention(&rt, shape, &qkv, &cu_seqlens, dropout, &mut context, Some(&mut sums));
+                    attention(&rt, Precision::F32, shape, &qkv, &cu_seqlens, dropout, &mut context, Some(&mut sums));
                     forward = forward.min(start.elapsed().as_secs_f64());
                     let start = Instant::now();
                     attention_backward(&rt, shape, &qkv, &cu_seqlens, dropout, &context, &sums, &d_context, &mut d_qkv);

@@ -119,6 +119,39 @@ pub(crate) fn gelu<S: Simd>(simd: S, x: S::F32, kind: GeluKind) -> S::F32 {
     }
 }
 
+/// [`gelu`] for products whose factors have been rounded to 16 bits or fewer: within 6e-5 for `|x| <= 8` and
+/// 2e-6 * |x| beyond, at a third of the time.
+///
+/// The normal distribution function is `0.5 + x p(x²)` up to 4.5, where it is all but 0 or 1; `p` was fitted for the
+/// smallest largest error of the GELU itself, with `p(4.5²) = 0.5 / 4.5`.
+#[inline(always)]
+pub(crate) fn gelu_coarse<S: Simd>(simd: S, x: S::F32, kind: GeluKind) -> S::F32 {
+    const END: f32 = 4.5;
+    match kind {
+        GeluKind::Tanh => gelu(simd, x, kind),
+        GeluKind::Erf => {
+            let inside = simd.min(simd.splat(END), simd.max(simd.splat(-END), x));
+            let p = polynomial(
+                simd,
+                simd.mul(inside, inside),
+                [
+                    -8.864_285e-13,
+                    1.195_328e-10,
+                    -7.118_410_3e-9,
+                    2.486_599e-7,
+                    -5.720_516e-6,
+                    9.247_805e-5,
+                    -1.095_603_5e-3,
+                    9.756_889e-3,
+                    -6.623_266e-2,
+                    3.988_352e-1,
+                ],
+            );
+            simd.mul(x, simd.mul_add(inside, p, simd.splat(0.5)))
+        }
+    }
+}
+
 /// The derivative of [`gelu`] by `x`, within 2.5e-7.
 #[inline(always)]
 pub(crate) fn gelu_derivative<S: Simd>(simd: S, x: S::F32, kind: GeluKind) -> S::F32 {

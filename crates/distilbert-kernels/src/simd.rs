@@ -61,7 +61,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// The bits of `sums` as 32-bit integers, less `zero * column_sums`, as numbers; wrapping.
     fn dequantize(self, sums: Self::F32, zero: i32, column_sums: &[i32]) -> Self::F32;
-    /// Stores the lanes rounded to nearest, ties to even, for whole numbers in `0..=255`, to the first `LANES` of `to`.
+    /// Stores the lanes rounded to nearest, ties to even, and cut off at 255, to the first `LANES` of `to`; for numbers
+    /// from 0 to 2^22.
     fn store_u8(self, to: &mut [u8], x: Self::F32);
 
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;

@@ -170,7 +170,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store_u8(self, to: &mut [u8], x: __m512) {
         unsafe {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x));
+            let bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x));
             _mm_storeu_si128(to[..LANES].as_mut_ptr().cast(), bytes);
         }
     }

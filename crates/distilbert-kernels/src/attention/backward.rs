@@ -61,31 +61,32 @@ impl Kernel for Backward<'_> {
         let (head, d_context) = (self.head, self.d_context);
         let (seq, stride) = (head.seq, head.scores_stride());
         let block = 8 * S::TILE_ROWS;
-        let (transposed, straight) = (head.packed_len::<S>(Order::ColumnRows), head.packed_len::<S>(Order::DepthRows));
+        let (transposed, straight) =
+            (head.packed_len::<F32<S>>(Order::ColumnRows), head.packed_len::<F32<S>>(Order::DepthRows));
         let lens = [transposed, transposed, straight, straight, straight, block * stride, block * stride];
         let mut scratch = Scratch::take(lens.iter().map(|len| len.next_multiple_of(16)).sum());
         let mut rest = scratch.as_mut_slice();
-        let keys_transposed = head.pack(simd, Part::Key, Order::ColumnRows, cut(&mut rest, transposed)); // [head_dim, seq]
-        let values_transposed = head.pack(simd, Part::Value, Order::ColumnRows, cut(&mut rest, transposed));
-        let keys = head.pack(simd, Part::Key, Order::DepthRows, cut(&mut rest, straight)); // [seq, head_dim]
-        let queries = head.pack(simd, Part::Query, Order::DepthRows, cut(&mut rest, straight));
+        let keys_transposed = head.pack(F32(simd), Part::Key, Order::ColumnRows, cut(&mut rest, transposed)); // [head_dim, seq]
+        let values_transposed = head.pack(F32(simd), Part::Value, Order::ColumnRows, cut(&mut rest, transposed));
+        let keys = head.pack(F32(simd), Part::Key, Order::DepthRows, cut(&mut rest, straight)); // [seq, head_dim]
+        let queries = head.pack(F32(simd), Part::Query, Order::DepthRows, cut(&mut rest, straight));
         let source = Source { data: &d_context[head.context_at(0)..], stride: head.hidden, order: Order::DepthRows };
-        let d_out = pack(simd, source, (seq, head.head_dim), cut(&mut rest, straight));
+        let d_out = pack(F32(simd), source, (seq, head.head_dim), cut(&mut rest, straight));
         let probabilities = cut(&mut rest, block * stride); // [block, seq]
         let d_scores = cut(&mut rest, block * stride);
         for first in (0..seq).step_by(block) {
             let rows = first..seq.min(first + block);
             // Forward: S = Q Kᵀ, P = softmax(S / sqrt(d)), O = dropout(P) V. So dP = dropout(dO Vᵀ).
-            head.scores(simd, rows.clone(), keys_transposed, probabilities);
+            head.scores(F32(simd), rows.clone(), keys_transposed, probabilities, &mut []);
             let left = Left::rows::<F32<S>>(&d_context[head.context_at(first)..], head.hidden);
-            multiply(simd, rows.len(), left, values_transposed, d_scores, stride);
+            multiply(F32(simd), rows.len(), left, values_transposed, d_scores, stride);
             self.softmax_backward(simd, rows.clone(), probabilities, d_scores);
             // SAFETY: the three parts of this head's tokens lie inside `d_qkv`, and no other task writes them.
             unsafe {
                 // S = Q Kᵀ, so dQ = dS K ...
                 let left = Left::rows::<F32<S>>(d_scores, stride);
                 let d_query = self.d_qkv.pointer(head.at(Part::Query, first));
-                multiply_into(simd, rows.len(), left, keys, Start::Zero, d_query, head.stride());
+                multiply_into(F32(simd), rows.len(), left, keys, Start::Zero, d_query, head.stride());
                 // ... and dK = dSᵀ Q; O = P V, so dV = Pᵀ dO: both summed over the blocks of queries.
                 self.accumulate(simd, d_scores, queries, rows.clone(), Part::Key);
                 self.accumulate(simd, probabilities, d_out, rows, Part::Value);

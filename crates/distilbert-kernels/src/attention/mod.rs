@@ -12,9 +12,10 @@ pub use backward::attention_backward;
 
 use crate::dropout::Dropout;
 use crate::math;
-use crate::matmul::dot::F32;
-use crate::matmul::pack::{Layout, Order, Panels, Scratch, Source, pack_panels};
+use crate::matmul::dot::{Dot, F32, FloatDot, FloatKernel, dispatch_float};
+use crate::matmul::pack::{Layout, Order, Panels, Scratch, Source};
 use crate::matmul::tile::{Left, Start, multiply_panel};
+use crate::precision::Precision;
 use crate::runtime::{Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
 use std::ops::Range;
@@ -33,14 +34,15 @@ pub struct AttentionShape {
 /// `qkv: [tokens, 3 * hidden]` holds queries, keys and values side by side; sequence `i` is the tokens
 /// `cu_seqlens[i]..cu_seqlens[i + 1]`. `dropout` drops probabilities after the softmax; the element of (head, query,
 /// key) is `(head * seq + query) * seq + key`. `log_sum_exp: [tokens, heads]` receives what [`attention_backward`]
-/// needs to find the probabilities again.
+/// needs to find the probabilities again. `precision` is that of both products; the softmax is always f32.
 ///
 /// # Panics
 /// If lengths disagree, `cu_seqlens` does not rise from 0 to the number of tokens, or an element of a sequence that
-/// drops exceeds `u32`.
+/// drops exceeds `u32`, or the precision is int8 or one that the CPU lacks.
 #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 pub fn attention(
     rt: &Runtime,
+    precision: Precision,
     shape: AttentionShape,
     qkv: &[f32],
     cu_seqlens: &[u32],
@@ -48,6 +50,7 @@ pub fn attention(
     context: &mut [f32],
     log_sum_exp: Option<&mut [f32]>,
 ) {
+    assert!(precision != Precision::Int8 && precision.is_available(rt.isa()), "{precision} on {}", rt.isa());
     let batch = Batch::new(shape, qkv, cu_seqlens, dropout);
     assert_eq!(context.len(), batch.tokens() * batch.hidden(), "context: [tokens, hidden]");
     if let Some(log_sum_exp) = &log_sum_exp {
@@ -65,7 +68,8 @@ pub fn attention(
     batch.run_tasks(rt, &tasks, |(sequence, head, queries)| {
         let head = batch.head(*sequence, *head);
         let queries = queries.clone();
-        dispatch(rt.isa(), Forward { head, queries, context: &context, log_sum_exp: log_sum_exp.as_ref() });
+        let forward = Forward { head, queries, context: &context, log_sum_exp: log_sum_exp.as_ref() };
+        dispatch_float(rt.isa(), precision, forward);
     });
 }
 
@@ -215,9 +219,9 @@ impl<'a> Head<'a> {
     /// The head's part of all tokens as a packed right factor. `ColumnRows` gives `[head_dim, seq]`, the transpose;
     /// `DepthRows` gives `[seq, head_dim]`.
     #[inline(always)]
-    fn pack<'p, S: Simd>(&self, simd: S, part: Part, order: Order, to: &'p mut [f32]) -> Panels<'p> {
+    fn pack<'p, D: FloatDot>(&self, dot: D, part: Part, order: Order, to: &'p mut [f32]) -> Panels<'p> {
         let source = Source { data: &self.qkv[self.at(part, 0)..], stride: self.stride(), order };
-        pack(simd, source, self.shape_of(order), to)
+        pack(dot, source, self.shape_of(order), to)
     }
 
     /// Depth and columns of a packed part.
@@ -228,18 +232,26 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Numbers that a packed part takes.
+    /// Units that a packed part takes.
     #[inline(always)]
-    fn packed_len<S: Simd>(&self, order: Order) -> usize {
+    fn packed_len<D: FloatDot>(&self, order: Order) -> usize {
         let (depth, columns) = self.shape_of(order);
-        Layout::new::<S>(PANEL_VECTORS).packed_len(depth, columns)
+        Layout::new::<D::Simd>(PANEL_VECTORS).packed_len(depth.div_ceil(D::GROUP), columns)
     }
 
-    /// Scores `Q Kᵀ` of some queries, before the scale.
+    /// Scores `Q Kᵀ` of some queries, before the scale; `left` has room for the queries in units.
     #[inline(always)]
-    fn scores<S: Simd>(&self, simd: S, queries: Range<usize>, keys_transposed: Panels, scores: &mut [f32]) {
-        let left = Left::rows::<F32<S>>(&self.qkv[self.at(Part::Query, queries.start)..], self.stride());
-        multiply(simd, queries.len(), left, keys_transposed, scores, self.scores_stride());
+    fn scores<D: FloatDot>(
+        &self,
+        dot: D,
+        queries: Range<usize>,
+        keys_transposed: Panels,
+        scores: &mut [f32],
+        left: &mut [f32],
+    ) {
+        let rows = &self.qkv[self.at(Part::Query, queries.start)..];
+        let left = dot.left_rows(rows, self.stride(), (queries.len(), self.head_dim), left);
+        multiply(dot, queries.len(), left, keys_transposed, scores, self.scores_stride());
     }
 
     /// Turns scores into probabilities, row by row; writes each row's logarithm of the sum of exponentials.
@@ -269,25 +281,25 @@ impl<'a> Head<'a> {
 }
 
 #[inline(always)]
-fn pack<'p, S: Simd>(simd: S, source: Source, shape: (usize, usize), to: &'p mut [f32]) -> Panels<'p> {
-    let layout = Layout::new::<S>(PANEL_VECTORS);
-    pack_panels(simd, source, shape, layout, 0, to);
-    Panels { data: to, depth: shape.0, columns: shape.1, layout }
+fn pack<'p, D: FloatDot>(dot: D, source: Source, shape: (usize, usize), to: &'p mut [f32]) -> Panels<'p> {
+    let layout = Layout::new::<D::Simd>(PANEL_VECTORS);
+    dot.pack_right(source, shape, layout, 0, to);
+    Panels { data: to, depth: shape.0.div_ceil(D::GROUP), columns: shape.1, layout }
 }
 
 /// `C = A · B` into memory of this task's own.
 #[inline(always)]
-fn multiply<S: Simd>(simd: S, rows: usize, left: Left, right: Panels, c: &mut [f32], c_stride: usize) {
+fn multiply<D: Dot>(dot: D, rows: usize, left: Left, right: Panels, c: &mut [f32], c_stride: usize) {
     assert!(rows == 0 || (rows - 1) * c_stride + right.columns <= c.len(), "product too short");
     // SAFETY: all rows lie inside `c` by the assertion, and `c` is borrowed mutably.
-    unsafe { multiply_into(simd, rows, left, right, Start::Zero, c.as_mut_ptr(), c_stride) }
+    unsafe { multiply_into(dot, rows, left, right, Start::Zero, c.as_mut_ptr(), c_stride) }
 }
 
 /// # Safety
 /// As [`multiply_panel`], for all columns.
 #[inline(always)]
-unsafe fn multiply_into<S: Simd>(
-    simd: S,
+unsafe fn multiply_into<D: Dot>(
+    dot: D,
     rows: usize,
     left: Left,
     right: Panels,
@@ -298,9 +310,7 @@ unsafe fn multiply_into<S: Simd>(
     for index in 0..right.layout.panels(right.columns) {
         let panel = right.panel(index, 0, right.depth);
         // SAFETY: a panel's columns are among all columns, which the caller answers for.
-        unsafe {
-            multiply_panel(F32(simd), rows, left, panel, start, c.add(index * right.layout.width()), c_stride, ())
-        };
+        unsafe { multiply_panel(dot, rows, left, panel, start, c.add(index * right.layout.width()), c_stride, ()) };
     }
 }
 
@@ -342,35 +352,38 @@ struct Forward<'a> {
     log_sum_exp: Option<&'a SharedMut<'a, f32>>,
 }
 
-impl Kernel for Forward<'_> {
+impl FloatKernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<D: FloatDot>(self, dot: D) {
         let Forward { head, queries, context, log_sum_exp } = self;
-        let block = 4 * S::TILE_ROWS;
+        let simd = dot.simd();
+        let block = 4 * D::TILE_ROWS;
         let lens = [
-            head.packed_len::<S>(Order::ColumnRows),
-            head.packed_len::<S>(Order::DepthRows),
+            head.packed_len::<D>(Order::ColumnRows),
+            head.packed_len::<D>(Order::DepthRows),
             block * head.scores_stride(),
             block,
+            block * head.seq.max(head.head_dim).div_ceil(D::GROUP),
         ];
         let mut scratch = Scratch::take(lens.iter().map(|len| len.next_multiple_of(16)).sum());
         let mut rest = scratch.as_mut_slice();
-        let keys_transposed = head.pack(simd, Part::Key, Order::ColumnRows, cut(&mut rest, lens[0])); // [head_dim, seq]
-        let values = head.pack(simd, Part::Value, Order::DepthRows, cut(&mut rest, lens[1])); // [seq, head_dim]
+        let keys_transposed = head.pack(dot, Part::Key, Order::ColumnRows, cut(&mut rest, lens[0])); // [head_dim, seq]
+        let values = head.pack(dot, Part::Value, Order::DepthRows, cut(&mut rest, lens[1])); // [seq, head_dim]
         let scores = cut(&mut rest, lens[2]); // [block, seq]
         let sums = cut(&mut rest, lens[3]);
+        let left = cut(&mut rest, lens[4]); // a left factor in units
         for first in queries.clone().step_by(block) {
             let queries = first..queries.end.min(first + block);
-            head.scores(simd, queries.clone(), keys_transposed, scores);
+            head.scores(dot, queries.clone(), keys_transposed, scores, left);
             head.softmax(simd, queries.len(), scores, sums);
             head.drop_probabilities(queries.clone(), scores);
-            let left = Left::rows::<F32<S>>(scores, head.scores_stride());
+            let left = dot.left_rows(scores, head.scores_stride(), (queries.len(), head.seq), left);
             // SAFETY: these tokens' part of this head lies inside `context`, and no other task writes it.
             unsafe {
                 let c = context.pointer(head.context_at(first));
-                multiply_into(simd, queries.len(), left, values, Start::Zero, c, head.hidden);
+                multiply_into(dot, queries.len(), left, values, Start::Zero, c, head.hidden);
             }
             if let Some(log_sum_exp) = log_sum_exp {
                 for (query, sum) in queries.zip(sums.iter()) {
@@ -393,15 +406,15 @@ impl Kernel for Probabilities<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Probabilities { head, out } = self;
-        let lens = [head.packed_len::<S>(Order::ColumnRows), S::TILE_ROWS * head.scores_stride(), S::TILE_ROWS];
+        let lens = [head.packed_len::<F32<S>>(Order::ColumnRows), S::TILE_ROWS * head.scores_stride(), S::TILE_ROWS];
         let mut scratch = Scratch::take(lens.iter().map(|len| len.next_multiple_of(16)).sum());
         let mut rest = scratch.as_mut_slice();
-        let keys_transposed = head.pack(simd, Part::Key, Order::ColumnRows, cut(&mut rest, lens[0]));
+        let keys_transposed = head.pack(F32(simd), Part::Key, Order::ColumnRows, cut(&mut rest, lens[0]));
         let scores = cut(&mut rest, lens[1]);
         let sums = cut(&mut rest, lens[2]);
         for (block, out) in out.chunks_mut(S::TILE_ROWS * head.seq).enumerate() {
             let (first, rows) = (block * S::TILE_ROWS, out.len() / head.seq);
-            head.scores(simd, first..first + rows, keys_transposed, scores);
+            head.scores(F32(simd), first..first + rows, keys_transposed, scores, &mut []);
             head.softmax(simd, rows, scores, sums);
             for (out, row) in out.chunks_exact_mut(head.seq).zip(scores.chunks_exact(head.scores_stride())) {
                 out.copy_from_slice(&row[..head.seq]);

@@ -102,7 +102,7 @@ fn forward_and_backward(
     let mut context = vec![f32::NAN; tokens * shape.heads * shape.head_dim];
     let mut log_sum_exp = vec![f32::NAN; tokens * shape.heads];
     let mut d_qkv = vec![f32::NAN; qkv.len()];
-    attention(rt, shape, qkv, cu_seqlens, dropout, &mut context, Some(&mut log_sum_exp));
+    attention(rt, Precision::F32, shape, qkv, cu_seqlens, dropout, &mut context, Some(&mut log_sum_exp));
     attention_backward(rt, shape, qkv, cu_seqlens, dropout, &context, &log_sum_exp, d_context, &mut d_qkv);
     (context, log_sum_exp, d_qkv)
 }
@@ -233,5 +233,48 @@ fn large_scores_neither_overflow_nor_underflow() {
 #[should_panic(expected = "cu_seqlens rises")]
 fn lengths_below_zero_are_refused() {
     let rt = runtime(Isa::Portable, 1);
-    attention(&rt, AttentionShape { heads: 1, head_dim: 1 }, &[0.0; 3], &[0, 2, 1], None, &mut [0.0], None);
+    let shape = AttentionShape { heads: 1, head_dim: 1 };
+    attention(&rt, Precision::F32, shape, &[0.0; 3], &[0, 2, 1], None, &mut [0.0], None);
+}
+
+/// Runtimes that can multiply bf16: none on a CPU without it.
+fn bf16_runtimes() -> impl Iterator<Item = Runtime> {
+    runtimes().filter(|rt| Precision::Bf16.is_available(rt.isa()))
+}
+
+#[test]
+fn attention_in_bf16_agrees_with_the_definition_within_its_eight_bits() {
+    /// Times (1 + |expected|). Four operands are rounded by up to 2^-9; measured: half of this.
+    const TOLERANCE: f64 = 2e-2;
+    for rt in bf16_runtimes() {
+        for (heads, head_dim, lengths) in CASES {
+            let (shape, cu_seqlens) = (AttentionShape { heads, head_dim }, cumulative(lengths));
+            let tokens = lengths.iter().sum::<usize>();
+            let qkv = numbers(1, tokens * 3 * heads * head_dim);
+            let mut context = vec![f32::NAN; tokens * heads * head_dim];
+            attention(&rt, Precision::Bf16, shape, &qkv, &cu_seqlens, None, &mut context, None);
+            let expected = naive(shape, &wide(&qkv), &cu_seqlens, None, &context).context;
+            assert_close(&context, &expected, TOLERANCE, format!("{shape:?}, {lengths:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_sequence_has_the_same_bits_in_bf16_alone_and_in_any_batch() {
+    for rt in bf16_runtimes() {
+        let shape = AttentionShape { heads: 3, head_dim: 20 };
+        let (lengths, hidden) = ([40, 1, 0, 133, 22], 60);
+        let cu_seqlens = cumulative(&lengths);
+        let qkv = numbers(5, lengths.iter().sum::<usize>() * 3 * hidden);
+        let run = |qkv: &[f32], cu_seqlens: &[u32]| {
+            let mut context = vec![f32::NAN; qkv.len() / 3];
+            attention(&rt, Precision::Bf16, shape, qkv, cu_seqlens, None, &mut context, None);
+            context
+        };
+        let all = run(&qkv, &cu_seqlens);
+        for bounds in cu_seqlens.windows(2) {
+            let part = |width: usize| bounds[0] as usize * width..bounds[1] as usize * width;
+            assert_eq!(run(&qkv[part(3 * hidden)], &[0, bounds[1] - bounds[0]]), all[part(hidden)]);
+        }
+    }
 }

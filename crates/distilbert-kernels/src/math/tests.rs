@@ -12,6 +12,7 @@ enum Function {
     Sigmoid,
     NormalCdf,
     Gelu(GeluKind),
+    GeluCoarse(GeluKind),
     GeluDerivative(GeluKind),
 }
 
@@ -31,6 +32,7 @@ impl Kernel for Evaluate<'_> {
                 Function::Sigmoid => sigmoid(simd, x),
                 Function::NormalCdf => normal_cdf(simd, x),
                 Function::Gelu(kind) => gelu(simd, x, kind),
+                Function::GeluCoarse(kind) => gelu_coarse(simd, x, kind),
                 Function::GeluDerivative(kind) => gelu_derivative(simd, x, kind),
             };
             simd.store_partial(y, value);
@@ -202,6 +204,22 @@ fn gelu_keeps_four_digits_down_to_minus_five() {
                 let error = (f64::from(y) - exact).abs();
                 assert!(error <= 1e-4 * exact.abs(), "{kind:?} {isa}: {x} -> {y}, exactly {exact}");
             }
+        }
+    }
+}
+
+#[test]
+fn coarse_gelu_is_within_its_bound_and_exact_at_the_ends() {
+    for kind in [GeluKind::Erf, GeluKind::Tanh] {
+        let x = linear(-8.0, 8.0);
+        let [_, absolute] = errors(Function::GeluCoarse(kind), |x| gelu_f64(x, kind), &x);
+        assert!(absolute.0 <= 6e-5, "{kind:?} {absolute:?}");
+        for isa in Isa::available() {
+            let far = evaluate(isa, Function::GeluCoarse(kind), &[-1e4, 1e4, 0.0, f32::NAN]);
+            assert!(
+                far[0].abs() <= 0.02 && (far[1] - 1e4).abs() <= 0.02 && far[2] == 0.0 && far[3].is_nan(),
+                "{far:?}"
+            );
         }
     }
 }

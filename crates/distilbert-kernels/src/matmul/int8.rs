@@ -173,11 +173,11 @@ fn quantize_row<S: Simd>(simd: S, x: &[f32], to: &mut [f32], scale: &mut f32, ze
     let inverse = if range > 0.0 { 255.0 / range } else { 0.0 };
     *scale = range / 255.0 + poison;
     *zero = (below * inverse).round_ties_even().min(255.0);
-    let (inverse, zero, largest) = (simd.splat(inverse), simd.splat(*zero), simd.splat(255.0));
+    let (inverse, zero) = (simd.splat(inverse), simd.splat(*zero));
     let bytes = bytes_of(to);
     for (x, to) in x.chunks(S::LANES).zip(bytes.chunks_mut(S::LANES)) {
         let q = simd.add(simd.mul(load(simd, x), inverse), zero);
-        let q = simd.min(simd.max(q, simd.splat(0.0)), largest);
+        let q = simd.max(q, simd.splat(0.0));
         if to.len() >= S::LANES {
             simd.store_u8(to, q);
         } else {

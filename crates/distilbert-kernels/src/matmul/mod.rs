@@ -216,20 +216,22 @@ pub fn matmul(rt: &Runtime, a: &[f32], b: &PackedMatrix, c: &mut [f32], epilogue
         return;
     }
     let depth = units(b.precision, k);
+    let is_coarse = b.precision != Precision::F32;
+    let complete = Complete { epilogue, n, column: 0, row: 0, scales: None, is_coarse };
     match (b.precision, &b.columns) {
         (Precision::Int8, Some(columns)) => {
             let mut scratch = Scratch::take(int8::rows_len(m, k));
             let rows = int8::quantize_rows(rt, a, m, k, scratch.as_mut_slice());
             let scales = Scales { rows: rows.scales, zeros: rows.zeros, columns };
-            multiply(rt, rows.units, b, c, m, Complete { epilogue, n, column: 0, row: 0, scales: Some(scales) });
+            multiply(rt, rows.units, b, c, m, Complete { scales: Some(scales), ..complete });
         }
         (Precision::Bf16, _) => {
             let mut scratch = Scratch::take(m * depth);
             let rounded = scratch.as_mut_slice();
             round_rows(rt, a, m, k, rounded);
-            multiply(rt, rounded, b, c, m, Complete { epilogue, n, column: 0, row: 0, scales: None });
+            multiply(rt, rounded, b, c, m, complete);
         }
-        _ => multiply(rt, a, b, c, m, Complete { epilogue, n, column: 0, row: 0, scales: None }),
+        _ => multiply(rt, a, b, c, m, complete),
     }
 }
 
@@ -342,6 +344,8 @@ struct Complete<'a> {
     row: usize,
     column: usize,
     scales: Option<Scales<'a>>,
+    /// Whether the factors were rounded, so that an activation need not be exact to the last bit of f32.
+    is_coarse: bool,
 }
 
 /// The scales of both factors of an int8 product.
@@ -383,7 +387,10 @@ impl Complete<'_> {
             x = match self.epilogue {
                 Epilogue::None | Epilogue::Accumulate => x,
                 Epilogue::Bias(bias) => simd.add(x, part(bias, column)),
-                Epilogue::BiasGelu { bias, kind } => math::gelu(simd, simd.add(x, part(bias, column)), kind),
+                Epilogue::BiasGelu { bias, kind } => {
+                    let x = simd.add(x, part(bias, column));
+                    if self.is_coarse { math::gelu_coarse(simd, x, kind) } else { math::gelu(simd, x, kind) }
+                }
                 Epilogue::BiasResidual { bias, residual } => {
                     simd.add(simd.add(x, part(bias, column)), part(residual, row * self.n + column))
                 }

@@ -163,7 +163,9 @@ fn every_epilogue_agrees_with_the_definition() {
                 let mut c = before.clone();
                 matmul(&rt, &a, &packed, &mut c, epilogue);
                 let what = format!("{} {precision} {m} x {k} x {n}: {epilogue:?}", rt.isa());
-                assert_close(&c, &expected, TOLERANCE, what);
+                // Below f32 the GELU is the coarse one, with its own bound.
+                let is_coarse = precision != Precision::F32 && matches!(epilogue, Epilogue::BiasGelu { .. });
+                assert_close(&c, &expected, if is_coarse { 5e-4 } else { TOLERANCE }, what);
             }
         }
     }

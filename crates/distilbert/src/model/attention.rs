@@ -5,10 +5,10 @@ use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
 use super::{DropoutSite, Mode};
-use distilbert_kernels::Runtime;
 use distilbert_kernels::attention::{AttentionShape, attention, attention_backward};
 use distilbert_kernels::dropout::dropout_rows;
 use distilbert_kernels::norm::{NormStats, residual_layer_norm};
+use distilbert_kernels::{Precision, Runtime};
 
 /// One layer's self-attention.
 pub struct Attention {
@@ -84,7 +84,16 @@ impl Attention {
         let dropout =
             key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
         let log_sum_exp = key.is_some().then_some(&mut a.log_sum_exp[..]);
-        attention(rt, self.shape, &a.qkv, cu_seqlens, dropout.as_ref(), &mut a.context, log_sum_exp); // [tokens, hidden]
+        attention(
+            rt,
+            self.precision(rt, mode),
+            self.shape,
+            &a.qkv,
+            cu_seqlens,
+            dropout.as_ref(),
+            &mut a.context,
+            log_sum_exp,
+        ); // [tokens, hidden]
         let dropout = key.and_then(|key| key.at(DropoutSite::AttentionOutput, self.layer, self.output_dropout));
         match dropout {
             Some(dropout) => {
@@ -98,6 +107,13 @@ impl Attention {
                 self.norm.forward(rt, arena, &a.sum, &mut a.output, Some(&mut a.stats));
             }
         }
+    }
+
+    /// The precision of the products inside attention: f32 in training, whose backward pass must find the same
+    /// probabilities again; bf16, where the CPU has it, beside weights in bf16 or int8.
+    fn precision(&self, rt: &Runtime, mode: Mode<'_>) -> Precision {
+        let coarse = matches!(mode, Mode::Inference) && self.qkv.precision() != Precision::F32;
+        if coarse && Precision::Bf16.is_available(rt.isa()) { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.

@@ -1,11 +1,10 @@
 //! Linear layers and layer norms: where their weights lie in the arena, and the weights packed for the kernels.
 
 use super::parameters::TableBuilder;
-use distilbert_kernels::Precision;
-use distilbert_kernels::Runtime;
 use distilbert_kernels::elementwise;
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
 use distilbert_kernels::norm::{self, NormStats};
+use distilbert_kernels::{Precision, Runtime};
 use std::ops::Range;
 
 /// `y = x · Wᵀ + b`, W `[outputs, inputs]`. Several tensors that lie one after the other in the arena (query, key,
@@ -104,6 +103,11 @@ impl Linear {
             }
             _ => {}
         }
+    }
+
+    /// What the packed weights are multiplied in.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// `x` `[rows, inputs]` to `y` `[rows, outputs]`.
