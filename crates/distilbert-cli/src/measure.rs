@@ -3,10 +3,10 @@
 
 use distilbert::data::batch::Batch;
 use distilbert::model::encoder::Activations;
-use distilbert::model::{HeadKind, Mode, Model, Purpose};
+use distilbert::model::{HeadKind, Mode, Model};
 use distilbert::predict::ClassifierRunner;
 use distilbert::random::Rng;
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::Runtime;
 use std::time::{Duration, Instant};
 
 /// Lengths at which latency is measured, in tokens; shorter where the model has fewer positions.
@@ -168,8 +168,8 @@ fn mixed_lengths(positions: usize) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distilbert::model::ModelConfig;
-    use distilbert_kernels::Isa;
+    use distilbert::model::{ModelConfig, Purpose};
+    use distilbert_kernels::{Isa, Precision};
 
     #[test]
     fn the_mix_is_ragged_and_within_the_models_positions() {
