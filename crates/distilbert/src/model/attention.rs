@@ -1,27 +1,23 @@
 //! The self-attention block: queries, keys and values in one product, attention, projection, residual and norm.
 
 use super::config::EncoderConfig;
-use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
+use super::linear::{Finish, Into, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
+use super::residual_output::{ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputShape};
 use super::{DropoutSite, Mode};
 use distilbert_kernels::attention::{AttentionShape, attention, attention_backward};
-use distilbert_kernels::dropout::dropout_rows;
-use distilbert_kernels::norm::{NormStats, residual_layer_norm};
 use distilbert_kernels::{Precision, Runtime};
 
 /// One layer's self-attention.
 pub struct Attention {
     /// Query, key and value side by side, `[3 · hidden, hidden]`.
     pub qkv: Linear,
-    /// The projection of the heads' outputs.
-    pub out: Linear,
-    /// The norm after the residual.
-    pub norm: LayerNorm,
+    /// The projection of the heads' outputs, residual and norm.
+    pub output: ResidualOutput,
     shape: AttentionShape,
     layer: usize,
     attention_dropout: f32,
-    output_dropout: f32,
 }
 
 /// Buffers of one pass; a training pass keeps a set for each layer.
@@ -30,38 +26,43 @@ pub struct AttentionActivations {
     qkv: Vec<f32>,
     context: Vec<f32>,
     log_sum_exp: Vec<f32>,
-    /// Input of the norm.
-    sum: Vec<f32>,
-    stats: NormStats,
-    /// The block's output, `[tokens, hidden]`.
-    pub output: Vec<f32>,
+    /// The block's end; its states are the block's.
+    pub output: ResidualOutputActivations,
 }
 
 impl Attention {
     pub(crate) fn new(config: &EncoderConfig, layer: usize, names: &LayerNames, table: &mut TableBuilder) -> Attention {
         let hidden = config.hidden;
+        let qkv = Linear::joined(table, &[&names.query, &names.key, &names.value], hidden, hidden);
+        let shape = ResidualOutputShape {
+            linear_name: &names.attention_out,
+            norm_name: &names.attention_norm,
+            inner: hidden,
+            hidden,
+            layer_norm_eps: config.layer_norm_eps,
+        };
+        let probability = if config.attention_output_dropout { config.dropout } else { 0.0 };
+        let dropout = ResidualDropout { site: DropoutSite::AttentionOutput, layer, probability };
         Attention {
-            qkv: Linear::joined(table, &[&names.query, &names.key, &names.value], hidden, hidden),
-            out: Linear::new(table, &names.attention_out, hidden, hidden),
-            norm: LayerNorm::new(table, &names.attention_norm, hidden, config.layer_norm_eps),
+            qkv,
+            output: ResidualOutput::new(&shape, dropout, table),
             shape: AttentionShape { heads: config.heads, head_dim: hidden / config.heads },
             layer,
             attention_dropout: config.attention_dropout,
-            output_dropout: if config.attention_output_dropout { config.dropout } else { 0.0 },
         }
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         self.qkv.pack(packing);
-        self.out.pack(packing);
+        self.output.pack(packing);
     }
 
     pub(crate) fn disable_dropout(&mut self) {
         self.attention_dropout = 0.0;
-        self.output_dropout = 0.0;
+        self.output.disable_dropout();
     }
 
-    /// `x` `[tokens, hidden]` to `activations.output`.
+    /// `x` `[tokens, hidden]` to `activations.output.states`.
     pub(crate) fn forward(
         &self,
         rt: &Runtime,
@@ -74,39 +75,17 @@ impl Attention {
         let tokens = x.len() / self.qkv.inputs;
         let a = activations;
         a.qkv.resize(3 * x.len(), 0.0);
-        for buffer in [&mut a.context, &mut a.sum, &mut a.output] {
-            buffer.resize(x.len(), 0.0);
-        }
+        a.context.resize(x.len(), 0.0);
         a.log_sum_exp.resize(tokens * self.shape.heads, 0.0);
-        let (gamma, beta) = self.norm.weights(arena);
         self.qkv.forward(rt, arena, x, &mut a.qkv, Finish::Bias); // [tokens, 3 * hidden]
         let key = mode.dropout();
         let dropout =
             key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
         let log_sum_exp = key.is_some().then_some(&mut a.log_sum_exp[..]);
-        attention(
-            rt,
-            self.precision(rt, mode),
-            self.shape,
-            &a.qkv,
-            cu_seqlens,
-            dropout.as_ref(),
-            &mut a.context,
-            log_sum_exp,
-        ); // [tokens, hidden]
-        let dropout = key.and_then(|key| key.at(DropoutSite::AttentionOutput, self.layer, self.output_dropout));
-        match dropout {
-            Some(dropout) => {
-                self.out.forward(rt, arena, &a.context, &mut a.sum, Finish::Bias);
-                let dropout = Some((&dropout, cu_seqlens));
-                let stats = Some(&mut a.stats);
-                residual_layer_norm(rt, &mut a.sum, x, dropout, gamma, beta, self.norm.eps, &mut a.output, stats);
-            }
-            None => {
-                self.out.forward(rt, arena, &a.context, &mut a.sum, Finish::Residual(x));
-                self.norm.forward(rt, arena, &a.sum, &mut a.output, Some(&mut a.stats));
-            }
-        }
+        let precision = self.precision(rt, mode);
+        let dropout = dropout.as_ref();
+        attention(rt, precision, self.shape, &a.qkv, cu_seqlens, dropout, &mut a.context, log_sum_exp); // [tokens, hidden]
+        self.output.forward(rt, arena, cu_seqlens, mode, &a.context, x, &mut a.output);
     }
 
     /// The precision of the products inside attention: f32 in training, whose backward pass must find the same
@@ -130,20 +109,21 @@ impl Attention {
         scratch: &mut AttentionScratch,
         gradients: &mut [f32],
     ) {
-        scratch.d_sum.resize(x.len(), 0.0);
         scratch.d_context.resize(x.len(), 0.0);
         scratch.d_qkv.resize(3 * x.len(), 0.0);
-        // Forward: output = norm(sum). So:
-        self.norm.backward(rt, arena, d_output, &a.sum, &a.stats, &mut scratch.d_sum, gradients);
-        // Forward: sum = x + dropout(out(context)). So the residual's gradient is d_sum itself:
-        d_output.copy_from_slice(&scratch.d_sum);
+        self.output.backward(
+            rt,
+            arena,
+            cu_seqlens,
+            mode,
+            &a.context,
+            &a.output,
+            d_output,
+            &mut scratch.d_sum,
+            &mut scratch.d_context,
+            gradients,
+        );
         let key = mode.dropout();
-        if let Some(dropout) = key.and_then(|key| key.at(DropoutSite::AttentionOutput, self.layer, self.output_dropout))
-        {
-            dropout_rows(rt, &mut scratch.d_sum, self.out.outputs, cu_seqlens, &dropout);
-        }
-        self.out.backward_parameters(rt, &a.context, &scratch.d_sum, gradients);
-        self.out.backward_input(rt, &scratch.d_sum, &mut scratch.d_context, Into::Overwrite);
         let dropout =
             key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
         attention_backward(

@@ -35,7 +35,7 @@ pub struct LayerActivations {
 impl LayerActivations {
     /// States after the layer, `[tokens, hidden]`.
     pub fn output(&self) -> &[f32] {
-        &self.feed_forward.output
+        &self.feed_forward.output.states
     }
 }
 
@@ -101,7 +101,7 @@ impl Layer {
         a: &mut LayerActivations,
     ) {
         self.attention.forward(rt, arena, cu_seqlens, mode, x, &mut a.attention);
-        self.feed_forward.forward(rt, arena, cu_seqlens, mode, &a.attention.output, &mut a.feed_forward);
+        self.feed_forward.forward(rt, arena, cu_seqlens, mode, &a.attention.output.states, &mut a.feed_forward);
     }
 }
 
@@ -142,7 +142,7 @@ impl Model {
                 for (index, layer) in self.encoder.layers.iter().enumerate() {
                     let a = &mut activations.layers[0];
                     if index > 0 {
-                        std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output);
+                        std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
                     }
                     layer.forward(rt, arena, cu_seqlens, mode, &activations.embedded, a);
                     observe(index + 1, a.output());
@@ -174,7 +174,7 @@ impl Model {
                 arena,
                 cu_seqlens,
                 mode,
-                &a.attention.output,
+                &a.attention.output.states,
                 &a.feed_forward,
                 d_hidden,
                 &mut scratch.feed_forward,

@@ -1,26 +1,21 @@
 //! The feed-forward block: wide linear, GELU, narrow linear, residual and norm.
 
 use super::config::EncoderConfig;
-use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
+use super::linear::{Finish, Into, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
+use super::residual_output::{ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputShape};
 use super::{DropoutSite, Mode};
 use distilbert_kernels::Runtime;
-use distilbert_kernels::dropout::dropout_rows;
 use distilbert_kernels::elementwise::{GeluKind, gelu, gelu_backward};
-use distilbert_kernels::norm::{NormStats, residual_layer_norm};
 
 /// One layer's feed-forward block.
 pub struct FeedForward {
     /// `[ffn, hidden]`.
     pub lin1: Linear,
-    /// `[hidden, ffn]`.
-    pub lin2: Linear,
-    /// The norm after the residual.
-    pub norm: LayerNorm,
+    /// The linear back, `[hidden, ffn]`, residual and norm.
+    pub output: ResidualOutput,
     gelu: GeluKind,
-    layer: usize,
-    dropout: f32,
 }
 
 /// Buffers of one pass; a training pass keeps a set for each layer.
@@ -29,11 +24,8 @@ pub struct FeedForwardActivations {
     /// `lin1` before GELU; only a training pass has it.
     before: Vec<f32>,
     after: Vec<f32>,
-    /// Input of the norm.
-    sum: Vec<f32>,
-    stats: NormStats,
-    /// The block's output, `[tokens, hidden]`.
-    pub output: Vec<f32>,
+    /// The block's end; its states are the block's.
+    pub output: ResidualOutputActivations,
 }
 
 impl FeedForward {
@@ -43,26 +35,28 @@ impl FeedForward {
         names: &LayerNames,
         table: &mut TableBuilder,
     ) -> FeedForward {
-        FeedForward {
-            lin1: Linear::new(table, &names.lin1, config.hidden, config.ffn),
-            lin2: Linear::new(table, &names.lin2, config.ffn, config.hidden),
-            norm: LayerNorm::new(table, &names.output_norm, config.hidden, config.layer_norm_eps),
-            gelu: config.activation.gelu(),
-            layer,
-            dropout: config.dropout,
-        }
+        let lin1 = Linear::new(table, &names.lin1, config.hidden, config.ffn);
+        let shape = ResidualOutputShape {
+            linear_name: &names.lin2,
+            norm_name: &names.output_norm,
+            inner: config.ffn,
+            hidden: config.hidden,
+            layer_norm_eps: config.layer_norm_eps,
+        };
+        let dropout = ResidualDropout { site: DropoutSite::FeedForward, layer, probability: config.dropout };
+        FeedForward { lin1, output: ResidualOutput::new(&shape, dropout, table), gelu: config.activation.gelu() }
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         self.lin1.pack(packing);
-        self.lin2.pack(packing);
+        self.output.pack(packing);
     }
 
     pub(crate) fn disable_dropout(&mut self) {
-        self.dropout = 0.0;
+        self.output.disable_dropout();
     }
 
-    /// `x` `[tokens, hidden]` to `activations.output`.
+    /// `x` `[tokens, hidden]` to `activations.output.states`.
     pub(crate) fn forward(
         &self,
         rt: &Runtime,
@@ -75,8 +69,6 @@ impl FeedForward {
         let a = activations;
         let wide = x.len() / self.lin1.inputs * self.lin1.outputs;
         a.after.resize(wide, 0.0);
-        a.sum.resize(x.len(), 0.0);
-        a.output.resize(x.len(), 0.0);
         match mode {
             Mode::Inference => self.lin1.forward(rt, arena, x, &mut a.after, Finish::Gelu(self.gelu)),
             Mode::Training(_) => {
@@ -85,19 +77,7 @@ impl FeedForward {
                 gelu(rt, &a.before, &mut a.after, self.gelu);
             }
         }
-        match mode.dropout().and_then(|key| key.at(DropoutSite::FeedForward, self.layer, self.dropout)) {
-            Some(dropout) => {
-                self.lin2.forward(rt, arena, &a.after, &mut a.sum, Finish::Bias);
-                let (gamma, beta) = self.norm.weights(arena);
-                let dropout = Some((&dropout, cu_seqlens));
-                let stats = Some(&mut a.stats);
-                residual_layer_norm(rt, &mut a.sum, x, dropout, gamma, beta, self.norm.eps, &mut a.output, stats);
-            }
-            None => {
-                self.lin2.forward(rt, arena, &a.after, &mut a.sum, Finish::Residual(x));
-                self.norm.forward(rt, arena, &a.sum, &mut a.output, Some(&mut a.stats));
-            }
-        }
+        self.output.forward(rt, arena, cu_seqlens, mode, &a.after, x, &mut a.output);
     }
 
     /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.
@@ -114,18 +94,19 @@ impl FeedForward {
         scratch: &mut FeedForwardScratch,
         gradients: &mut [f32],
     ) {
-        scratch.d_sum.resize(x.len(), 0.0);
         scratch.d_wide.resize(a.before.len(), 0.0);
-        // Forward: output = norm(sum). So:
-        self.norm.backward(rt, arena, d_output, &a.sum, &a.stats, &mut scratch.d_sum, gradients);
-        // Forward: sum = x + dropout(lin2(gelu(lin1(x)))). So the residual's gradient is d_sum itself:
-        d_output.copy_from_slice(&scratch.d_sum);
-        if let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::FeedForward, self.layer, self.dropout))
-        {
-            dropout_rows(rt, &mut scratch.d_sum, self.lin2.outputs, cu_seqlens, &dropout);
-        }
-        self.lin2.backward_parameters(rt, &a.after, &scratch.d_sum, gradients);
-        self.lin2.backward_input(rt, &scratch.d_sum, &mut scratch.d_wide, Into::Overwrite);
+        self.output.backward(
+            rt,
+            arena,
+            cu_seqlens,
+            mode,
+            &a.after,
+            &a.output,
+            d_output,
+            &mut scratch.d_sum,
+            &mut scratch.d_wide,
+            gradients,
+        );
         gelu_backward(rt, &a.before, &mut scratch.d_wide, self.gelu);
         self.lin1.backward_parameters(rt, x, &scratch.d_wide, gradients);
         self.lin1.backward_input(rt, &scratch.d_wide, d_output, Into::Accumulate);

@@ -3,14 +3,15 @@
 //! There is one definition for all families: a family is the names of its tensors ([`names`]), a few differences in
 //! [`EncoderConfig`], and its heads.
 
-pub mod attention; // self-attention block: qkv, attention, projection, norm
+pub mod attention; // self-attention block
 pub mod config; // config.json <-> EncoderConfig, HeadKind
 pub mod embeddings; // token ids -> states
 pub mod encoder; // states -> states
-pub mod feed_forward; // feed-forward block: two linears, norm
+pub mod feed_forward; // feed-forward block
 pub mod linear; // Linear and LayerNorm: their place in the arena, packed weights
 pub mod names; // the families' tensor names
 pub mod parameters; // the table of parameters and their arena
+pub mod residual_output; // how both blocks end: linear, dropout, residual, norm
 pub mod student; // a student's first weights from its teacher
 
 pub use config::{Activation, ConfigError, EncoderConfig, Family, HeadKind, ModelConfig, Problem};
@@ -200,8 +201,7 @@ impl Model {
 
     /// Whether the optimiser may change any weight of embeddings or encoder.
     pub fn encoder_is_trainable(&self) -> bool {
-        let end =
-            self.encoder.layers.last().map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.norm.bias.end);
+        let end = self.encoder_end();
         self.parameters.table().iter().any(|parameter| parameter.trainable && parameter.range.start < end)
     }
 
@@ -226,10 +226,15 @@ impl Model {
         }
     }
 
+    /// Where the arena's part of embeddings and encoder ends and the head's begins.
+    fn encoder_end(&self) -> usize {
+        let last = self.encoder.layers.last();
+        last.map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.output.norm.bias.end)
+    }
+
     /// Lets the optimiser change the head only.
     pub fn freeze_encoder(&mut self) {
-        let end =
-            self.encoder.layers.last().map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.norm.bias.end);
+        let end = self.encoder_end();
         self.parameters.set_trainable(|parameter| parameter.range.start >= end);
     }
 
