@@ -1,7 +1,7 @@
 //! One distillation step of a DistilBERT-base from a BERT-base (random weights): 8 sequences of 128 tokens, dropout on,
 //! KL on all positions, masked-LM and cosine, AdamW. `reference/bench_training.py` times the same step in PyTorch.
 //!
-//! `cargo bench --bench training -- [THREADS [STEPS]]` prints one line of JSON: tokens per second (median and range over
+//! `cargo bench --bench training -- [THREADS [STEPS]] [f32|bf16]` prints one line of JSON: tokens per second (median and range over
 //! the steps, the first left out), the share of the optimiser, and the peak of resident memory.
 
 use distilbert::data::corpus::{self, By, Corpus, CorpusConfig, CorpusInputs, Field, HeldOut, InvalidUtf8};
@@ -26,6 +26,7 @@ fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let threads = numbers.first().copied().unwrap_or(2);
     let steps = numbers.get(1).copied().unwrap_or(8).max(2);
+    let precision = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(Precision::F32);
     let rt = Runtime::new(Isa::detect(), threads).expect("a runtime");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -33,7 +34,7 @@ fn main() {
     let config = r#"{"model_type":"bert","architectures":["BertForMaskedLM"]}"#;
     let mut teacher = Model::random(ModelConfig::from_json(config).expect("BERT-base"), 1);
     let student = from_teacher(&teacher, &uniform_with_ends(12, 6), TokenTypes::Drop).expect("a student");
-    teacher.pack(&rt, Precision::F32, Purpose::Inference);
+    teacher.pack(&rt, precision, Purpose::Inference);
     let config = LanguageConfig {
         seed: 1,
         epochs: steps,
@@ -51,7 +52,7 @@ fn main() {
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut state = OptimizerState::new(gradients.len());
     let optimizer = OptimizerConfig::default();
-    workload.model_mut().pack(&rt, Precision::F32, Purpose::Training);
+    workload.model_mut().pack(&rt, precision, Purpose::Training);
 
     let (mut rates, mut shares) = (Vec::new(), Vec::new());
     for step in 1..=steps as u64 {
@@ -70,7 +71,7 @@ fn main() {
     rates.sort_by(f64::total_cmp);
     shares.sort_by(f64::total_cmp);
     println!(
-        "{{\"threads\":{threads},\"isa\":\"{}\",\"steps\":{},\"tokens_per_second_median\":{:.1},\"min\":{:.1},\"max\":{:.1},\"optimizer_share_median\":{:.3},\"peak_resident_mb\":{}}}",
+        "{{\"threads\":{threads},\"precision\":\"{precision}\",\"isa\":\"{}\",\"steps\":{},\"tokens_per_second_median\":{:.1},\"min\":{:.1},\"max\":{:.1},\"optimizer_share_median\":{:.3},\"peak_resident_mb\":{}}}",
         rt.isa(),
         rates.len(),
         rates[rates.len() / 2],

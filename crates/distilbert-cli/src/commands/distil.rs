@@ -13,6 +13,7 @@ use distilbert::model::student::{TokenTypes, from_teacher, student_config, unifo
 use distilbert::model::{HeadKind, Model, Purpose};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
+use distilbert::train::by_name;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
@@ -37,6 +38,9 @@ pub struct DistilArgs {
     /// All settings at once: `default`, or `distilbert-paper`, the published recipe to the letter.
     #[arg(long, value_enum, default_value_t)]
     preset: Preset,
+    /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
+    #[arg(long, value_name = "NAME")]
+    teacher_precision: Option<Precision>,
     /// Layers of the student [default: half the teacher's].
     #[arg(long, value_name = "N")]
     layers: Option<u32>,
@@ -103,6 +107,9 @@ enum PositionsChoice {
 pub struct DistilConfig {
     /// The teacher.
     pub teacher: String,
+    /// Of the teacher's matrix products.
+    #[serde(with = "by_name")]
+    pub teacher_precision: Precision,
     /// How the student begins.
     pub student: StudentConfig,
     /// Data and loss.
@@ -135,6 +142,7 @@ impl DistilConfig {
     pub fn new() -> DistilConfig {
         DistilConfig {
             teacher: String::new(),
+            teacher_precision: Precision::F32,
             student: StudentConfig {
                 layers: 0,
                 from_layers: Vec::new(),
@@ -203,6 +211,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     let mut flags = args.run.flags("training");
     flags.extend([
         ("teacher".to_owned(), Some(toml::Value::from(args.teacher.as_str()))),
+        ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("student.layers".to_owned(), integer(args.layers)),
         ("student.from-layers".to_owned(), args.from_layers.clone().map(toml::Value::from)),
         ("student.random".to_owned(), args.random_init.then_some(toml::Value::Boolean(true))),
@@ -241,7 +250,8 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         println!("{}", args.run.output.display());
         return Ok(());
     }
-    teacher.model.pack(rt, Precision::F32, Purpose::Inference);
+    config.teacher_precision.check(rt.isa())?;
+    teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
     let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
     args.run.report(&outcome, console);

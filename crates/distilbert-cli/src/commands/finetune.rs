@@ -16,6 +16,7 @@ use distilbert::model::{HeadKind, Purpose};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict;
 use distilbert::report::Lineage;
+use distilbert::train::by_name;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
 use distilbert::train::run::Run;
 use distilbert::train::{End, LoopConfig, Outcome, train};
@@ -68,6 +69,9 @@ pub struct FinetuneArgs {
     /// Stops after this many measurements in a row without a better one; 0 never does.
     #[arg(long, value_name = "N")]
     patience: Option<u32>,
+    /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
+    #[arg(long, value_name = "NAME", requires = "teacher")]
+    teacher_precision: Option<Precision>,
     /// Softens teacher and student.
     #[arg(long, value_name = "T", requires = "teacher")]
     temperature: Option<f64>,
@@ -97,6 +101,9 @@ pub struct FinetuneRunConfig {
     pub model: String,
     /// The teacher; none if empty.
     pub teacher: String,
+    /// Of the teacher's matrix products.
+    #[serde(with = "by_name")]
+    pub teacher_precision: Precision,
     /// The task.
     pub task: String,
     /// Data and loss.
@@ -114,6 +121,7 @@ impl FinetuneRunConfig {
         FinetuneRunConfig {
             model: String::new(),
             teacher: String::new(),
+            teacher_precision: Precision::F32,
             task: task.name.clone(),
             training: FinetuneConfig {
                 seed: 1,
@@ -128,7 +136,7 @@ impl FinetuneRunConfig {
                 schedule: Schedule::Linear { warmup_ratio: 0.06 },
                 ..OptimizerConfig::default()
             },
-            run_loop: LoopConfig { evaluate_every: 0, checkpoint_every: 0, patience: 0 },
+            run_loop: LoopConfig { evaluate_every: 0, checkpoint_every: 0, patience: 0, precision: Precision::F32 },
         }
     }
 }
@@ -141,6 +149,7 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     flags.extend([
         ("model".to_owned(), Some(toml::Value::from(args.model.as_str()))),
         ("teacher".to_owned(), args.teacher.as_deref().map(toml::Value::from)),
+        ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("training.batch-size".to_owned(), integer(args.batch_size)),
         ("training.max-length".to_owned(), integer(args.max_length)),
         ("training.soft-labels.temperature".to_owned(), args.temperature.map(toml::Value::Float)),
@@ -296,7 +305,8 @@ impl Job<'_> {
         if outputs != self.task.outputs() {
             bail!("teacher {}: expected {} outputs for the task, found {outputs}", config.teacher, self.task.outputs());
         }
-        teacher.model.pack(rt, Precision::F32, Purpose::Inference);
+        config.teacher_precision.check(rt.isa())?;
+        teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
         let logits = predict::logits(rt, &teacher.model, &parts.train.encoded, "asking the teacher", console)?;
         ensure!(logits.len() == outputs * parts.train.examples.len(), "stopped as asked, before the first step");
         Ok(Some(logits))

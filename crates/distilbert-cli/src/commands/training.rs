@@ -14,6 +14,7 @@ use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::run::Resume;
 use distilbert::train::{End, Outcome};
+use distilbert_kernels::Precision;
 use std::path::{Path, PathBuf};
 
 /// Flags of every training run.
@@ -46,6 +47,9 @@ pub struct RunArgs {
     /// Steps between checkpoints.
     #[arg(long, value_name = "STEPS")]
     pub checkpoint_every: Option<u32>,
+    /// Of the matrix products: f32, or bf16 where the CPU has it; weights and sums are f32 in any case.
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<Precision>,
     /// Print the outcome as JSON.
     #[arg(long)]
     pub json: bool,
@@ -61,6 +65,7 @@ impl RunArgs {
             ("optimizer.learning-rate".into(), self.learning_rate.map(toml::Value::Float)),
             ("loop.evaluate-every".into(), integer(self.evaluate_every.map(u64::from))),
             ("loop.checkpoint-every".into(), integer(self.checkpoint_every.map(u64::from))),
+            ("loop.precision".into(), precision_value(self.precision)),
         ]
     }
 
@@ -101,6 +106,11 @@ impl RunArgs {
             println!("{}", outcome.best.display());
         }
     }
+}
+
+/// A precision as a configuration has it.
+pub fn precision_value(precision: Option<Precision>) -> Option<toml::Value> {
+    precision.map(|precision| toml::Value::from(precision.name()))
 }
 
 /// A model with its tokenizer.

@@ -5,13 +5,14 @@ pub mod events; // TensorBoard event files
 pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
 pub mod order; // which samples make which step
+pub mod by_name; // values in configurations that are written as their names
 pub mod run; // the run directory: metrics, checkpoints, resume
 
 use crate::checkpoint::CheckpointError;
 use crate::model::{Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerError, OptimizerState, update};
 use crate::progress::Progress;
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::{Precision, Runtime, RuntimeError};
 use run::{Run, RunState};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -77,11 +78,14 @@ pub struct LoopConfig {
     pub checkpoint_every: u64,
     /// Stops after this many measurements in a row without a better one; 0 never does.
     pub patience: u64,
+    /// Of the matrix products; weights, sums, gradients and the optimiser are f32 in any case.
+    #[serde(with = "by_name")]
+    pub precision: Precision,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        LoopConfig { evaluate_every: 200, checkpoint_every: 200, patience: 0 }
+        LoopConfig { evaluate_every: 200, checkpoint_every: 200, patience: 0, precision: Precision::F32 }
     }
 }
 
@@ -127,6 +131,9 @@ pub enum TrainError {
         /// The value.
         found: String,
     },
+    /// A precision this CPU lacks.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Masking cannot work as configured.
     #[error(transparent)]
     Masking(#[from] crate::data::masking::MaskingError),
@@ -206,11 +213,16 @@ pub fn train(
     progress: &dyn Progress,
 ) -> Result<Outcome, TrainError> {
     optimizer.validate()?;
+    if config.precision == Precision::Int8 {
+        let (expected, found) = ("`f32` or `bf16`".to_owned(), format!("`{}`", config.precision));
+        return Err(TrainError::Config { name: "precision of training", expected, found });
+    }
+    config.precision.check(rt.isa())?;
     let total = workload.total_steps();
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut optimizer_state = OptimizerState::new(gradients.len());
     let mut state = run.restore(workload.model_mut(), &mut optimizer_state)?.unwrap_or_default();
-    workload.model_mut().pack(rt, Precision::F32, Purpose::Training);
+    workload.model_mut().pack(rt, config.precision, Purpose::Training);
     // Small runs are logged whole, long ones thinned out.
     let log_every = (total / 5000).max(1);
 
