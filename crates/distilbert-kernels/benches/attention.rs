@@ -3,7 +3,7 @@
 //! GFLOP/s count the matrix products only: two in the forward pass, five in the backward.
 #![allow(missing_docs)]
 
-use distilbert_kernels::attention::{AttentionShape, attention, attention_backward};
+use distilbert_kernels::attention::{AttentionShape, Queries, attention, attention_backward};
 use distilbert_kernels::dropout::Dropout;
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::time::Instant;
@@ -31,7 +31,17 @@ fn main() {
                 let [mut forward, mut backward] = [f64::MAX; 2];
                 for _ in 0..100 {
                     let start = Instant::now();
-                    attention(&rt, Precision::F32, shape, &qkv, &cu_seqlens, dropout, &mut context, Some(&mut sums));
+                    attention(
+                        &rt,
+                        Precision::F32,
+                        shape,
+                        &qkv,
+                        &cu_seqlens,
+                        Queries::All,
+                        dropout,
+                        &mut context,
+                        Some(&mut sums),
+                    );
                     forward = forward.min(start.elapsed().as_secs_f64());
                     let start = Instant::now();
                     attention_backward(&rt, shape, &qkv, &cu_seqlens, dropout, &context, &sums, &d_context, &mut d_qkv);

@@ -29,7 +29,16 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
-/// Context vectors of all heads, end to end: `[tokens, hidden]`.
+/// Whose context vectors are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queries {
+    /// Every token's: `[tokens, hidden]`.
+    All,
+    /// The first token's of each sequence, which must have one: `[batch, hidden]`.
+    First,
+}
+
+/// Context vectors of all heads, end to end, of the tokens that `queries` names.
 ///
 /// `qkv: [tokens, 3 * hidden]` holds queries, keys and values side by side; sequence `i` is the tokens
 /// `cu_seqlens[i]..cu_seqlens[i + 1]`. `dropout` drops probabilities after the softmax; the element of (head, query,
@@ -38,7 +47,7 @@ pub struct AttentionShape {
 ///
 /// # Panics
 /// If lengths disagree, `cu_seqlens` does not rise from 0 to the number of tokens, or an element of a sequence that
-/// drops exceeds `u32`, or the precision is int8 or one that the CPU lacks.
+/// drops exceeds `u32`, a first token is wanted of a sequence without tokens, or the precision is int8 or one that the CPU lacks.
 #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 pub fn attention(
     rt: &Runtime,
@@ -46,14 +55,20 @@ pub fn attention(
     shape: AttentionShape,
     qkv: &[f32],
     cu_seqlens: &[u32],
+    queries: Queries,
     dropout: Option<&Dropout>,
     context: &mut [f32],
     log_sum_exp: Option<&mut [f32]>,
 ) {
     assert!(precision != Precision::Int8 && precision.is_available(rt.isa()), "{precision} on {}", rt.isa());
     let batch = Batch::new(shape, qkv, cu_seqlens, dropout);
-    assert_eq!(context.len(), batch.tokens() * batch.hidden(), "context: [tokens, hidden]");
+    let rows = match queries {
+        Queries::All => batch.tokens(),
+        Queries::First => batch.sequences(),
+    };
+    assert_eq!(context.len(), rows * batch.hidden(), "context: {rows} rows of {}", batch.hidden());
     if let Some(log_sum_exp) = &log_sum_exp {
+        assert_eq!(queries, Queries::All, "a backward pass needs every query");
         assert_eq!(log_sum_exp.len(), batch.tokens() * shape.heads, "log_sum_exp: [tokens, heads]");
     }
     let context = SharedMut::new(context);
@@ -61,14 +76,20 @@ pub fn attention(
     let mut tasks = Vec::new();
     for sequence in 0..batch.sequences() {
         for head in 0..shape.heads {
-            let seq = batch.tokens_of(sequence).len();
+            let seq = match queries {
+                Queries::All => batch.tokens_of(sequence).len(),
+                Queries::First => {
+                    assert!(!batch.tokens_of(sequence).is_empty(), "sequence {sequence} has no first token");
+                    1
+                }
+            };
             tasks.extend((0..seq).step_by(TASK_QUERIES).map(|q| (sequence, head, q..seq.min(q + TASK_QUERIES))));
         }
     }
-    batch.run_tasks(rt, &tasks, |(sequence, head, queries)| {
-        let head = batch.head(*sequence, *head);
-        let queries = queries.clone();
-        let forward = Forward { head, queries, context: &context, log_sum_exp: log_sum_exp.as_ref() };
+    batch.run_tasks(rt, &tasks, |(sequence, head, range)| {
+        let (sequence, head, range) = (*sequence, batch.head(*sequence, *head), range.clone());
+        let first_row = if queries == Queries::All { head.first_token } else { sequence };
+        let forward = Forward { head, queries: range, first_row, context: &context, log_sum_exp: log_sum_exp.as_ref() };
         dispatch_float(rt.isa(), precision, forward);
     });
 }
@@ -348,6 +369,8 @@ fn cut<'s>(rest: &mut &'s mut [f32], len: usize) -> &'s mut [f32] {
 struct Forward<'a> {
     head: Head<'a>,
     queries: Range<usize>,
+    /// The row of the context that belongs to query 0.
+    first_row: usize,
     context: &'a SharedMut<'a, f32>,
     log_sum_exp: Option<&'a SharedMut<'a, f32>>,
 }
@@ -357,7 +380,7 @@ impl FloatKernel for Forward<'_> {
 
     #[inline(always)]
     fn run<D: FloatDot>(self, dot: D) {
-        let Forward { head, queries, context, log_sum_exp } = self;
+        let Forward { head, queries, first_row, context, log_sum_exp } = self;
         let simd = dot.simd();
         let block = 4 * D::TILE_ROWS;
         let lens = [
@@ -382,7 +405,7 @@ impl FloatKernel for Forward<'_> {
             let left = dot.left_rows(scores, head.scores_stride(), (queries.len(), head.seq), left);
             // SAFETY: these tokens' part of this head lies inside `context`, and no other task writes it.
             unsafe {
-                let c = context.pointer(head.context_at(first));
+                let c = context.pointer((first_row + first) * head.hidden + head.head * head.head_dim);
                 multiply_into(dot, queries.len(), left, values, Start::Zero, c, head.hidden);
             }
             if let Some(log_sum_exp) = log_sum_exp {

@@ -102,7 +102,7 @@ fn forward_and_backward(
     let mut context = vec![f32::NAN; tokens * shape.heads * shape.head_dim];
     let mut log_sum_exp = vec![f32::NAN; tokens * shape.heads];
     let mut d_qkv = vec![f32::NAN; qkv.len()];
-    attention(rt, Precision::F32, shape, qkv, cu_seqlens, dropout, &mut context, Some(&mut log_sum_exp));
+    attention(rt, Precision::F32, shape, qkv, cu_seqlens, Queries::All, dropout, &mut context, Some(&mut log_sum_exp));
     attention_backward(rt, shape, qkv, cu_seqlens, dropout, &context, &log_sum_exp, d_context, &mut d_qkv);
     (context, log_sum_exp, d_qkv)
 }
@@ -234,7 +234,7 @@ fn large_scores_neither_overflow_nor_underflow() {
 fn lengths_below_zero_are_refused() {
     let rt = runtime(Isa::Portable, 1);
     let shape = AttentionShape { heads: 1, head_dim: 1 };
-    attention(&rt, Precision::F32, shape, &[0.0; 3], &[0, 2, 1], None, &mut [0.0], None);
+    attention(&rt, Precision::F32, shape, &[0.0; 3], &[0, 2, 1], Queries::All, None, &mut [0.0], None);
 }
 
 /// Runtimes that can multiply bf16: none on a CPU without it.
@@ -252,7 +252,7 @@ fn attention_in_bf16_agrees_with_the_definition_within_its_eight_bits() {
             let tokens = lengths.iter().sum::<usize>();
             let qkv = numbers(1, tokens * 3 * heads * head_dim);
             let mut context = vec![f32::NAN; tokens * heads * head_dim];
-            attention(&rt, Precision::Bf16, shape, &qkv, &cu_seqlens, None, &mut context, None);
+            attention(&rt, Precision::Bf16, shape, &qkv, &cu_seqlens, Queries::All, None, &mut context, None);
             let expected = naive(shape, &wide(&qkv), &cu_seqlens, None, &context).context;
             assert_close(&context, &expected, TOLERANCE, format!("{shape:?}, {lengths:?}"));
         }
@@ -268,13 +268,32 @@ fn a_sequence_has_the_same_bits_in_bf16_alone_and_in_any_batch() {
         let qkv = numbers(5, lengths.iter().sum::<usize>() * 3 * hidden);
         let run = |qkv: &[f32], cu_seqlens: &[u32]| {
             let mut context = vec![f32::NAN; qkv.len() / 3];
-            attention(&rt, Precision::Bf16, shape, qkv, cu_seqlens, None, &mut context, None);
+            attention(&rt, Precision::Bf16, shape, qkv, cu_seqlens, Queries::All, None, &mut context, None);
             context
         };
         let all = run(&qkv, &cu_seqlens);
         for bounds in cu_seqlens.windows(2) {
             let part = |width: usize| bounds[0] as usize * width..bounds[1] as usize * width;
             assert_eq!(run(&qkv[part(3 * hidden)], &[0, bounds[1] - bounds[0]]), all[part(hidden)]);
+        }
+    }
+}
+
+#[test]
+fn first_tokens_alone_have_the_bits_they_have_among_all() {
+    for rt in runtimes() {
+        for precision in [Precision::F32, Precision::Bf16].into_iter().filter(|p| p.is_available(rt.isa())) {
+            let (shape, lengths, hidden) = (AttentionShape { heads: 3, head_dim: 20 }, [40, 1, 133, 22], 60);
+            let cu_seqlens = cumulative(&lengths);
+            let tokens = lengths.iter().sum::<usize>();
+            let qkv = numbers(11, tokens * 3 * hidden);
+            let (mut all, mut first) = (vec![f32::NAN; tokens * hidden], vec![f32::NAN; lengths.len() * hidden]);
+            attention(&rt, precision, shape, &qkv, &cu_seqlens, Queries::All, None, &mut all, None);
+            attention(&rt, precision, shape, &qkv, &cu_seqlens, Queries::First, None, &mut first, None);
+            for (sequence, first) in first.chunks(hidden).enumerate() {
+                let at = cu_seqlens[sequence] as usize * hidden;
+                assert_eq!(first, &all[at..at + hidden], "{} {precision}, sequence {sequence}", rt.isa());
+            }
         }
     }
 }

@@ -362,37 +362,59 @@ impl Finish for Complete<'_> {
         if self.scales.is_none() && matches!(self.epilogue, Epilogue::None | Epilogue::Accumulate) {
             return;
         }
-        for i in 0..rows {
+        for v in 0..columns / S::LANES {
             // SAFETY: the caller's promise.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_stride), columns) };
-            self.finish_row(simd, self.row + row + i, c);
+            unsafe { self.finish_vector(simd, row, rows, v * S::LANES, S::LANES, c, c_stride) };
+        }
+        let tail = columns % S::LANES;
+        if tail > 0 {
+            // SAFETY: as above.
+            unsafe { self.finish_vector(simd, row, rows, columns - tail, tail, c, c_stride) };
         }
     }
 }
 
 impl Complete<'_> {
-    /// Completes the part of row `row` that starts at `self.column`.
+    /// Completes `len` columns, a vector or the rest of one, of `rows` rows: what belongs to the columns is loaded once.
+    ///
+    /// # Safety
+    /// As [`Finish::finish`].
     #[inline(always)]
-    fn finish_row<S: Simd>(&self, simd: S, row: usize, c: &mut [f32]) {
-        for (v, c) in c.chunks_mut(S::LANES).enumerate() {
-            let column = self.column + v * S::LANES;
-            let part = |x: &[f32], at: usize| load(simd, &x[at..at + c.len()]);
+    #[allow(clippy::too_many_arguments)] // Called once, by `finish`.
+    unsafe fn finish_vector<S: Simd>(
+        &self,
+        simd: S,
+        row: usize,
+        rows: usize,
+        at: usize,
+        len: usize,
+        c: *mut f32,
+        c_stride: usize,
+    ) {
+        let (first, column) = (self.row + row, self.column + at);
+        let bias = match self.epilogue {
+            Epilogue::None | Epilogue::Accumulate => simd.splat(0.0),
+            Epilogue::Bias(bias) | Epilogue::BiasGelu { bias, .. } | Epilogue::BiasResidual { bias, .. } => {
+                load(simd, &bias[column..column + len])
+            }
+        };
+        for i in 0..rows {
+            // SAFETY: the caller's promise.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_stride + at), len) };
             let mut x = load(simd, c);
-            if let Some(scales) = &self.scales {
-                let Scales { rows, zeros, columns } = scales;
+            if let Some(Scales { rows, zeros, columns }) = &self.scales {
                 // Not fused, so that every instruction set gives the same bits.
-                x = simd.dequantize(x, zeros[row] as i32, &columns.sums[column..]);
-                x = simd.mul(simd.mul(x, simd.splat(rows[row])), simd.load(&columns.scales[column..]));
+                x = simd.dequantize(x, zeros[first + i] as i32, &columns.sums[column..]);
+                x = simd.mul(simd.mul(x, simd.splat(rows[first + i])), simd.load(&columns.scales[column..]));
             }
             x = match self.epilogue {
                 Epilogue::None | Epilogue::Accumulate => x,
-                Epilogue::Bias(bias) => simd.add(x, part(bias, column)),
-                Epilogue::BiasGelu { bias, kind } => {
-                    let x = simd.add(x, part(bias, column));
-                    if self.is_coarse { math::gelu_coarse(simd, x, kind) } else { math::gelu(simd, x, kind) }
-                }
-                Epilogue::BiasResidual { bias, residual } => {
-                    simd.add(simd.add(x, part(bias, column)), part(residual, row * self.n + column))
+                Epilogue::Bias(_) => simd.add(x, bias),
+                Epilogue::BiasGelu { kind, .. } if self.is_coarse => math::gelu_coarse(simd, simd.add(x, bias), kind),
+                Epilogue::BiasGelu { kind, .. } => math::gelu(simd, simd.add(x, bias), kind),
+                Epilogue::BiasResidual { residual, .. } => {
+                    let residual = &residual[(first + i) * self.n + column..][..len];
+                    simd.add(simd.add(x, bias), load(simd, residual))
                 }
             };
             store(simd, c, x);

@@ -6,7 +6,7 @@ use super::names::LayerNames;
 use super::parameters::TableBuilder;
 use super::residual_output::{ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputShape};
 use super::{DropoutSite, Mode};
-use distilbert_kernels::attention::{AttentionShape, attention, attention_backward};
+use distilbert_kernels::attention::{AttentionShape, Queries, attention, attention_backward};
 use distilbert_kernels::{Precision, Runtime};
 
 /// One layer's self-attention.
@@ -82,10 +82,29 @@ impl Attention {
         let dropout =
             key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
         let log_sum_exp = key.is_some().then_some(&mut a.log_sum_exp[..]);
-        let precision = self.precision(rt, mode);
-        let dropout = dropout.as_ref();
-        attention(rt, precision, self.shape, &a.qkv, cu_seqlens, dropout, &mut a.context, log_sum_exp); // [tokens, hidden]
+        let (precision, dropout) = (self.precision(rt, mode), dropout.as_ref());
+        let context = &mut a.context; // [tokens, hidden]
+        attention(rt, precision, self.shape, &a.qkv, cu_seqlens, Queries::All, dropout, context, log_sum_exp);
         self.output.forward(rt, arena, cu_seqlens, mode, &a.context, x, &mut a.output);
+    }
+
+    /// As an inference pass of [`Attention::forward`], for the first tokens of the sequences only: `x` holds all tokens,
+    /// `first` and the result `[batch, hidden]` the first ones.
+    pub(crate) fn forward_first(
+        &self,
+        rt: &Runtime,
+        arena: &[f32],
+        cu_seqlens: &[u32],
+        x: &[f32],
+        first: &[f32],
+        a: &mut AttentionActivations,
+    ) {
+        a.qkv.resize(3 * x.len(), 0.0);
+        a.context.resize(first.len(), 0.0);
+        self.qkv.forward(rt, arena, x, &mut a.qkv, Finish::Bias);
+        let precision = self.precision(rt, Mode::Inference);
+        attention(rt, precision, self.shape, &a.qkv, cu_seqlens, Queries::First, None, &mut a.context, None);
+        self.output.forward(rt, arena, cu_seqlens, Mode::Inference, &a.context, first, &mut a.output);
     }
 
     /// The precision of the products inside attention: f32 in training, whose backward pass must find the same

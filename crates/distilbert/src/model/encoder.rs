@@ -10,6 +10,7 @@ use super::parameters::TableBuilder;
 use super::{Mode, Model};
 use crate::data::batch::Batch;
 use distilbert_kernels::Runtime;
+use distilbert_kernels::elementwise::gather_rows;
 
 /// A stack of layers.
 pub struct Encoder {
@@ -46,6 +47,9 @@ pub struct Activations {
     /// States before the first layer, `[tokens, hidden]`.
     embedded: Vec<f32>,
     layers: Vec<LayerActivations>,
+    /// Where only the first tokens are wanted: their states before the last layer, and that layer's buffers.
+    first: Vec<f32>,
+    last: LayerActivations,
 }
 
 impl Activations {
@@ -103,6 +107,21 @@ impl Layer {
         self.attention.forward(rt, arena, cu_seqlens, mode, x, &mut a.attention);
         self.feed_forward.forward(rt, arena, cu_seqlens, mode, &a.attention.output.states, &mut a.feed_forward);
     }
+
+    /// As an inference pass of [`Layer::forward`], for the first tokens of the sequences only.
+    fn forward_first(
+        &self,
+        rt: &Runtime,
+        arena: &[f32],
+        cu_seqlens: &[u32],
+        x: &[f32],
+        first: &[f32],
+        a: &mut LayerActivations,
+    ) {
+        self.attention.forward_first(rt, arena, cu_seqlens, x, first, &mut a.attention);
+        let x = &a.attention.output.states;
+        self.feed_forward.forward(rt, arena, cu_seqlens, Mode::Inference, x, &mut a.feed_forward);
+    }
 }
 
 impl Model {
@@ -136,18 +155,51 @@ impl Model {
                     observe(index + 1, rest[0].output());
                 }
             }
-            Mode::Inference => {
-                // One set of buffers serves all layers: a layer's input and output change places.
-                activations.layers.resize_with(1.min(self.encoder.layers.len()), LayerActivations::default);
-                for (index, layer) in self.encoder.layers.iter().enumerate() {
-                    let a = &mut activations.layers[0];
-                    if index > 0 {
-                        std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
-                    }
-                    layer.forward(rt, arena, cu_seqlens, mode, &activations.embedded, a);
-                    observe(index + 1, a.output());
-                }
+            Mode::Inference => self.infer(rt, cu_seqlens, &self.encoder.layers, activations, observe),
+        }
+    }
+
+    /// The states of the first tokens of the sequences after the last layer, `[batch, hidden]`, with the bits that
+    /// [`Model::encode`] gives them: the last layer is computed for them alone. The batch must have passed
+    /// [`Model::check`] and the weights must be packed.
+    pub fn encode_first<'a>(&self, rt: &Runtime, batch: &Batch, activations: &'a mut Activations) -> &'a [f32] {
+        let arena = self.parameters.weights();
+        let mode = Mode::Inference;
+        self.embeddings.forward(rt, arena, batch, mode, &mut activations.embeddings, &mut activations.embedded);
+        let (cu_seqlens, hidden) = (batch.cu_seqlens(), self.config.encoder.hidden);
+        let (last, before) = match self.encoder.layers.split_last() {
+            Some((last, before)) => (Some(last), before),
+            None => (None, &[][..]),
+        };
+        self.infer(rt, cu_seqlens, before, activations, |_, _| {});
+        let Activations { embedded, layers, first, last: a, .. } = activations;
+        let x = layers.last().map_or(&embedded[..], LayerActivations::output);
+        first.resize(batch.sequences() * hidden, 0.0);
+        gather_rows(rt, x, hidden, batch.first_tokens(), first);
+        let Some(last) = last else { return first };
+        last.forward_first(rt, arena, cu_seqlens, x, first, a);
+        a.output()
+    }
+
+    /// Runs some layers on the embedded tokens. One set of buffers serves all layers: a layer's input and output change
+    /// places.
+    fn infer(
+        &self,
+        rt: &Runtime,
+        cu_seqlens: &[u32],
+        layers: &[Layer],
+        activations: &mut Activations,
+        mut observe: impl FnMut(usize, &[f32]),
+    ) {
+        let arena = self.parameters.weights();
+        activations.layers.resize_with(1.min(layers.len()), LayerActivations::default);
+        for (index, layer) in layers.iter().enumerate() {
+            let a = &mut activations.layers[0];
+            if index > 0 {
+                std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
             }
+            layer.forward(rt, arena, cu_seqlens, Mode::Inference, &activations.embedded, a);
+            observe(index + 1, a.output());
         }
     }
 

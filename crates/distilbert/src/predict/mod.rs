@@ -7,7 +7,6 @@ use crate::model::encoder::Activations;
 use crate::model::{InputError, Mode, Model};
 use crate::progress::Progress;
 use distilbert_kernels::Runtime;
-use distilbert_kernels::elementwise::gather_rows;
 
 /// Tokens of one batch: enough to fill the matrix products, few enough to stay in the cache.
 const BATCH_TOKENS: usize = 1024;
@@ -36,7 +35,6 @@ pub struct ClassifierRunner<'a> {
     model: &'a Model,
     activations: Activations,
     head: ClassifierActivations,
-    first: Vec<f32>,
     logits: Vec<f32>,
 }
 
@@ -51,7 +49,6 @@ impl<'a> ClassifierRunner<'a> {
                 model,
                 activations: Activations::default(),
                 head: ClassifierActivations::default(),
-                first: Vec::new(),
                 logits: Vec::new(),
             }),
             _ => Err(ClassifyError::Head { found: model.config.head.class_suffix() }),
@@ -64,13 +61,10 @@ impl<'a> ClassifierRunner<'a> {
     /// [`InputError`] if the model cannot take the batch.
     pub fn run(&mut self, rt: &Runtime, batch: &crate::data::batch::Batch) -> Result<&[f32], InputError> {
         self.model.check(batch)?;
-        let hidden = self.model.config.encoder.hidden;
-        self.model.encode(rt, batch, Mode::Inference, &mut self.activations);
-        self.first.resize(batch.sequences() * hidden, 0.0);
-        gather_rows(rt, self.activations.last_hidden_state(), hidden, batch.first_tokens(), &mut self.first);
+        let first = self.model.encode_first(rt, batch, &mut self.activations);
         let arena = self.model.parameters.weights();
         if let Head::Classifier(head) = &self.model.head {
-            head.forward(rt, arena, &self.first, Mode::Inference, &mut self.head, &mut self.logits);
+            head.forward(rt, arena, first, Mode::Inference, &mut self.head, &mut self.logits);
         }
         Ok(&self.logits)
     }
@@ -103,4 +97,42 @@ pub fn logits(
     }
     progress.end();
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::batch::Batch;
+    use crate::model::{ModelConfig, Purpose};
+    use distilbert_kernels::{Isa, Precision};
+
+    #[test]
+    fn first_tokens_alone_have_the_bits_of_a_whole_pass_in_every_precision() {
+        for layers in [0, 1, 3] {
+            let config = format!(
+                r#"{{"model_type": "distilbert", "dim": 24, "n_heads": 3, "n_layers": {layers}, "hidden_dim": 40,
+                     "vocab_size": 50, "max_position_embeddings": 40}}"#
+            );
+            let mut model = Model::random(ModelConfig::from_json(&config).unwrap(), 3);
+            let ids: Vec<u32> = (0..40).collect();
+            let batch = Batch::from_sequences([&ids[..7], &ids[3..4], &ids[2..]]);
+            for isa in Isa::available() {
+                let rt = Runtime::new(isa, 2).unwrap();
+                for precision in Precision::ALL.into_iter().filter(|precision| precision.is_available(isa)) {
+                    model.pack(&rt, precision, Purpose::Inference);
+                    let (mut all, mut first) = (Activations::default(), Activations::default());
+                    model.encode(&rt, &batch, Mode::Inference, &mut all);
+                    let first = model.encode_first(&rt, &batch, &mut first);
+                    for (i, token) in [0, 7, 8].into_iter().enumerate() {
+                        let expected = &all.last_hidden_state()[token * 24..][..24];
+                        assert_eq!(
+                            &first[i * 24..][..24],
+                            expected,
+                            "{isa} {precision}, {layers} layers, sequence {i}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }
