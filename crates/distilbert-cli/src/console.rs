@@ -103,6 +103,10 @@ impl Progress for Console {
         self.with_innermost(|work| work.bar.set_message(format!("{}: {note}", work.what)));
     }
 
+    fn warn(&self, warning: &str) {
+        Console::warn(self, warning);
+    }
+
     fn end(&self) {
         if let Some(work) = self.stack.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             work.bar.finish_and_clear();

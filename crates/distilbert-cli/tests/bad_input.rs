@@ -241,8 +241,8 @@ fn text_that_makes_no_corpus_leaves_none() {
     };
     for (name, text) in [("empty.txt", ""), ("blank.txt", "\n \n\t\n")] {
         let input = folder.write(name, text);
-        build(&input, &["--model", &model], &["the corpus is empty: 0 texts"]);
-        build(&input, &["--train-vocabulary", "200"], &["the text has no words"]);
+        build(&input, &["--model", &model], &[name, "`: the corpus is empty: 0 texts"]);
+        build(&input, &["--train-vocabulary", "200"], &[name, "`: cannot train a vocabulary: the text has no words"]);
     }
     build(&folder.name("missing.txt"), &["--model", &model], &["missing.txt"]);
     let latin = folder.write("latin.txt", b"w5 w6\nw7 \xe9t\xe9\n");

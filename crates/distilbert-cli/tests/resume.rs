@@ -266,6 +266,43 @@ fn a_run_without_a_checkpoint_yet_is_also_continued_only_as_it_began() {
 }
 
 #[test]
+fn a_run_whose_last_checkpoint_cannot_be_read_goes_on_from_the_one_before_and_says_so() {
+    let workshop = Workshop::new();
+    let (unbroken, path) = (workshop.path("a"), workshop.path("b"));
+    stdout(&workshop.distillation(&unbroken, &[]).finish(1));
+    stdout(&workshop.distillation(&path, &[]).finish(1));
+    let spoil = |step: &str, file: &str, share: usize| {
+        let file = Path::new(&path).join("checkpoints").join(step).join(file);
+        let bytes = fs::read(&file).expect("a file");
+        fs::write(&file, &bytes[..bytes.len() * share / 100]).expect("a file");
+    };
+    for (file, share) in
+        [("model.safetensors", 90), ("optimizer.safetensors", 50), ("state.json", 60), ("state.json", 0)]
+    {
+        spoil("step-000060", file, share);
+        let resumed = workshop.distillation(&path, &["--resume"]).finish(2);
+        stdout(&resumed);
+        let said = stderr(&resumed);
+        let warning = said.lines().find(|line| line.starts_with("warning: ")).expect("a warning");
+        for part in ["b/checkpoints/step-000060 cannot be read (", file, "going on from ", "b/checkpoints/step-000057"]
+        {
+            assert!(warning.contains(part), "`{part}` is not in: {warning}");
+        }
+        assert_same_run(Path::new(&path), Path::new(&unbroken));
+    }
+
+    let checkpoints = fs::read_dir(Path::new(&path).join("checkpoints")).expect("checkpoints");
+    for checkpoint in checkpoints {
+        let name = checkpoint.expect("an entry").file_name().into_string().expect("UTF-8");
+        spoil(&name, "state.json", 0);
+    }
+    let refused = error(&workshop.distillation(&path, &["--resume"]).finish(1));
+    for part in ["b/checkpoints: no checkpoint can be read: ", "step-000060/state.json", "step-000057/state.json"] {
+        assert!(refused.contains(part), "`{part}` is not in: {refused}");
+    }
+}
+
+#[test]
 fn a_run_that_stopped_improving_stays_ended_when_it_is_resumed() {
     let workshop = Workshop::new();
     let path = workshop.path("run");

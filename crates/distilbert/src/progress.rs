@@ -8,6 +8,8 @@ pub trait Progress: Sync {
     fn advance(&self, done: u64);
     /// A few words on the state of the work, such as a loss.
     fn note(&self, _note: &str) {}
+    /// Something the user should know, though the work goes on.
+    fn warn(&self, _warning: &str) {}
     /// The work begun last has ended.
     fn end(&self);
     /// True once the user asked to stop; work then ends at the next safe point.

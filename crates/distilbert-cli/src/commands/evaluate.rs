@@ -37,15 +37,18 @@ pub struct EvaluateArgs {
     /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
     #[arg(long, default_value_t = Split::Dev)]
     split: Split,
-    /// Column of the text in a CSV, TSV or JSONL file.
-    #[arg(long, value_name = "NAME")]
+    /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header.
+    #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "COLUMN")]
     pair_column: Option<String>,
     /// Column of the label.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
+    /// The CSV or TSV file has no header line; columns are named by their numbers.
+    #[arg(long, requires = "text_column")]
+    no_header: bool,
     /// Cut inputs to this many tokens [default: as the model was trained, or the task's]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
@@ -217,6 +220,9 @@ fn task(args: &EvaluateArgs, path: &Path, classifier: &Classifier) -> anyhow::Re
     set(&mut columns.label, &args.label_column);
     if args.pair_column.is_some() {
         columns.pair.clone_from(&args.pair_column);
+    }
+    if args.text_column.is_some() {
+        columns.header = !args.no_header;
     }
     Ok(match base {
         Some(task) => {

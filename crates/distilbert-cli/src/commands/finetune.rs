@@ -45,7 +45,7 @@ pub struct FinetuneArgs {
     /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
     dev: Option<PathBuf>,
-    /// Column of the text, for your own data.
+    /// Column of the text, for your own data: its name, or its number from 1 with --no-header.
     #[arg(long, value_name = "COLUMN", requires = "label_column")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
@@ -54,6 +54,9 @@ pub struct FinetuneArgs {
     /// Column of the label.
     #[arg(long, value_name = "COLUMN", requires = "text_column")]
     label_column: Option<String>,
+    /// The CSV or TSV files have no header line; columns are named by their numbers.
+    #[arg(long, requires = "text_column")]
+    no_header: bool,
     /// What the label column holds.
     #[arg(long, value_enum, default_value_t)]
     problem: ProblemChoice,
@@ -205,7 +208,7 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
         return Task::glue(&args.task)
             .with_context(|| "for your own data name its columns with --text-column and --label-column");
     };
-    let columns = Columns { pair: args.pair_column.clone(), ..Columns::new(text, label) };
+    let columns = Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
     let problem = match args.problem {
         ProblemChoice::Classification => Problem::Classification,
         ProblemChoice::MultiLabel => Problem::MultiLabel,

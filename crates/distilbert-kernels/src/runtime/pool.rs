@@ -168,3 +168,29 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker decides under the lock whether to sleep. If a job could be counted while it holds the lock, that count
+    /// and its wake-up could fall between look and sleep, and the worker would sleep through the job.
+    #[test]
+    fn no_job_is_counted_while_a_worker_holds_the_lock() {
+        const JOBS: u64 = 300_000;
+        let shared = Shared::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..JOBS).for_each(|_| shared.publish(None)));
+            let mut counted = 0;
+            while counted < JOBS {
+                let current = lock(&shared.current);
+                counted = shared.published.load(Ordering::Acquire);
+                assert_eq!(counted, current.generation, "a job is there that is not counted, or the other way round");
+                for _ in 0..4 {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(shared.published.load(Ordering::Acquire), counted, "a job was counted without the lock");
+            }
+        });
+    }
+}

@@ -17,4 +17,5 @@ pub use error::{CheckpointError, PickleError, ZipError};
 pub use map::Mapped;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};
+pub(crate) use write::PartialFile;
 pub use write::{TensorData, TensorToWrite, replace_folder, write_atomic, write_safetensors};

@@ -125,22 +125,58 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
 }
 
 fn write_through_sibling(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), CheckpointError> {
-    let error = || CheckpointError::io("write", path);
-    let Target { parent, name } = Target::of(path).map_err(error())?;
-    remove_leftovers(&parent, &name, PARTIAL).map_err(error())?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // Readable as the user's umask says; temporary files are private by default.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
+    let through = || {
+        let mut partial = PartialFile::create(path)?;
+        write(partial.as_file_mut())?;
+        partial.finish()
+    };
+    through().map_err(CheckpointError::io("write", path))
+}
+
+/// A file that does not have its name yet: a temporary sibling, removed when it is dropped, until [`PartialFile::finish`].
+pub(crate) struct PartialFile {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+    parent: PathBuf,
+}
+
+impl PartialFile {
+    /// Makes the sibling of `path`, and the folder if it is missing; leftovers of a crash are removed.
+    pub(crate) fn create(path: &Path) -> io::Result<PartialFile> {
+        let Target { parent, name } = Target::of(path)?;
+        remove_leftovers(&parent, &name, PARTIAL)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            // Readable as the user's umask says; temporary files are private by default.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let temporary = builder.prefix(&format!(".{name}.")).suffix(PARTIAL).tempfile_in(&parent)?;
+        Ok(PartialFile { temporary, path: path.to_owned(), parent })
     }
-    let prefix = format!(".{name}.");
-    let mut temporary = builder.prefix(&prefix).suffix(PARTIAL).tempfile_in(&parent).map_err(error())?;
-    let file = temporary.as_file_mut();
-    write(file).and_then(|()| file.sync_all()).map_err(error())?;
-    temporary.persist(path).map_err(|failed| error()(failed.error))?;
-    sync_folder(&parent).map_err(error())
+
+    /// The file to write to.
+    pub(crate) fn as_file_mut(&mut self) -> &mut File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Syncs the file and gives it its name, replacing an older one in one step.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        self.temporary.persist(&self.path)?;
+        sync_folder(&self.parent)
+    }
+}
+
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.as_file_mut().flush()
+    }
 }
 
 /// Builds a folder and puts it in the place of `path`: `build` gets the path of an empty folder and fills it.

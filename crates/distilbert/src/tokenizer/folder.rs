@@ -10,6 +10,7 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
 use super::{CONTINUATION, SpecialNames, Tokenizer, TokenizerError};
+use crate::checkpoint::PartialFile;
 
 /// The Python class that is to load a saved tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,25 +222,12 @@ fn write_object(path: &Path, object: Map<String, Value>) -> Result<(), Tokenizer
     write_whole(path, &format!("{:#}\n", Value::Object(object)))
 }
 
-/// Writes a temporary sibling and renames it: the file is whole or absent.
+/// Writes a file that is whole or absent.
 fn write_whole(path: &Path, text: &str) -> Result<(), TokenizerError> {
     let write = || {
-        let mut file = temporary_sibling(path)?;
+        let mut file = PartialFile::create(path)?;
         file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        file.finish()
     };
     write().map_err(|error| TokenizerError::Write { path: path.to_owned(), error })
-}
-
-/// A new file in the folder of `path`, to be renamed to `path` once it is complete; removed if it is dropped before.
-pub(crate) fn temporary_sibling(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".unfinished-");
-    // The mode of an ordinary new file (less the umask); temporary files are otherwise for their owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }

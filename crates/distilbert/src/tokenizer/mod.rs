@@ -18,7 +18,6 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 pub use folder::TokenizerClass;
-pub(crate) use folder::temporary_sibling;
 pub use words::WordEncoder;
 
 /// A WordPiece tokenizer with its five special tokens. Cheap to share between threads by reference.

@@ -199,7 +199,7 @@ const FIRST_STEPS: u64 = 20;
 const SMOOTHING: f64 = 0.95;
 
 /// Trains until the steps are done, the score stops improving, or the user asks to stop; each way leaves a checkpoint.
-/// A run that has checkpoints goes on behind the last one.
+/// A run that has checkpoints goes on behind the last one that can be read.
 ///
 /// # Errors
 /// [`TrainError`]; a loss or gradient that is not finite, or a smoothed loss of twice the first steps', ends the run
@@ -221,7 +221,8 @@ pub fn train(
     let total = workload.total_steps();
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut optimizer_state = OptimizerState::new(gradients.len());
-    let mut state = run.restore(workload.model_mut(), &mut optimizer_state)?.unwrap_or_default();
+    let mut state =
+        run.restore(workload.model_mut(), &mut optimizer_state, |warning| progress.warn(warning))?.unwrap_or_default();
     workload.model_mut().pack(rt, config.precision, Purpose::Training);
     // Small runs are logged whole, long ones thinned out.
     let log_every = (total / 5000).max(1);

@@ -20,7 +20,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Checkpoints kept beside the best: the last, and the one before in case the last cannot be read.
+/// Checkpoints kept beside the best: the last, and the one before, which a run goes on from if the last cannot be read.
 const KEPT: usize = 2;
 
 /// What decides the numbers of a run; a resumed run must agree.
@@ -82,6 +82,8 @@ pub struct Run {
     resume: Resume,
     metrics: File,
     events: File,
+    /// Step of the last checkpoint that was read or written.
+    last_good: Option<u64>,
     /// Held while the run is open, so that two processes do not write to one directory.
     _lock: File,
 }
@@ -118,7 +120,7 @@ impl Run {
         let metrics = append(&path.join("metrics.jsonl"))?;
         let events = append(&events_path(path).map_err(io(path))?)?;
         let identity = Identity { config, data, instruction_set: rt.isa().name().to_owned() };
-        Ok(Run { path: path.to_owned(), identity, resume, metrics, events, _lock: lock })
+        Ok(Run { path: path.to_owned(), identity, resume, metrics, events, last_good: None, _lock: lock })
     }
 
     /// The directory.
@@ -131,22 +133,24 @@ impl Run {
         self.path.join("checkpoints").join(format!("step-{step:06}"))
     }
 
-    /// The last checkpoint there is.
+    /// The last checkpoint that was read or written.
     pub fn last_checkpoint(&self) -> Option<PathBuf> {
-        self.steps().last().map(|&step| self.checkpoint(step))
+        self.last_good.map(|step| self.checkpoint(step))
     }
 
-    /// Loads the last checkpoint into model and optimiser and cuts metrics and events back to it; `None`, and both
-    /// files empty, if there is none.
+    /// Loads the last checkpoint that can be read into model and optimiser, and cuts metrics and events back to it;
+    /// `None`, and both files empty, if there is none. `warn` hears of a checkpoint that was passed over.
     ///
     /// # Errors
-    /// If a file cannot be read, or the run differs from what wrote it and is not forced.
+    /// If there are checkpoints and none can be read, or the run differs from what wrote it and is not forced.
     pub fn restore(
         &mut self,
         model: &mut Model,
         optimizer: &mut OptimizerState,
+        warn: impl Fn(&str),
     ) -> Result<Option<RunState>, TrainError> {
-        let Some(folder) = self.last_checkpoint() else {
+        let steps = self.steps();
+        if steps.is_empty() {
             if self.resume == Resume::Yes {
                 let before = fs::read_to_string(self.path.join("config.toml")).map_err(self.io_error("config.toml"))?;
                 self.check_config(&before)?;
@@ -155,11 +159,39 @@ impl Run {
             let version = events::file_version(wall_time());
             self.append_events(&version)?;
             return Ok(None);
-        };
-        let state_path = folder.join("state.json");
-        let text = fs::read_to_string(&state_path).map_err(self.io_error("state.json"))?;
-        let saved: SavedState = serde_json::from_str(&text)
-            .map_err(|error| TrainError::Run { path: state_path, reason: format!("not a run's state: {error}") })?;
+        }
+        let mut unreadable: Vec<(u64, TrainError)> = Vec::new();
+        for &step in steps.iter().rev() {
+            let state = match self.load(step, model, optimizer) {
+                Ok(state) => state,
+                // Older checkpoints are of the same run.
+                Err(changed @ TrainError::Changed { .. }) => return Err(changed),
+                Err(error) => {
+                    unreadable.push((step, error));
+                    continue;
+                }
+            };
+            for (bad, error) in &unreadable {
+                let (bad, good) = (self.checkpoint(*bad), self.checkpoint(step));
+                warn(&format!("{} cannot be read ({error}); going on from {}", bad.display(), good.display()));
+            }
+            self.cut(state.metrics_bytes, state.events_bytes)?;
+            // A checkpoint's folder appears before the link that names it the best.
+            if let Some(step) = state.best_step {
+                self.link_best(step)?;
+            }
+            self.last_good = Some(step);
+            return Ok(Some(state));
+        }
+        let reasons: Vec<String> = unreadable.iter().map(|(_, error)| error.to_string()).collect();
+        let reason = format!("no checkpoint can be read: {}", reasons.join("; "));
+        Err(TrainError::Run { path: self.path.join("checkpoints"), reason })
+    }
+
+    /// Loads the checkpoint of one step into model and optimiser.
+    fn load(&self, step: u64, model: &mut Model, optimizer: &mut OptimizerState) -> Result<RunState, TrainError> {
+        let folder = self.checkpoint(step);
+        let saved = read_state(&folder)?;
         if self.resume != Resume::Force {
             self.check_identity(&saved.identity)?;
         }
@@ -186,12 +218,7 @@ impl Run {
             }
         }
         optimizer.step = saved.state.step;
-        self.cut(saved.state.metrics_bytes, saved.state.events_bytes)?;
-        // A checkpoint's folder appears before the link that names it the best.
-        if let Some(step) = saved.state.best_step {
-            self.link_best(step)?;
-        }
-        Ok(Some(saved.state))
+        Ok(saved.state)
     }
 
     /// Appends one line of metrics and the same as TensorBoard scalars.
@@ -243,12 +270,20 @@ impl Run {
         if let Some(best) = best_step {
             self.link_best(best)?;
         }
+        self.last_good = Some(step);
+        self.remove_old(step)
+    }
+
+    /// Removes all checkpoints but the last ones up to `step` and those that these name the best, so that a run which
+    /// has to fall back finds everything as it was. Beyond `step` there are only unreadable ones.
+    fn remove_old(&self, step: u64) -> Result<(), TrainError> {
         let steps = self.steps();
-        for &old in &steps[..steps.len().saturating_sub(KEPT)] {
-            if Some(old) != best_step {
-                let folder = self.checkpoint(old);
-                fs::remove_dir_all(&folder).map_err(|source| TrainError::Io { path: folder, source })?;
-            }
+        let mut kept: Vec<u64> = steps.iter().copied().filter(|&other| other <= step).rev().take(KEPT).collect();
+        let best = kept.iter().filter_map(|&step| read_state(&self.checkpoint(step)).ok()?.state.best_step);
+        kept.extend(best.collect::<Vec<_>>());
+        for old in steps.into_iter().filter(|step| !kept.contains(step)) {
+            let folder = self.checkpoint(old);
+            fs::remove_dir_all(&folder).map_err(|source| TrainError::Io { path: folder, source })?;
         }
         Ok(())
     }
@@ -321,6 +356,12 @@ impl Run {
         let path = self.path.join(name);
         move |source| TrainError::Io { path, source }
     }
+}
+
+fn read_state(folder: &Path) -> Result<SavedState, TrainError> {
+    let path = folder.join("state.json");
+    let text = fs::read_to_string(&path).map_err(|source| TrainError::Io { path: path.clone(), source })?;
+    serde_json::from_str(&text).map_err(|error| TrainError::Run { path, reason: format!("not a run's state: {error}") })
 }
 
 fn moment_tensors<'a>(

@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::file::{Corpus, CorpusWriter, Split, decode_ids, encode_ids, id_bytes};
 use super::source::{SourceCounts, find_files, for_each_text, total_bytes};
-use super::{CorpusConfig, CorpusError, CorpusInputs, CorpusSummary, Dropped, HeldOut, hex};
+use super::{CorpusConfig, CorpusError, CorpusInputs, CorpusSummary, Dropped, HeldOut, InputNames, hex};
 use crate::progress::Progress;
 use crate::random::Rng;
 use crate::tokenizer::{Tokenizer, WordEncoder};
@@ -60,7 +60,7 @@ pub fn build(
     let source = read?;
     round.drain_into(&mut former, &mut encoders).map_err(write_error)?;
     former.end_document().map_err(write_error)?;
-    former.finish(&files, source, output, progress)
+    former.finish(inputs, files.len(), source, output, progress)
 }
 
 fn is_same_file(left: &Path, right: &Path) -> bool {
@@ -247,7 +247,8 @@ impl<'a> Former<'a> {
     /// Writes the kept sequences in shuffled order.
     fn finish(
         self,
-        files: &[PathBuf],
+        inputs: &CorpusInputs,
+        files: usize,
         source: SourceCounts,
         output: &Path,
         progress: &dyn Progress,
@@ -260,7 +261,8 @@ impl<'a> Former<'a> {
         let id_bytes = self.id_bytes();
         if kept <= held_out {
             let Former { texts, formed, dropped, .. } = self;
-            return Err(CorpusError::Empty { texts, formed, dropped, held_out });
+            let inputs = InputNames(inputs.paths.clone());
+            return Err(CorpusError::Empty { inputs, texts, formed, dropped, held_out });
         }
         drop(self.seen); // before the order takes memory
         let mut order: Vec<u64> = (0..kept).collect();
@@ -288,7 +290,7 @@ impl<'a> Former<'a> {
                 }
                 progress.advance(group.len() as u64);
             }
-            writer.finish(output).map(Some)
+            writer.finish().map(Some)
         };
         let written = write();
         progress.end();
@@ -297,7 +299,7 @@ impl<'a> Former<'a> {
             .ok_or(CorpusError::Stopped)?;
         Ok(CorpusSummary {
             output: output.to_owned(),
-            files: files.len(),
+            files,
             bytes_read: source.bytes,
             texts: self.texts,
             blank_lines: source.blank_lines,

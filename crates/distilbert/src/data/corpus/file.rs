@@ -20,11 +20,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::{CorpusError, hex};
-use crate::checkpoint::Mapped;
-use crate::tokenizer::{Tokenizer, temporary_sibling};
+use crate::checkpoint::{Mapped, PartialFile};
+use crate::tokenizer::Tokenizer;
 
 const MAGIC: &[u8; 8] = b"DBTOKENS";
 const VERSION: u32 = 1;
@@ -322,7 +321,7 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
 
 /// Writes a token file sequence by sequence, training ones first, to a temporary sibling that `finish` renames.
 pub(super) struct CorpusWriter {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<PartialFile>,
     body_hash: Sha256,
     header: Header,
     offsets: Vec<u64>,
@@ -343,7 +342,7 @@ impl CorpusWriter {
             vocabulary_hash: tokenizer.vocabulary_hash(),
             content_hash: [0; 32],
         };
-        let mut file = BufWriter::with_capacity(1 << 20, temporary_sibling(path)?);
+        let mut file = BufWriter::with_capacity(1 << 20, PartialFile::create(path)?);
         file.write_all(&[0; HEADER_BYTES])?; // until `finish` knows it
         let counts = vec![0; tokenizer.vocab_size()];
         let mut offsets = Vec::with_capacity((train + held_out) as usize + 1);
@@ -367,7 +366,7 @@ impl CorpusWriter {
     }
 
     /// Completes the file under its name and returns its content hash.
-    pub(super) fn finish(mut self, path: &Path) -> io::Result<[u8; 32]> {
+    pub(super) fn finish(mut self) -> io::Result<[u8; 32]> {
         for section in [std::mem::take(&mut self.offsets), std::mem::take(&mut self.counts)] {
             for part in section.chunks(1 << 12) {
                 self.bytes.clear();
@@ -377,10 +376,9 @@ impl CorpusWriter {
         }
         self.header.content_hash = self.body_hash.chain_update(self.header.to_bytes()).finalize().into();
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
+        file.as_file_mut().seek(SeekFrom::Start(0))?;
         file.write_all(&self.header.to_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
+        file.finish()?;
         Ok(self.header.content_hash)
     }
 

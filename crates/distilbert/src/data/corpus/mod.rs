@@ -18,6 +18,9 @@ pub use source::train_vocabulary;
 
 use crate::tokenizer::vocabulary::VocabularyError;
 
+/// The path that stands for standard input.
+const STANDARD_INPUT: &str = "-";
+
 /// Where the text is and how it is cut into texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorpusInputs {
@@ -260,8 +263,12 @@ pub enum CorpusError {
     #[error("standard input can be read only once: train the vocabulary from files, or name a model")]
     StandardInputTwice,
     /// Nothing is left to train on.
-    #[error("the corpus is empty: {texts} texts gave {formed} sequences, of which {dropped}, {held_out} held out")]
+    #[error(
+        "{inputs}: the corpus is empty: {texts} texts gave {formed} sequences, of which {dropped}, {held_out} held out"
+    )]
     Empty {
+        /// Where they came from.
+        inputs: InputNames,
         /// Texts read.
         texts: u64,
         /// Sequences made of them.
@@ -294,11 +301,35 @@ pub enum CorpusError {
         expected_hash: String,
     },
     /// The vocabulary cannot be trained.
-    #[error(transparent)]
-    Vocabulary(#[from] VocabularyError),
+    #[error("{inputs}: {error}")]
+    Vocabulary {
+        /// Where the text came from.
+        inputs: InputNames,
+        /// Why.
+        error: VocabularyError,
+    },
     /// The caller asked to stop; nothing was written.
     #[error("building the corpus was stopped")]
     Stopped,
+}
+
+/// Inputs as an error names them: the first, and how many more there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputNames(pub Vec<PathBuf>);
+
+impl std::fmt::Display for InputNames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((first, more)) = self.0.split_first() else { return write!(f, "no input") };
+        if first.as_os_str() == STANDARD_INPUT {
+            write!(f, "standard input")?;
+        } else {
+            write!(f, "`{}`", first.display())?;
+        }
+        match more.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// Lower-case hexadecimal digits.

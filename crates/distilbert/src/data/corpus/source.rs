@@ -8,9 +8,9 @@ use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 
 use super::zstd::ZstdReader;
-use super::{By, CorpusError, CorpusInputs, Field, InvalidUtf8};
+use super::{By, CorpusError, CorpusInputs, Field, InputNames, InvalidUtf8, STANDARD_INPUT};
 use crate::progress::Progress;
-use crate::tokenizer::vocabulary::{VocabularyConfig, WordCounts};
+use crate::tokenizer::vocabulary::{VocabularyConfig, VocabularyError, WordCounts};
 
 /// Trains a vocabulary on the texts that [`super::build`] would read from `inputs`.
 ///
@@ -33,7 +33,10 @@ pub fn train_vocabulary(
     });
     progress.end();
     read?;
-    Ok(counts.train(config, progress)?)
+    counts.train(config, progress).map_err(|error| match error {
+        VocabularyError::Stopped => CorpusError::Stopped,
+        error => CorpusError::Vocabulary { inputs: InputNames(inputs.paths.clone()), error },
+    })
 }
 
 /// What was read besides the texts.
@@ -44,9 +47,6 @@ pub(super) struct SourceCounts {
     pub(super) invalid_utf8_lines: u64,
     pub(super) invalid_utf8_at: Vec<String>,
 }
-
-/// The path that stands for standard input.
-const STANDARD_INPUT: &str = "-";
 
 /// A line beyond this is not text, and would break the bound on memory.
 const MAX_LINE_BYTES: u64 = 64 << 20;

@@ -195,7 +195,7 @@ fn missing_cut_off_and_empty_inputs_are_refused_and_leave_nothing() {
         let error = build(&inputs(&[path]), &tokenizer(), config, &output, &()).expect_err("refused").to_string();
         let left = fs::read_dir(folder.0.path()).expect("list").filter(|entry| {
             let name = entry.as_ref().expect("entry").file_name();
-            name == "out.tokens" || name.to_string_lossy().starts_with(".unfinished")
+            name == "out.tokens" || name.to_string_lossy().ends_with(".partial")
         });
         assert_eq!(left.count(), 0);
         error
@@ -211,7 +211,8 @@ fn missing_cut_off_and_empty_inputs_are_refused_and_leave_nothing() {
     *altered.last_mut().expect("not empty") ^= 1;
     assert!(refuse(folder.file("b.zst", altered), &lenient()).ends_with("checksum of a zstd frame differs"));
     let message = refuse(folder.file("c.txt", "\n \nab\n"), &CorpusConfig::default());
-    assert!(message.starts_with("the corpus is empty: 1 texts gave 1 sequences, of which 1 too short"), "{message}");
+    let expected = "c.txt`: the corpus is empty: 1 texts gave 1 sequences, of which 1 too short";
+    assert!(message.contains(expected), "{message}");
     let all_held_out = CorpusConfig { held_out: HeldOut::Sequences(1), ..lenient() };
     assert!(refuse(folder.path("c.txt"), &all_held_out).ends_with("1 held out"));
     let impossible = CorpusConfig { max_length: 2, ..lenient() };

@@ -1,4 +1,4 @@
-//! Any CSV (quoted), TSV (unquoted) or JSONL file with named columns, and the task that its training file defines.
+//! Any CSV (quoted), TSV (unquoted) or JSONL file with named or numbered columns, and the task that its training file defines.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::rows::{self, Row};
 use super::task::{Defaults, Layout, Problem, Task, TaskKind};
 use super::{Example, Label, Skipped, Split};
 
-/// Which columns of a file hold what.
+/// Which columns of a file hold what: names in the first line or keys of JSON objects; in a file without a header,
+/// numbers from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
@@ -25,16 +26,29 @@ pub struct Columns {
     /// What separates several labels in one field; a JSONL file may give an array instead.
     #[serde(default = "default_separator")]
     pub separator: String,
+    /// Whether the first line of a CSV or TSV file names the columns.
+    #[serde(default = "default_header")]
+    pub header: bool,
 }
 
 fn default_separator() -> String {
     ",".to_owned()
 }
 
+fn default_header() -> bool {
+    true
+}
+
 impl Columns {
     /// Single texts in `text`, labels in `label`, several labels separated by commas.
     pub fn new(text: impl Into<String>, label: impl Into<String>) -> Self {
-        Columns { text: text.into(), pair: None, label: label.into(), separator: default_separator() }
+        Columns {
+            text: text.into(),
+            pair: None,
+            label: label.into(),
+            separator: default_separator(),
+            header: default_header(),
+        }
     }
 }
 
@@ -217,9 +231,12 @@ fn read_records(columns: &Columns, path: &Path, split: Split) -> Result<(Vec<Rec
 }
 
 fn read_csv(columns: &Columns, path: &Path, bytes: &[u8], split: Split) -> Result<Vec<Record>, DataError> {
-    let mut records = rows::csv_records(path, bytes)?.into_iter();
-    let header = records.next().ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
-    let places = Places::find(columns, path, &header, split)?;
+    let mut records = rows::csv_records(path, bytes)?.into_iter().peekable();
+    let first = records.peek().ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
+    let places = Places::find(columns, path, first, split)?;
+    if columns.header {
+        records.next();
+    }
     records.map(|row| places.record(path, row, split)).collect()
 }
 
@@ -229,11 +246,11 @@ fn read_tsv(
     bytes: &[u8],
     split: Split,
 ) -> Result<(Vec<Record>, Vec<Skipped>), DataError> {
-    let mut lines = rows::lines(path, bytes);
-    let (line, text) = lines.next().transpose()?.ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
+    let first = rows::lines(path, bytes).next().transpose()?;
+    let (line, text) = first.ok_or_else(|| DataError::Empty { path: path.to_owned() })?;
     let places = Places::find(columns, path, &rows::tabs(line, text), split)?;
     let (mut records, mut skipped) = (Vec::new(), Vec::new());
-    for item in lines {
+    for item in rows::lines(path, bytes).skip(usize::from(columns.header)) {
         let (line, text) = item?;
         if text.is_empty() {
             skipped.push(Skipped { line, reason: "blank line".to_owned() });
@@ -244,7 +261,7 @@ fn read_tsv(
     Ok((records, skipped))
 }
 
-/// Where the named columns stand.
+/// Where the columns stand.
 struct Places {
     columns: usize,
     text_a: usize,
@@ -253,13 +270,20 @@ struct Places {
 }
 
 impl Places {
-    fn find(columns: &Columns, path: &Path, header: &Row<'_>, split: Split) -> Result<Places, DataError> {
+    /// `first` is the header, or the first row of a file without one.
+    fn find(columns: &Columns, path: &Path, first: &Row<'_>, split: Split) -> Result<Places, DataError> {
+        let count = first.fields.len();
         let need = |name: &str| {
-            header.fields.iter().position(|field| field == name).ok_or_else(|| DataError::MissingColumn {
+            let place = if columns.header {
+                first.fields.iter().position(|field| field == name)
+            } else {
+                name.parse().ok().filter(|number| (1..=count).contains(number)).map(|number: usize| number - 1)
+            };
+            place.ok_or_else(|| DataError::MissingColumn {
                 path: path.to_owned(),
-                line: header.line,
+                line: first.line,
                 column: name.to_owned(),
-                found: list(&header.fields),
+                found: if columns.header { list(&first.fields) } else { format!("columns 1 to {count}, no header") },
             })
         };
         let label = match need(&columns.label) {
@@ -267,7 +291,7 @@ impl Places {
             found => Some(found?),
         };
         Ok(Places {
-            columns: header.fields.len(),
+            columns: count,
             text_a: need(&columns.text)?,
             text_b: columns.pair.as_deref().map(need).transpose()?,
             label,
@@ -276,7 +300,7 @@ impl Places {
 
     fn record(&self, path: &Path, row: Row<'_>, split: Split) -> Result<Record, DataError> {
         if row.fields.len() != self.columns {
-            let expected = format!("{} columns as in the header", self.columns);
+            let expected = format!("{} columns as in the first line", self.columns);
             return Err(DataError::row(path, row.line, expected, row.fields.len().to_string()));
         }
         let field = |place: usize| row.fields.get(place).map(|field| field.to_string()).unwrap_or_default();

@@ -71,7 +71,7 @@ pub enum DataError {
         /// The line, from 1.
         line: usize,
     },
-    /// The header, or a JSON object, lacks a column.
+    /// The header, a JSON object, or a file without a header, lacks a column.
     #[error("{}:{line}: no column `{column}`; found {found}", path.display())]
     MissingColumn {
         /// The file.

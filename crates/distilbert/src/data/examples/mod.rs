@@ -1,10 +1,10 @@
-//! Labelled data: the nine GLUE tasks in their official layouts, and any CSV, TSV or JSONL file with named columns.
+//! Labelled data: the nine GLUE tasks in their official layouts, and any CSV, TSV or JSONL file.
 //!
 //! A [`Task`] says what is asked and how the files are laid out; [`load`] reads one split of it. A row that cannot be
 //! read is an error that names file and line. Only the few rows that the official readers drop are dropped, and they
 //! are listed in [`DataSet::skipped`].
 
-mod columns; // CSV, TSV, JSONL with named columns
+mod columns; // CSV, TSV, JSONL with named or numbered columns
 mod error; // what can be wrong with a file
 mod glue; // the official TSV layouts
 mod rows; // lines and records with their line numbers

@@ -242,7 +242,7 @@ fn files_that_define_no_task_are_refused() {
         "a.csv: expected class labels (or the regression problem to be asked for), found fractional numbers such as 0.5"
     );
     assert_eq!(refusal("a.csv", "text,class\na,x\n"), "a.csv:1: no column `label`; found \"text\", \"class\"");
-    assert_eq!(refusal("a.csv", "text,label\na\n"), "a.csv:2: expected 2 columns as in the header, found 1");
+    assert_eq!(refusal("a.csv", "text,label\na\n"), "a.csv:2: expected 2 columns as in the first line, found 1");
     assert_eq!(refusal("a.csv", "text,label\na,\n"), "a.csv:2: expected a label, found none");
     assert_eq!(refusal("a.jsonl", "[1]\n"), "a.jsonl:1: expected a JSON object, found an array");
     assert_eq!(
@@ -252,4 +252,23 @@ fn files_that_define_no_task_are_refused() {
     assert_eq!(refusal("a.jsonl", ""), "a.jsonl: expected at least one row, found none");
     assert_eq!(refusal("a.xlsx", "x"), "a.xlsx: expected a file ending in .csv, .tsv, .jsonl, .json or .txt");
     assert!(refusal("a.jsonl", "{\"text\":").starts_with("a.jsonl:1: expected a JSON object, found"));
+}
+
+#[test]
+fn columns_of_a_file_without_a_header_are_numbers() {
+    let numbered = Columns { header: false, ..Columns::new("2", "1") };
+    for (name, content) in [("data.tsv", "yes\ta b\nno\tc\n"), ("data.csv", "yes,a b\nno,c\n")] {
+        let (_folder, path) = file(name, content);
+        let task = Task::from_columns("own", &path, &numbered, Problem::Classification).expect("two labels");
+        assert_eq!(task.labels, ["no", "yes"]);
+        let data = load(&task, &path, Split::Train).expect("two rows");
+        let rows: Vec<_> = data.examples.iter().map(|row| (&row.text_a[..], row.label.clone(), row.line)).collect();
+        assert_eq!(rows, [("a b", Label::Class(1), 1), ("c", Label::Class(0), 2)]);
+        for wrong in ["0", "3", "text"] {
+            let columns = Columns { text: wrong.to_owned(), ..numbered.clone() };
+            let refused = Task::from_columns("own", &path, &columns, Problem::Classification).expect_err("no column");
+            let expected = format!("{name}:1: no column `{wrong}`; found columns 1 to 2, no header");
+            assert!(refused.to_string().ends_with(&expected), "{refused}");
+        }
+    }
 }
