@@ -50,6 +50,8 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            # NumPy computes CTranslate2's head: its threads must not spin beside the peer's own.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         self.process.send_signal(signal.SIGSTOP)
 

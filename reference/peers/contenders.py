@@ -148,7 +148,7 @@ class CTranslate2(Runner):
         if work == "as-used":
             tensors = load_file(folder / "model" / "model.safetensors")
             names = ("pre_classifier", "classifier")
-            self.head = [(tensors[f"{name}.weight"].T, tensors[f"{name}.bias"]) for name in names]
+            self.head = [(np.ascontiguousarray(tensors[f"{name}.weight"].T), tensors[f"{name}.bias"]) for name in names]
 
     def shape(self, batches: list[Batch]) -> None:
         pass
