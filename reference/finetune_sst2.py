@@ -1,12 +1,13 @@
 """Fine-tunes a BERT or DistilBERT checkpoint on SST-2 in PyTorch: the baseline for `distilbert finetune`.
 
-Float32; every batch is padded to its own longest sentence; linear warm-up and decay. Prints one JSON object an epoch:
-dev accuracy, and training sentences per second.
+Float32, or bf16 by autocast; every batch is padded to its own longest sentence; linear warm-up and decay. Prints one
+JSON object an epoch: dev accuracy, training sentences per second, and peak memory.
 """
 
 import argparse
 import csv
 import json
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a Hugging Face folder; without a classification head it gets a new one")
     parser.add_argument("data", type=Path, help="the folder of train.tsv and dev.tsv")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="bf16: autocast (default f32)")
     parser.add_argument("--epochs", type=int, default=3, help="default %(default)s")
     parser.add_argument("--batch", type=int, default=32, help="sentences (default %(default)s)")
     parser.add_argument("--lr", type=float, default=2e-5, help="default %(default)s")
@@ -85,7 +87,8 @@ def main() -> None:
         order = torch.randperm(len(ids)).tolist()
         start, loss_sum = time.perf_counter(), 0.0
         for inputs, gold in batches(ids, labels, order, arguments.batch, model.config.pad_token_id):
-            loss = model(**inputs, labels=gold).loss
+            with torch.autocast("cpu", enabled=arguments.precision == "bf16"):
+                loss = model(**inputs, labels=gold).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -98,6 +101,11 @@ def main() -> None:
             "train_loss": loss_sum / len(ids),
             "dev_accuracy": accuracy(model, dev_ids, dev_labels),
             "sentences_per_second": len(ids) / seconds,
+            "precision": arguments.precision,
+            "batch": arguments.batch,
+            "threads": arguments.threads,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "torch": torch.__version__,
         }
         print(json.dumps(report), flush=True)
 

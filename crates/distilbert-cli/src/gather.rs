@@ -75,12 +75,15 @@ pub fn gather(
 
 /// What speeds are measured on: processor, threads, instruction set.
 pub fn machine(rt: &Runtime) -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
     let threads = if rt.threads() == 1 { "1 thread".to_owned() } else { format!("{} threads", rt.threads()) };
-    format!("{}, {threads}, {}", cpu.as_deref().unwrap_or(std::env::consts::ARCH), rt.isa())
+    format!("{}, {threads}, {}", cpu_name().as_deref().unwrap_or(std::env::consts::ARCH), rt.isa())
+}
+
+/// What the processor calls itself, if the system tells it.
+pub fn cpu_name() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// Bytes of the files that hold the weights.

@@ -4,6 +4,7 @@ mod classifier;
 mod commands;
 mod config;
 mod console;
+mod cost;
 mod gather;
 mod measure;
 mod model_source;
@@ -64,6 +65,8 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Use a model on texts.
     Predict(commands::predict::PredictArgs),
+    /// Measure how fast a model is on this machine, and how near to what the machine can do.
+    Bench(commands::bench::BenchArgs),
     /// Compare models in Markdown and HTML.
     Report(commands::report::ReportArgs),
 }
@@ -106,6 +109,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args, &console),
         Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
         Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
+        Command::Bench(args) => commands::bench::run(&args, &global.runtime()?, &console),
         Command::Report(args) => commands::report::run(&args, &global.runtime()?, &console),
     }
 }

@@ -1,28 +1,29 @@
-//! How fast a model is on this machine: latency of one sequence by its length, and throughput on sequences of mixed
-//! lengths. Token ids are drawn from a seed, so that every model of one vocabulary reads the same.
+//! How fast a model is on this machine. [`measure`] is the short form for reports: latency of one sequence by its length,
+//! and throughput on sequences of mixed lengths. [`Times`] measures any batches, for `distilbert bench`.
+//!
+//! Token ids are drawn from a seed, so that every model of one vocabulary reads the same.
 
+use clap::ValueEnum;
 use distilbert::data::batch::Batch;
 use distilbert::model::encoder::Activations;
 use distilbert::model::{HeadKind, Mode, Model};
 use distilbert::predict::ClassifierRunner;
 use distilbert::random::Rng;
 use distilbert_kernels::Runtime;
+use serde::Serialize;
 use std::time::{Duration, Instant};
 
 /// Lengths at which latency is measured, in tokens; shorter where the model has fewer positions.
 const LENGTHS: [usize; 3] = [16, 64, 128];
 
-/// Time for one length, after the warm-up.
-const LATENCY_TIME: Duration = Duration::from_millis(300);
+/// For one length. Fewer than five repeats give no median to speak of.
+const LATENCY_EFFORT: Effort = Effort { time: Duration::from_millis(300), min_repeats: 5 };
 
 /// Time for throughput, after the warm-up.
 const THROUGHPUT_TIME: Duration = Duration::from_millis(400);
 
-/// Passes that are not counted: the first fill caches and size buffers.
+/// Passes that are not counted.
 const WARM_UP: usize = 2;
-
-/// Fewer give no median to speak of, however long they take.
-const MIN_REPEATS: usize = 5;
 
 /// Sequences of the mix.
 const MIXED: usize = 64;
@@ -58,16 +59,19 @@ impl Speed {
 /// # Errors
 /// None that a model which was loaded can cause.
 pub fn measure(rt: &Runtime, model: &Model) -> anyhow::Result<Speed> {
-    let mut pass = Pass::new(rt, model)?;
+    let mut pass = Pass::new(rt, model, Work::of(model))?;
     let positions = model.config.encoder.max_positions;
     let mut lengths = LENGTHS.map(|length| length.min(positions)).to_vec();
     lengths.dedup();
     let latency_ms_by_length = lengths
         .into_iter()
-        .map(|length| Ok((length, 1e3 * median_seconds(&mut pass, &batch(model, &[length]))?)))
+        .map(|length| {
+            let times = Times::measure(&mut pass, &[random_batch(model, &[length])], LATENCY_EFFORT)?;
+            Ok((length, 1e3 * times.quantile(0.5)))
+        })
         .collect::<anyhow::Result<_>>()?;
 
-    let batches: Vec<Batch> = mixed_lengths(positions).iter().map(|lengths| batch(model, lengths)).collect();
+    let batches: Vec<Batch> = mixed_lengths(positions).iter().map(|lengths| random_batch(model, lengths)).collect();
     if let Some(first) = batches.first() {
         pass.run(first)?;
     }
@@ -89,8 +93,28 @@ pub fn measure(rt: &Runtime, model: &Model) -> anyhow::Result<Speed> {
     })
 }
 
-/// A forward pass with its buffers.
-struct Pass<'a> {
+/// What a pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Every token's state in the last layer; no head.
+    AllStates,
+    /// What the classification head answers; states that no answer depends on may be left out.
+    AsUsed,
+}
+
+impl Work {
+    /// As the model is used: with its head if that is a classifier.
+    pub fn of(model: &Model) -> Work {
+        match model.config.head {
+            HeadKind::Classification { .. } => Work::AsUsed,
+            _ => Work::AllStates,
+        }
+    }
+}
+
+/// A forward pass of a packed model with its buffers.
+pub struct Pass<'a> {
     rt: &'a Runtime,
     model: &'a Model,
     classifier: Option<ClassifierRunner<'a>>,
@@ -98,9 +122,13 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(rt: &'a Runtime, model: &'a Model) -> anyhow::Result<Self> {
-        let is_classifier = matches!(model.config.head, HeadKind::Classification { .. });
-        let classifier = if is_classifier { Some(ClassifierRunner::new(model)?) } else { None };
+    /// # Errors
+    /// If the work needs a classification head and the model has another.
+    pub fn new(rt: &'a Runtime, model: &'a Model, work: Work) -> anyhow::Result<Self> {
+        let classifier = match work {
+            Work::AsUsed => Some(ClassifierRunner::new(model)?),
+            Work::AllStates => None,
+        };
         Ok(Pass { rt, model, classifier, activations: Activations::default() })
     }
 
@@ -118,22 +146,61 @@ impl<'a> Pass<'a> {
     }
 }
 
-fn median_seconds(pass: &mut Pass<'_>, batch: &Batch) -> anyhow::Result<f64> {
-    for _ in 0..WARM_UP {
-        pass.run(batch)?;
-    }
-    let mut seconds = Vec::new();
-    let start = Instant::now();
-    while seconds.len() < MIN_REPEATS || start.elapsed() < LATENCY_TIME {
-        let start = Instant::now();
-        pass.run(batch)?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[seconds.len() / 2])
+/// How long something is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Time to fill, after the warm-up.
+    pub time: Duration,
+    /// Repeats at least, however long they take.
+    pub min_repeats: usize,
 }
 
-fn batch(model: &Model, lengths: &[usize]) -> Batch {
+/// Times of the repeats of one piece of work.
+pub struct Times {
+    /// Rising.
+    seconds: Vec<f64>,
+}
+
+impl Times {
+    /// Runs all batches, one after the other, again and again. Before that come passes that are not counted: the first
+    /// fill caches and size buffers. There are [`WARM_UP`] of them, or as many batches as fit into a quarter of the time.
+    ///
+    /// # Errors
+    /// If the model cannot take a batch.
+    pub fn measure(pass: &mut Pass<'_>, batches: &[Batch], effort: Effort) -> anyhow::Result<Times> {
+        let start = Instant::now();
+        for batch in batches.iter().cycle().take(WARM_UP * batches.len()) {
+            pass.run(batch)?;
+            if start.elapsed() > effort.time / 4 {
+                break;
+            }
+        }
+        let mut seconds = Vec::new();
+        let start = Instant::now();
+        while seconds.len() < effort.min_repeats.max(1) || start.elapsed() < effort.time {
+            let start = Instant::now();
+            for batch in batches {
+                pass.run(batch)?;
+            }
+            seconds.push(start.elapsed().max(Duration::from_nanos(1)).as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(Times { seconds })
+    }
+
+    /// How often the work was done.
+    pub fn repeats(&self) -> usize {
+        self.seconds.len()
+    }
+
+    /// The time in seconds that this share of the repeats did not exceed: 0 is the fastest, 0.5 the median.
+    pub fn quantile(&self, share: f64) -> f64 {
+        self.seconds[((self.seconds.len() - 1) as f64 * share.clamp(0.0, 1.0)).round() as usize]
+    }
+}
+
+/// A batch of sequences of these lengths; the ids are drawn from a fixed seed.
+pub fn random_batch(model: &Model, lengths: &[usize]) -> Batch {
     let mut rng = Rng::from_key(&[SEED, lengths.len() as u64]);
     let mut batch = Batch::new();
     for &length in lengths {
@@ -183,18 +250,42 @@ mod tests {
         }
     }
 
+    fn small(rt: &Runtime, positions: usize) -> Model {
+        let text = format!(
+            r#"{{"model_type": "distilbert", "dim": 8, "n_heads": 2, "n_layers": 1, "hidden_dim": 8,
+                 "vocab_size": 30, "max_position_embeddings": {positions}}}"#
+        );
+        let mut model = Model::random(ModelConfig::from_json(&text).unwrap(), 1);
+        model.pack(rt, Precision::F32, Purpose::Inference);
+        model
+    }
+
+    #[test]
+    fn quantiles_are_times_that_were_measured_in_order() {
+        let times = Times { seconds: vec![1.0, 2.0, 3.0, 5.0, 9.0] };
+        assert_eq!([0.0, 0.1, 0.5, 0.9, 1.0].map(|share| times.quantile(share)), [1.0, 1.0, 3.0, 9.0, 9.0]);
+        assert_eq!(Times { seconds: vec![4.0] }.quantile(0.5), 4.0);
+    }
+
+    #[test]
+    fn repeats_fill_the_time_and_are_never_too_few() {
+        let rt = Runtime::new(Isa::detect(), 1).unwrap();
+        let model = small(&rt, 16);
+        let mut pass = Pass::new(&rt, &model, Work::AllStates).unwrap();
+        let batches = [random_batch(&model, &[3, 16]), random_batch(&model, &[1])];
+        let mut repeats = |milliseconds, min_repeats| {
+            let effort = Effort { time: Duration::from_millis(milliseconds), min_repeats };
+            Times::measure(&mut pass, &batches, effort).unwrap().repeats()
+        };
+        assert_eq!([repeats(0, 0), repeats(0, 3)], [1, 3]);
+        assert!(repeats(20, 1) > 3);
+        assert!(Pass::new(&rt, &model, Work::AsUsed).is_err(), "no classification head");
+    }
+
     #[test]
     fn a_small_model_is_measured_at_the_lengths_it_takes() {
         let rt = Runtime::new(Isa::detect(), 1).unwrap();
-        let config = |positions: usize| {
-            let text = format!(
-                r#"{{"model_type": "distilbert", "dim": 8, "n_heads": 2, "n_layers": 1, "hidden_dim": 8,
-                     "vocab_size": 30, "max_position_embeddings": {positions}}}"#
-            );
-            ModelConfig::from_json(&text).unwrap()
-        };
-        let mut model = Model::random(config(40), 1);
-        model.pack(&rt, Precision::F32, Purpose::Inference);
+        let model = small(&rt, 40);
         let speed = measure(&rt, &model).unwrap();
         assert_eq!(speed.latency_ms_by_length.iter().map(|entry| entry.0).collect::<Vec<_>>(), [16, 40]);
         assert!(speed.latency_ms_by_length.iter().all(|entry| entry.1 > 0.0));

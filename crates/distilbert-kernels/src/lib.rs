@@ -18,6 +18,7 @@ pub mod embedding; // table look-ups
 pub mod norm; // layer norm, fused with residual and dropout
 pub mod losses; // rows of logits, hidden states -> (sum, gradient)
 pub mod optimizer; // AdamW, norm of the gradient
+pub mod peak; // what this machine could do at best
 #[cfg(test)]
 mod testing;
 

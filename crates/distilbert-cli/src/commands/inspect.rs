@@ -2,22 +2,20 @@
 
 use crate::classifier::problem_name;
 use crate::console::Console;
+use crate::cost::Cost;
 use crate::gather::{LINEAGE_FILE, read_json, size_bytes};
 use crate::model_source;
-use crate::output;
+use crate::output::{self, grouped};
 use clap::Args;
 use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
 use distilbert::data::examples::SavedTask;
-use distilbert::model::{EncoderConfig, HeadKind, Model, ModelConfig};
+use distilbert::model::{HeadKind, Model, ModelConfig};
 use distilbert::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-
-/// Length at which the cost of attention is given, in tokens; the models' usual one.
-const ATTENTION_LENGTH: usize = 128;
 
 /// Tensors named in the text; `--json` names all.
 const NAMES_SHOWN: usize = 4;
@@ -70,20 +68,6 @@ struct Part {
     parameters: u64,
     /// Of all, from 0 to 1.
     share: f64,
-}
-
-/// Work of a forward pass, a multiplication and an addition counting as two operations.
-#[derive(Debug, PartialEq, Serialize)]
-struct Cost {
-    /// A token, in the encoder's linear layers.
-    linear_mflop_per_token: f64,
-    /// A token, in the products of attention, in a sequence of `attention_length` tokens.
-    attention_mflop_per_token: f64,
-    attention_length: usize,
-    /// In the head, for each token or sequence that it answers for.
-    head_mflop: f64,
-    /// `token`, `sequence` or, without a head, `none`.
-    head_per: &'static str,
 }
 
 #[derive(Serialize)]
@@ -213,28 +197,6 @@ fn part_of(tensor: &str) -> String {
     name.to_owned()
 }
 
-impl Cost {
-    fn of(config: &ModelConfig) -> Cost {
-        let &EncoderConfig { hidden, ffn, layers, vocab_size, max_positions, .. } = &config.encoder;
-        let attention_length = ATTENTION_LENGTH.min(max_positions);
-        let mflop = |multiplications: f64| 2.0 * multiplications / 1e6;
-        let (h, layers) = (hidden as f64, layers as f64);
-        let (head, head_per) = match &config.head {
-            HeadKind::None => (0.0, "none"),
-            HeadKind::MaskedLm => (h * h + h * vocab_size as f64, "token"),
-            HeadKind::Classification { labels, .. } => (h * h + h * labels.len() as f64, "sequence"),
-        };
-        Cost {
-            linear_mflop_per_token: mflop(layers * (4.0 * h * h + 2.0 * h * ffn as f64)),
-            // Queries by keys, and weights by values.
-            attention_mflop_per_token: mflop(layers * 2.0 * attention_length as f64 * h),
-            attention_length,
-            head_mflop: mflop(head),
-            head_per,
-        }
-    }
-}
-
 impl TokenizerFacts {
     fn of(tokenizer: &Tokenizer) -> TokenizerFacts {
         let special = tokenizer.special();
@@ -328,19 +290,6 @@ fn short(number: f64) -> String {
     if number < 1.0 { format!("{number:.3}") } else { format!("{number:.1}") }
 }
 
-/// Thousands apart: `66,985,530`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,23 +338,5 @@ mod tests {
         let distilled = zeroed("distilbert", "DistilBertForMaskedLM", 30522);
         assert_eq!(count(&distilled, "head"), Some(622_650));
         assert_eq!(count(&distilled, "type embeddings"), None);
-    }
-
-    #[test]
-    fn the_base_sizes_cost_what_was_published() {
-        let cost = |family, class| Cost::of(&zeroed(family, class, 30522).config);
-        let student = cost("distilbert", "DistilBertForMaskedLM");
-        let teacher = cost("bert", "BertForMaskedLM");
-        assert_eq!(format!("{:.1}", student.linear_mflop_per_token), "84.9");
-        assert_eq!(format!("{:.1}", teacher.linear_mflop_per_token), "169.9");
-        assert_eq!(format!("{:.1}", student.head_mflop), "48.1");
-        // A whole pass of 128 tokens: 11.17 GFLOP.
-        let whole = 128.0 * (student.linear_mflop_per_token + student.attention_mflop_per_token) / 1e3;
-        assert_eq!(format!("{whole:.2}"), "11.17");
-    }
-
-    #[test]
-    fn numbers_are_grouped_in_thousands() {
-        assert_eq!([0, 999, 1000, 66_985_530].map(grouped), ["0", "999", "1,000", "66,985,530"]);
     }
 }

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub mod bench;
 pub mod corpus;
 pub mod distil;
 pub mod evaluate;
