@@ -59,8 +59,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `2^n` for integral `n` in `-126..=127`; 0 for -127, infinity for 128.
     fn exp2_integral(self, n: Self::F32) -> Self::F32;
 
-    /// The bits of `sums` as 32-bit integers, less `zero * column_sums`, as numbers; wrapping.
-    fn dequantize(self, sums: Self::F32, zero: i32, column_sums: &[i32]) -> Self::F32;
+    /// The bits of `sums` and `column_sums` as 32-bit integers: `sums - zero * column_sums` as numbers; wrapping.
+    fn dequantize(self, sums: Self::F32, zero: i32, column_sums: Self::F32) -> Self::F32;
     /// Stores the lanes rounded to nearest, ties to even, and cut off at 255, to the first `LANES` of `to`; for numbers
     /// from 0 to 2^22.
     fn store_u8(self, to: &mut [u8], x: Self::F32);

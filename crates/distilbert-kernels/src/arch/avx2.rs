@@ -149,10 +149,9 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn dequantize(self, sums: __m256, zero: i32, column_sums: &[i32]) -> __m256 {
+    fn dequantize(self, sums: __m256, zero: i32, column_sums: __m256) -> __m256 {
         unsafe {
-            let column_sums = _mm256_loadu_si256(column_sums[..LANES].as_ptr().cast());
-            let excess = _mm256_mullo_epi32(_mm256_set1_epi32(zero), column_sums);
+            let excess = _mm256_mullo_epi32(_mm256_set1_epi32(zero), _mm256_castps_si256(column_sums));
             _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sums), excess))
         }
     }

@@ -160,10 +160,9 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn dequantize(self, sums: __m512, zero: i32, column_sums: &[i32]) -> __m512 {
+    fn dequantize(self, sums: __m512, zero: i32, column_sums: __m512) -> __m512 {
         unsafe {
-            let column_sums = _mm512_loadu_epi32(column_sums[..LANES].as_ptr());
-            let excess = _mm512_mullo_epi32(_mm512_set1_epi32(zero), column_sums);
+            let excess = _mm512_mullo_epi32(_mm512_set1_epi32(zero), _mm512_castps_si512(column_sums));
             _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sums), excess))
         }
     }

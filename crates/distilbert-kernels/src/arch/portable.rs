@@ -118,9 +118,9 @@ impl Simd for Portable {
         n.map(|n| f32::from_bits(((n as i32 + 127) << 23) as u32))
     }
     #[inline(always)]
-    fn dequantize(self, sums: Self::F32, zero: i32, column_sums: &[i32]) -> Self::F32 {
-        let column_sums = &column_sums[..LANES];
-        lanes(|i| (sums[i].to_bits() as i32).wrapping_sub(zero.wrapping_mul(column_sums[i])) as f32)
+    fn dequantize(self, sums: Self::F32, zero: i32, column_sums: Self::F32) -> Self::F32 {
+        let integer = |x: f32| x.to_bits() as i32;
+        lanes(|i| integer(sums[i]).wrapping_sub(zero.wrapping_mul(integer(column_sums[i]))) as f32)
     }
     #[inline(always)]
     fn store_u8(self, to: &mut [u8], x: Self::F32) {

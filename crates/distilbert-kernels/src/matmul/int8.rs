@@ -59,8 +59,8 @@ fn quantize_weight(x: f32, scale: f32) -> i8 {
 /// What turns integer sums of a packed matrix back into numbers; padded to whole vectors.
 pub(crate) struct Columns {
     pub(crate) scales: Vec<f32>,
-    /// `Σ q` of each column.
-    pub(crate) sums: Vec<i32>,
+    /// `Σ q` of each column, the bits of an integer.
+    pub(crate) sums: Vec<f32>,
 }
 
 /// Packs `[n, k]` into panels of units of four.
@@ -73,10 +73,11 @@ pub(crate) fn pack(
     let units = k.div_ceil(4);
     let mut data = AlignedBuffer::zeroed(layout.packed_len(units, n));
     let padded = layout.packed_len(1, n);
-    let mut columns = Columns { scales: matrix.scales.clone(), sums: vec![0; n] };
+    let mut columns = Columns { scales: matrix.scales.clone(), sums: vec![0.0; n] };
     if k > 0 {
         rt.parallel_chunks_mut(&mut columns.sums, 1, |column, sum| {
-            sum[0] = matrix.values[column * k..][..k].iter().map(|&value| i32::from(value)).sum();
+            let total: i32 = matrix.values[column * k..][..k].iter().map(|&value| i32::from(value)).sum();
+            sum[0] = f32::from_bits(total as u32);
         });
         rt.parallel_chunks_mut(data.as_mut_slice(), layout.width() * units, |panel, to| {
             let first = panel * layout.width();
@@ -93,7 +94,7 @@ pub(crate) fn pack(
         });
     }
     columns.scales.resize(padded, 0.0);
-    columns.sums.resize(padded, 0);
+    columns.sums.resize(padded, 0.0);
     (data, columns)
 }
 

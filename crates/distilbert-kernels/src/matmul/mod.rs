@@ -375,12 +375,13 @@ impl Finish for Complete<'_> {
 }
 
 impl Complete<'_> {
-    /// Completes `len` columns, a vector or the rest of one, of `rows` rows: what belongs to the columns is loaded once.
+    /// Completes `len` columns, a vector or the rest of one, of `rows` rows. What belongs to the columns is loaded once,
+    /// and the choice of the epilogue is made before the rows: it is as long as what is done to a vector.
     ///
     /// # Safety
     /// As [`Finish::finish`].
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // Called once, by `finish`.
+    #[allow(clippy::too_many_arguments)] // Called by `finish` only.
     unsafe fn finish_vector<S: Simd>(
         &self,
         simd: S,
@@ -392,32 +393,49 @@ impl Complete<'_> {
         c_stride: usize,
     ) {
         let (first, column) = (self.row + row, self.column + at);
+        // SAFETY: the caller's promise.
+        let row_of = |i: usize| unsafe { std::slice::from_raw_parts_mut(c.add(i * c_stride + at), len) };
+        if let Some(scales) = &self.scales {
+            let (scale, sums) =
+                (simd.load(&scales.columns.scales[column..]), simd.load(&scales.columns.sums[column..]));
+            let (row_scales, zeros) = (&scales.rows[first..first + rows], &scales.zeros[first..first + rows]);
+            for i in 0..rows {
+                // Not fused, so that every instruction set gives the same bits.
+                let x = simd.dequantize(load(simd, row_of(i)), zeros[i] as i32, sums);
+                store(simd, row_of(i), simd.mul(simd.mul(x, simd.splat(row_scales[i])), scale));
+            }
+        }
         let bias = match self.epilogue {
-            Epilogue::None | Epilogue::Accumulate => simd.splat(0.0),
+            Epilogue::None | Epilogue::Accumulate => return,
             Epilogue::Bias(bias) | Epilogue::BiasGelu { bias, .. } | Epilogue::BiasResidual { bias, .. } => {
                 load(simd, &bias[column..column + len])
             }
         };
-        for i in 0..rows {
-            // SAFETY: the caller's promise.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_stride + at), len) };
-            let mut x = load(simd, c);
-            if let Some(Scales { rows, zeros, columns }) = &self.scales {
-                // Not fused, so that every instruction set gives the same bits.
-                x = simd.dequantize(x, zeros[first + i] as i32, &columns.sums[column..]);
-                x = simd.mul(simd.mul(x, simd.splat(rows[first + i])), simd.load(&columns.scales[column..]));
-            }
-            x = match self.epilogue {
-                Epilogue::None | Epilogue::Accumulate => x,
-                Epilogue::Bias(_) => simd.add(x, bias),
-                Epilogue::BiasGelu { kind, .. } if self.is_coarse => math::gelu_coarse(simd, simd.add(x, bias), kind),
-                Epilogue::BiasGelu { kind, .. } => math::gelu(simd, simd.add(x, bias), kind),
-                Epilogue::BiasResidual { residual, .. } => {
-                    let residual = &residual[(first + i) * self.n + column..][..len];
-                    simd.add(simd.add(x, bias), load(simd, residual))
+        match self.epilogue {
+            Epilogue::None | Epilogue::Accumulate => {}
+            Epilogue::Bias(_) => {
+                for i in 0..rows {
+                    store(simd, row_of(i), simd.add(load(simd, row_of(i)), bias));
                 }
-            };
-            store(simd, c, x);
+            }
+            Epilogue::BiasGelu { kind: GeluKind::Erf, .. } if self.is_coarse => {
+                for i in 0..rows {
+                    let x = simd.add(load(simd, row_of(i)), bias);
+                    store(simd, row_of(i), math::gelu_coarse(simd, x, GeluKind::Erf));
+                }
+            }
+            Epilogue::BiasGelu { kind, .. } => {
+                for i in 0..rows {
+                    store(simd, row_of(i), math::gelu(simd, simd.add(load(simd, row_of(i)), bias), kind));
+                }
+            }
+            Epilogue::BiasResidual { residual, .. } => {
+                for i in 0..rows {
+                    let residual = &residual[(first + i) * self.n + column..][..len];
+                    let x = simd.add(simd.add(load(simd, row_of(i)), bias), load(simd, residual));
+                    store(simd, row_of(i), x);
+                }
+            }
         }
     }
 }
