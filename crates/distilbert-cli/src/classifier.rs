@@ -2,19 +2,19 @@
 
 use crate::model_source;
 use anyhow::bail;
-use distilbert::checkpoint::model_folder::{HeadChoice, read_config};
+use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
-use distilbert::model::{HeadKind, Model, Purpose};
+use distilbert::model::{HeadKind, Model};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::Runtime;
 
 /// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
 const MIN_LENGTH: usize = 3;
 
 /// A classifier ready to run.
 pub struct Classifier {
-    /// The model, packed for inference.
+    /// The model, for inference alone, in the precision that it is saved in.
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -41,12 +41,11 @@ impl Classifier {
             }
         };
         let tokenizer = Tokenizer::from_folder(&folder)?;
-        let mut model = Model::load(&folder, HeadChoice::AsSaved)?.model;
+        let model = Model::load_for_inference(&folder, rt, None)?.model;
         let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config.encoder.vocab_size);
         if tokens > vocab_size {
             bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
         }
-        model.pack(rt, Precision::F32, Purpose::Inference);
         Ok(Classifier { model, tokenizer, saved: SavedTask::read(&folder)?, problem, labels })
     }
 

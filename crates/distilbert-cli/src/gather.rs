@@ -6,11 +6,10 @@ use crate::measure::measure;
 use crate::model_source;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::Checkpoint;
-use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::evaluate::Predictions;
-use distilbert::model::{Model, Purpose};
+use distilbert::model::Model;
 use distilbert::report::{Evaluation, Lineage, LossCurve, ModelReport, Role};
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::Runtime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -40,11 +39,11 @@ pub fn gather(
     console: &Console,
 ) -> anyhow::Result<ModelReport> {
     let place = Place::find(path, console)?;
-    let mut model = Model::load(&place.model, HeadChoice::AsSaved)?.model;
+    let model = Model::load_for_inference(&place.model, rt, None)?.model;
     let mut report = ModelReport {
         name: name.to_owned(),
         role,
-        parameters: Some(model.parameters.len() as u64),
+        parameters: Some(model.parameters.count() as u64),
         size_bytes: Some(size_bytes(&Checkpoint::open(&place.model)?)?),
         evaluations: evaluations(&place.run)?,
         loss_curves: loss_curves(&place.run.join("metrics.jsonl"))?,
@@ -63,7 +62,6 @@ pub fn gather(
         }
     }
     if speed {
-        model.pack(rt, Precision::F32, Purpose::Inference);
         let speed = measure(rt, &model).with_context(|| format!("measuring {name}"))?;
         report.latency_ms_p50 = speed.latency_ms_p50();
         report.sequences_per_second = Some(speed.sequences_per_second);

@@ -59,6 +59,8 @@ enum Command {
     Distil(commands::distil::DistilArgs),
     /// Fine-tune a model on labelled examples, with or without a teacher.
     Finetune(commands::finetune::FinetuneArgs),
+    /// Make a finished model smaller.
+    Compress(commands::compress::CompressArgs),
     /// Show what a model is: parameters by part, size, cost, tokenizer.
     Inspect(commands::inspect::InspectArgs),
     /// Score a classifier on labelled data.
@@ -106,7 +108,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
         Command::Finetune(args) => commands::finetune::run(&args, &global.runtime()?, &console),
         Command::Distil(args) => commands::distil::run(&args, &global.runtime()?, &console),
-        Command::Inspect(args) => commands::inspect::run(&args, &console),
+        Command::Compress(args) => commands::compress::run(&args, &global.runtime()?, &console),
+        Command::Inspect(args) => commands::inspect::run(&args, &global.runtime()?, &console),
         Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
         Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
         Command::Bench(args) => commands::bench::run(&args, &global.runtime()?, &console),

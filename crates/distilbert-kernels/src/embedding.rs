@@ -1,21 +1,24 @@
 //! Embeddings: sums of table rows, and their gradients.
 
-use crate::elementwise::{add, scatter_add};
+use crate::elementwise::scatter_add;
+use crate::matrix::{MatrixRef, bf16_value};
 use crate::rows::task_rows;
 use crate::runtime::Runtime;
+use crate::simd::{Kernel, Simd, dispatch};
 
-/// The tables whose rows a token's embedding is the sum of, each `[rows, hidden]`.
+/// The tables whose rows a token's embedding is the sum of, each `[rows, hidden]` in any precision.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddingTables<'a> {
     /// By input id.
-    pub word: &'a [f32],
+    pub word: MatrixRef<'a>,
     /// By position in the sequence.
-    pub position: Option<&'a [f32]>,
+    pub position: Option<MatrixRef<'a>>,
     /// By token type (segment). DistilBERT has none.
-    pub token_type: Option<&'a [f32]>,
+    pub token_type: Option<MatrixRef<'a>>,
 }
 
-/// `out = word + token type + position`, added in this order, which is BERT's.
+/// `out = word + token type + position`, added in this order, which is BERT's, in f32. Products with a row's scale are
+/// rounded before they are added, so that every instruction set gives the same bits.
 ///
 /// # Shapes
 /// `input_ids`, `positions`, `token_types` (`None`: all 0): `[tokens]`; `out`: `[tokens, hidden]`
@@ -36,16 +39,54 @@ pub fn embed(
     assert!(token_types.is_none_or(|types| types.len() == tokens), "one type a token");
     let task_rows = task_rows(hidden);
     rt.parallel_chunks_mut(out, (task_rows * hidden).max(1), |task, out| {
-        for (token, out) in (task * task_rows..).zip(out.chunks_exact_mut(hidden)) {
-            out.copy_from_slice(row(tables.word, hidden, input_ids[token]));
+        let first = task * task_rows;
+        dispatch(rt.isa(), Embed { hidden, tables, input_ids, positions, token_types, first, out });
+    });
+}
+
+/// The embeddings of the tokens from `first` on.
+struct Embed<'a> {
+    hidden: usize,
+    tables: EmbeddingTables<'a>,
+    input_ids: &'a [u32],
+    positions: &'a [u32],
+    token_types: Option<&'a [u32]>,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Embed<'_> {
+    type Output = ();
+
+    // Plain loops, which the compiler turns into the vectors of the instruction set it is compiled for.
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Embed { hidden, tables, input_ids, positions, token_types, first, out } = self;
+        for (token, out) in (first..).zip(out.chunks_exact_mut(hidden)) {
+            each(tables.word, hidden, input_ids[token], out, |_, x| x);
             if let Some(table) = tables.token_type {
-                add(row(table, hidden, token_types.map_or(0, |types| types[token])), out);
+                each(table, hidden, token_types.map_or(0, |types| types[token]), out, |sum, x| sum + x);
             }
             if let Some(table) = tables.position {
-                add(row(table, hidden, positions[token]), out);
+                each(table, hidden, positions[token], out, |sum, x| sum + x);
             }
         }
-    });
+    }
+}
+
+/// `out = f(out, row)` for one row of a table.
+#[inline(always)]
+fn each(table: MatrixRef, hidden: usize, index: u32, out: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    let index = index as usize;
+    let row = index * hidden..(index + 1) * hidden;
+    match table {
+        MatrixRef::F32(table) => out.iter_mut().zip(&table[row]).for_each(|(out, &x)| *out = f(*out, x)),
+        MatrixRef::Bf16(table) => out.iter_mut().zip(&table[row]).for_each(|(out, &x)| *out = f(*out, bf16_value(x))),
+        MatrixRef::Int8 { values, scales } => {
+            let scale = scales[index];
+            out.iter_mut().zip(&values[row]).for_each(|(out, &x)| *out = f(*out, f32::from(x) * scale));
+        }
+    }
 }
 
 /// `d_table[ids[i]] += d_out[i]` for every token, those of one id in the order of the batch. The row `skip` (padding)
@@ -59,13 +100,11 @@ pub fn embed_backward(rt: &Runtime, hidden: usize, ids: &[u32], d_out: &[f32], d
     scatter_add(rt, d_out, hidden, ids, skip, d_table);
 }
 
-fn row(table: &[f32], hidden: usize, index: u32) -> &[f32] {
-    &table[index as usize * hidden..][..hidden]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Matrix;
+    use crate::precision::Precision;
     use crate::testing::{numbers, on_every_isa, runtime};
 
     fn indices(count: usize, below: u32, step: u32) -> Vec<u32> {
@@ -74,17 +113,20 @@ mod tests {
 
     #[test]
     fn an_embedding_is_word_plus_type_plus_position_in_that_order() {
-        for hidden in [1, 7, 33, 768] {
+        let rt = runtime(crate::Isa::Portable, 1);
+        for (hidden, precision) in [1, 7, 33, 768].into_iter().flat_map(|hidden| Precision::ALL.map(|p| (hidden, p))) {
             let tokens = 90;
-            let (word, position, types) = (numbers(1, 50 * hidden), numbers(2, 40 * hidden), numbers(3, 2 * hidden));
+            let table = |seed, rows: usize| Matrix::from_f32(&rt, precision, &numbers(seed, rows * hidden), hidden);
+            let tables = [table(1, 50), table(2, 40), table(3, 2)];
+            let [word, position, types] = tables.each_ref().map(Matrix::to_f32);
             let (ids, positions, token_types) = (indices(tokens, 50, 7), indices(tokens, 40, 1), indices(tokens, 2, 3));
             for (with_position, with_types, given_types) in
                 [(true, true, true), (true, true, false), (true, false, false), (false, false, false)]
             {
                 let tables = EmbeddingTables {
-                    word: &word,
-                    position: with_position.then_some(&position[..]),
-                    token_type: with_types.then_some(&types[..]),
+                    word: tables[0].view(),
+                    position: with_position.then_some(tables[1].view()),
+                    token_type: with_types.then_some(tables[2].view()),
                 };
                 let expected: Vec<f32> = (0..tokens * hidden)
                     .map(|i| {
@@ -103,7 +145,7 @@ mod tests {
                     embed(rt, hidden, tables, &ids, &positions, token_types, &mut out);
                     out
                 };
-                on_every_isa(run, |isa, out| assert_eq!(out, expected, "{isa}, hidden {hidden}"));
+                on_every_isa(run, |isa, out| assert_eq!(out, expected, "{isa}, {precision}, hidden {hidden}"));
             }
         }
     }
@@ -132,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_tokens_are_no_work() {
-        let tables = EmbeddingTables { word: &[1.0; 8], position: None, token_type: None };
+        let tables = EmbeddingTables { word: MatrixRef::F32(&[1.0; 8]), position: None, token_type: None };
         on_every_isa(
             |rt| {
                 embed(rt, 4, tables, &[], &[], None, &mut []);
@@ -145,7 +187,7 @@ mod tests {
     #[test]
     #[should_panic]
     fn an_id_beyond_the_table_is_refused() {
-        let tables = EmbeddingTables { word: &[1.0; 8], position: None, token_type: None };
+        let tables = EmbeddingTables { word: MatrixRef::F32(&[1.0; 8]), position: None, token_type: None };
         embed(&runtime(crate::Isa::Portable, 1), 4, tables, &[2], &[0], None, &mut [0.0; 4]);
     }
 }

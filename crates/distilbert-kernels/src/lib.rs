@@ -10,6 +10,7 @@ mod simd; // one vector interface
 mod arch; // its three implementations
 mod math; // exp, tanh, erf, GELU on vectors
 mod rows; // walks over numbers and rows, sums in fixed order
+pub mod matrix; // matrices as they are kept: f32, bf16, int8
 pub mod matmul; // packed matrix products with fused epilogues
 pub mod attention; // unpadded multi-head attention
 pub mod dropout; // counter-based masks
@@ -22,5 +23,6 @@ pub mod peak; // what this machine could do at best
 #[cfg(test)]
 mod testing;
 
+pub use matrix::{Matrix, MatrixRef};
 pub use precision::Precision;
 pub use runtime::{Isa, Runtime, RuntimeError};

@@ -15,6 +15,7 @@ pub mod train; // steps, runs, resume: masked-LM, distillation, fine-tuning
 pub mod checkpoint; // parameters <-> Hugging Face folders
 #[cfg(feature = "hub")]
 pub mod hub; // model names -> folders
+pub mod compress; // a finished model made smaller
 pub mod verify; // a model against reference numbers
 pub mod evaluate; // predictions -> official metrics, intervals, paired tests
 pub mod report; // evaluations -> Markdown and HTML

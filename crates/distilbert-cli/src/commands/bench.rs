@@ -8,11 +8,11 @@ use crate::model_source;
 use crate::output::{self, grouped};
 use anyhow::{Context, bail};
 use clap::Args;
-use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::batch::Batch;
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{Example, Label};
-use distilbert::model::{EncoderConfig, Model, ModelConfig, Purpose};
+use distilbert::model::{EncoderConfig, Model, ModelConfig};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::peak::peak_multiply_adds_per_second;
@@ -50,9 +50,9 @@ pub struct BenchArgs {
     /// Random weights for this config.json instead of a model: speed does not depend on what the weights are.
     #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
     random: Option<PathBuf>,
-    /// Precisions, separated by commas: f32, bf16, int8.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "f32")]
-    precision: Vec<Precision>,
+    /// Precisions, separated by commas: f32, bf16, int8 [default: the one that the model is saved in]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    precision: Option<Vec<Precision>>,
     /// Sequences of a batch, several numbers separated by commas [default: 1,8,32; with --texts 32]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     batch: Option<Vec<usize>>,
@@ -134,11 +134,15 @@ enum Source {
 /// If there is no such model, it cannot do the work or take the sequences, or the CPU lacks a precision; all of that is
 /// found before anything is measured.
 pub fn run(args: &BenchArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    for &precision in &args.precision {
+    let (name, source, folder) = source(args, console)?;
+    let precisions = match &args.precision {
+        Some(precisions) => precisions.clone(),
+        None => vec![source.saved_in()?],
+    };
+    for &precision in &precisions {
         precision.check(rt.isa())?;
     }
-    let (name, source, folder) = source(args, console)?;
-    let (model, load_seconds) = source.load(rt, args.precision[0])?;
+    let (model, load_seconds) = source.load(rt, precisions[0])?;
     let work = args.work.unwrap_or_else(|| Work::of(&model));
     let workloads = workloads(args, &folder, &model, rt.threads(), console)?;
     for batch in workloads.iter().flat_map(|workload| &workload.batches) {
@@ -148,13 +152,13 @@ pub fn run(args: &BenchArgs, rt: &Runtime, console: &Console) -> anyhow::Result<
     let cpu = cpu_name();
 
     if !args.json {
-        let parameters = grouped(model.parameters.len() as u64);
+        let parameters = grouped(model.parameters.count() as u64);
         let title = format!("{name}: {parameters} parameters, {}; {}\n\n", describe(work), machine(rt));
         output::print(&(title + &heading()))?;
     }
-    console.begin("measuring", Some((args.precision.len() * workloads.len()) as u64), "shapes");
+    console.begin("measuring", Some((precisions.len() * workloads.len()) as u64), "shapes");
     let mut first = Some((model, load_seconds));
-    for &precision in &args.precision {
+    for &precision in &precisions {
         let (model, load_seconds) = match first.take() {
             Some(loaded) => loaded,
             None => source.load(rt, precision)?,
@@ -173,7 +177,7 @@ pub fn run(args: &BenchArgs, rt: &Runtime, console: &Console) -> anyhow::Result<
             let gflops = workload.gflop(&cost, work) / times.quantile(0.5);
             let row = Row {
                 model: &name,
-                parameters: model.parameters.len(),
+                parameters: model.parameters.count(),
                 work,
                 precision: precision.name(),
                 batch: workload.batch,
@@ -223,14 +227,20 @@ fn source(args: &BenchArgs, console: &Console) -> anyhow::Result<(String, Source
 }
 
 impl Source {
+    fn saved_in(&self) -> anyhow::Result<Precision> {
+        match self {
+            Source::Folder(folder) => Ok(read_config(folder)?.weights),
+            Source::Random(_) => Ok(Precision::F32),
+        }
+    }
+
     /// The packed model, and how long that took if there was something to load.
     fn load(&self, rt: &Runtime, precision: Precision) -> anyhow::Result<(Model, Option<f64>)> {
         let start = Instant::now();
-        let mut model = match self {
-            Source::Folder(folder) => Model::load(folder, HeadChoice::AsSaved)?.model,
-            Source::Random(config) => Model::random(config.clone(), SEED),
+        let model = match self {
+            Source::Folder(folder) => Model::load_for_inference(folder, rt, Some(precision))?.model,
+            Source::Random(config) => Model::random(config.clone(), SEED).for_inference(rt, precision),
         };
-        model.pack(rt, precision, Purpose::Inference);
         let seconds = start.elapsed().as_secs_f64();
         Ok((model, matches!(self, Source::Folder(_)).then_some(seconds)))
     }

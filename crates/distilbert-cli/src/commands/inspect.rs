@@ -12,6 +12,7 @@ use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError,
 use distilbert::data::examples::SavedTask;
 use distilbert::model::{HeadKind, Model, ModelConfig};
 use distilbert::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -46,6 +47,8 @@ struct Inspection {
     max_positions: usize,
     parameters: u64,
     parts: Vec<Part>,
+    /// What the matrices are saved in, and so what the model is run in.
+    precision: &'static str,
     /// Of the weight files.
     size_bytes: u64,
     files: usize,
@@ -86,9 +89,9 @@ struct TokenizerFacts {
 ///
 /// # Errors
 /// If there is no such model or a file of it cannot be used; a missing head or tokenizer is only reported.
-pub fn run(args: &InspectArgs, console: &Console) -> anyhow::Result<()> {
+pub fn run(args: &InspectArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let folder = model_source::resolve(&args.model, console)?;
-    let inspection = inspect(&folder, console)?;
+    let inspection = inspect(&folder, rt, console)?;
     if args.json {
         let mut line = serde_json::to_string(&inspection)?;
         line.push('\n');
@@ -98,8 +101,8 @@ pub fn run(args: &InspectArgs, console: &Console) -> anyhow::Result<()> {
     }
 }
 
-fn inspect(folder: &Path, console: &Console) -> anyhow::Result<Inspection> {
-    let Loaded { model, fresh, unused } = load(folder)?;
+fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Inspection> {
+    let Loaded { model, fresh, unused } = load(folder, rt)?;
     let config = &model.config;
     let encoder = &config.encoder;
     let checkpoint = Checkpoint::open(folder)?;
@@ -131,8 +134,9 @@ fn inspect(folder: &Path, console: &Console) -> anyhow::Result<Inspection> {
         ffn: encoder.ffn,
         vocab_size: encoder.vocab_size,
         max_positions: encoder.max_positions,
-        parameters: model.parameters.len() as u64,
+        parameters: model.parameters.count() as u64,
         parts: parts(&model),
+        precision: config.weights.name(),
         size_bytes: size_bytes(&checkpoint)?,
         files: checkpoint.files().count(),
         dtypes,
@@ -146,9 +150,10 @@ fn inspect(folder: &Path, console: &Console) -> anyhow::Result<Inspection> {
     })
 }
 
-/// The model as saved or, if its head's tensors are not all there, with a fresh head.
-fn load(folder: &Path) -> Result<Loaded, ModelFolderError> {
+/// The model as saved or, if its head's tensors are not all there, with a fresh head. Below f32 all must be there.
+fn load(folder: &Path, rt: &Runtime) -> Result<Loaded, ModelFolderError> {
     match Model::load(folder, HeadChoice::AsSaved) {
+        Err(ModelFolderError::BelowF32 { .. }) => Model::check_folder(folder, rt),
         Err(ModelFolderError::Missing { .. } | ModelFolderError::Shape { .. }) => {
             let head = read_config(folder)?.head;
             Model::load(folder, HeadChoice::Replace { head, seed: 0 })
@@ -170,13 +175,13 @@ fn architecture(config: &ModelConfig) -> String {
 fn parts(model: &Model) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for parameter in model.parameters.table() {
-        let (name, count) = (part_of(&parameter.name), parameter.range.len() as u64);
+        let (name, count) = (part_of(&parameter.name), parameter.count() as u64);
         match parts.iter_mut().find(|part| part.name == name) {
             Some(part) => part.parameters += count,
             None => parts.push(Part { name, parameters: count, share: 0.0 }),
         }
     }
-    let total = model.parameters.len() as f64;
+    let total = model.parameters.count() as f64;
     parts.iter_mut().for_each(|part| part.share = part.parameters as f64 / total);
     parts
 }
@@ -230,7 +235,8 @@ fn text(name: &str, found: &Inspection) -> String {
         line("labels", format!("{} ({})", found.labels.join(", "), problem_name(problem)));
     }
     let files = if found.files == 1 { "1 file".to_owned() } else { format!("{} files", found.files) };
-    line("weights", format!("{} bytes in {files}, {}", grouped(found.size_bytes), found.dtypes.join(" and ")));
+    let dtypes = found.dtypes.join(" and ");
+    line("weights", format!("{} bytes in {files}, {dtypes}, run in {}", grouped(found.size_bytes), found.precision));
     let cost = &found.cost;
     let mut work = format!(
         "{} MFLOP a token in the linear layers, {} in attention at {} tokens",

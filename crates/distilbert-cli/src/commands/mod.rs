@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub mod bench;
+pub mod compress;
 pub mod corpus;
 pub mod distil;
 pub mod evaluate;

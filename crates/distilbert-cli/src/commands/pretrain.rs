@@ -15,7 +15,7 @@ use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
 use distilbert::train::{LoopConfig, Outcome, Workload, train};
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -158,6 +158,7 @@ impl Shape {
             head: HeadKind::MaskedLm,
             pooler: false,
             classifier_dropout: self.dropout,
+            weights: Precision::F32,
             other: Default::default(),
         }
     }

@@ -15,6 +15,7 @@ pub use int8::QuantizedMatrix;
 
 use crate::elementwise::GeluKind;
 use crate::math;
+use crate::matrix::Matrix;
 use crate::precision::Precision;
 use crate::rows::{load, store};
 use crate::runtime::{Isa, Runtime, SharedMut};
@@ -55,6 +56,18 @@ impl PackedMatrix {
         let mut packed = Self::zeroed(rt, precision, k, n);
         packed.repack_kn(rt, b);
         packed
+    }
+
+    /// From a Linear weight `[n, k]` in the precision that it is kept in.
+    ///
+    /// # Panics
+    /// If the matrix is not `[n, k]` or the CPU lacks its precision.
+    pub fn from_matrix(rt: &Runtime, matrix: &Matrix, n: usize, k: usize) -> Self {
+        match matrix {
+            Matrix::F32(w) => Self::from_nk(rt, Precision::F32, w, n, k),
+            Matrix::Bf16(_) => Self::from_nk(rt, Precision::Bf16, &matrix.to_f32(), n, k),
+            Matrix::Int8(w) => Self::from_quantized(rt, w, n, k),
+        }
     }
 
     /// From a Linear weight `[n, k]` that is in eight bits already.

@@ -26,6 +26,12 @@ pub enum CheckpointError {
         /// The folder searched.
         folder: PathBuf,
     },
+    /// A model for inference alone, which has no f32 weights to save.
+    #[error("cannot save {path}: the model was loaded for inference alone, which keeps no f32 weights")]
+    NotWhole {
+        /// Where it should go.
+        path: PathBuf,
+    },
     /// A safetensors file ends before or after its header says.
     #[error("{path}: expected {expected_bytes} bytes by its header, found {found_bytes}")]
     FileLength {

@@ -4,10 +4,12 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 /// A read-only file as one slice of bytes.
 ///
@@ -39,6 +41,20 @@ impl Mapped {
     }
 }
 
+impl Mapped {
+    /// Gives the memory of these bytes back; they are read from the file again if they are needed again. What a process
+    /// has read of a mapped file counts as its memory otherwise.
+    pub fn release(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        if let (Some(map), true) = (&self.0, bytes.start < bytes.end && bytes.end <= self.len()) {
+            // SAFETY: the mapping is read-only and of a file, so pages that are dropped come back with the same bytes.
+            let released = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+            // Only an advice: nothing is wrong if the system does not follow it.
+            let _ = released;
+        }
+    }
+}
+
 impl Deref for Mapped {
     type Target = [u8];
 
@@ -56,7 +72,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bytes");
         std::fs::write(&path, b"abc").unwrap();
-        assert_eq!(&*Mapped::open(&path).unwrap(), b"abc");
+        let mapped = Mapped::open(&path).unwrap();
+        assert_eq!(&*mapped, b"abc");
+        mapped.release(1..3);
+        mapped.release(2..9);
+        assert_eq!(&*mapped, b"abc", "what was given back is read again");
     }
 
     #[test]

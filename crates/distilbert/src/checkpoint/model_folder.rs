@@ -1,14 +1,23 @@
-//! A model as a Hugging Face folder: `config.json` and the weights under the names of its family.
+//! A model as a Hugging Face folder: `config.json` and the weights under the names of its family; and, for inference
+//! alone, the same with matrices in bf16 or int8, which only this program reads.
 
-use super::{Checkpoint, CheckpointError, TensorData, TensorToWrite, write_atomic, write_safetensors};
-use crate::model::{ConfigError, Family, HeadKind, Model, ModelConfig};
+use super::{Checkpoint, CheckpointError, Dtype, TensorData, TensorToWrite, write_atomic, write_safetensors};
+use crate::model::{ConfigError, Family, HeadKind, Model, ModelConfig, Parameter};
 use crate::tokenizer::{Tokenizer, TokenizerClass, TokenizerError};
+use distilbert_kernels::matmul::QuantizedMatrix;
+use distilbert_kernels::{Matrix, MatrixRef, Precision, Runtime, RuntimeError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Behind the name of a tensor in int8: the scales of its rows.
+const SCALE_SUFFIX: &str = "_scale";
+
+/// Numbers that are read and rounded at a time: a few rows of the widest matrix.
+const CHUNK: usize = 1 << 18;
+
 /// A model read from a folder, and what became of the folder's tensors.
 pub struct Loaded {
-    /// The model; its weights are not yet packed.
+    /// The model; its weights are not yet packed, unless it was loaded for inference.
     pub model: Model,
     /// Parameters that the folder lacks and that start fresh, by name.
     pub fresh: Vec<String>,
@@ -84,6 +93,60 @@ pub enum ModelFolderError {
         /// Its value.
         found: f32,
     },
+    /// Weights below f32 where f32 ones are needed.
+    #[error("{}: expected f32 weights, found {found} ones, which can only be run; take the model that they were made from", folder.display())]
+    BelowF32 {
+        /// The folder.
+        folder: PathBuf,
+        /// What they are in.
+        found: Precision,
+    },
+    /// Weights below f32 that are to be run in something else.
+    #[error("{}: expected to be run in {saved}, in which its weights are saved, found a wish for {asked}", folder.display())]
+    SavedIn {
+        /// The folder.
+        folder: PathBuf,
+        /// What they are in.
+        saved: Precision,
+        /// What was wanted.
+        asked: Precision,
+    },
+    /// The CPU lacks the precision.
+    #[error("{}: {source}", folder.display())]
+    Precision {
+        /// The folder.
+        folder: PathBuf,
+        /// What is lacking.
+        source: RuntimeError,
+    },
+    /// A tensor of another element type than the folder's precision has.
+    #[error("{}: tensor `{name}`: expected {expected} in a model saved in {precision}, found {found}", folder.display())]
+    Dtype {
+        /// The folder.
+        folder: PathBuf,
+        /// The tensor.
+        name: String,
+        /// By the precision.
+        expected: Dtype,
+        /// The precision.
+        precision: Precision,
+        /// In the file.
+        found: Dtype,
+    },
+    /// A number in eight bits, or a scale, that no quantisation makes.
+    #[error("{}: tensor `{name}`: expected {expected}, found {found} at element {index}", folder.display())]
+    OutOfRange {
+        /// The folder.
+        folder: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What may stand there.
+        expected: &'static str,
+        /// Which element.
+        index: usize,
+        /// Its value.
+        found: f32,
+    },
     /// Two tensors that the family ties hold different numbers.
     #[error("{}: tensors `{first}` and `{second}`: expected equal (tied) weights, found different ones", folder.display())]
     Untied {
@@ -101,9 +164,12 @@ impl Model {
     /// and without the family's prefix, with the old names of norms, with or without the tied decoder.
     ///
     /// # Errors
-    /// [`ModelFolderError`] naming the file, key or tensor, the expected and the found.
+    /// [`ModelFolderError`] naming the file, key or tensor, the expected and the found; weights below f32 are refused.
     pub fn load(folder: &Path, head: HeadChoice) -> Result<Loaded, ModelFolderError> {
         let mut config = read_config(folder)?;
+        if config.weights != Precision::F32 {
+            return Err(ModelFolderError::BelowF32 { folder: folder.to_owned(), found: config.weights });
+        }
         let seed = match head {
             HeadChoice::AsSaved => None,
             HeadChoice::Replace { head, seed } => {
@@ -111,10 +177,7 @@ impl Model {
                 Some(seed)
             }
         };
-        let source = Source::open(folder, &config)?;
-        if config.pooler && source.find("pooler.dense.weight").is_none() {
-            config.pooler = false;
-        }
+        let source = Source::open(folder, &mut config)?;
         let mut model = match seed {
             Some(seed) => Model::random(config, seed),
             None => Model::zeroed(config),
@@ -124,17 +187,106 @@ impl Model {
         Ok(Loaded { model, fresh, unused })
     }
 
+    /// Reads a folder for inference alone ([`Model::for_inference`]), in `precision` or else in the one it is saved in:
+    /// a tensor at a time, rounded and packed from the file as it is read, so that no second copy of the weights ever
+    /// exists. Every tensor must be there.
+    ///
+    /// # Errors
+    /// [`ModelFolderError`] as for [`Model::load`], or if the CPU lacks the precision, or if the weights are saved below
+    /// f32 and another precision is wanted.
+    pub fn load_for_inference(
+        folder: &Path,
+        rt: &Runtime,
+        precision: Option<Precision>,
+    ) -> Result<Loaded, ModelFolderError> {
+        let mut config = read_config(folder)?;
+        let saved = config.weights;
+        let precision = precision.unwrap_or(saved);
+        if saved != Precision::F32 && saved != precision {
+            return Err(ModelFolderError::SavedIn { folder: folder.to_owned(), saved, asked: precision });
+        }
+        precision
+            .check(rt.isa())
+            .map_err(|source| ModelFolderError::Precision { folder: folder.to_owned(), source })?;
+        let source = Source::open(folder, &mut config)?;
+        let read = |parameter: &Parameter, precision| source.matrix(rt, parameter, saved, precision);
+        let model = Model::inference_from(config, rt, precision, read)?;
+        let unused = source.check_rest(&model)?;
+        Ok(Loaded { model, fresh: Vec::new(), unused })
+    }
+
+    /// Reads and checks every tensor of a folder in the precision that it is saved in, and keeps none: the model has
+    /// configuration and table of parameters only.
+    ///
+    /// # Errors
+    /// [`ModelFolderError`] as for [`Model::load_for_inference`], but the CPU need not have the precision.
+    pub fn check_folder(folder: &Path, rt: &Runtime) -> Result<Loaded, ModelFolderError> {
+        let mut config = read_config(folder)?;
+        let saved = config.weights;
+        let source = Source::open(folder, &mut config)?;
+        let model = Model::table_of(config);
+        for parameter in model.parameters.table() {
+            source.matrix(rt, parameter, saved, parameter.kept_in(saved))?;
+        }
+        let unused = source.check_rest(&model)?;
+        Ok(Loaded { model, fresh: Vec::new(), unused })
+    }
+
+    /// Writes the model into an existing folder with its matrices in bf16 or int8: `config.json` and `model.safetensors`,
+    /// each whole or not at all.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] naming the file; a model for inference alone has no f32 weights to round.
+    pub fn save_in(&self, rt: &Runtime, precision: Precision, folder: &Path) -> Result<(), CheckpointError> {
+        let path = folder.join("model.safetensors");
+        if !self.parameters.is_whole() {
+            return Err(CheckpointError::NotWhole { path });
+        }
+        let kept: Vec<(&Parameter, Matrix)> = self
+            .parameters
+            .table()
+            .iter()
+            .map(|parameter| {
+                let width = parameter.shape.last().copied().unwrap_or(1);
+                let values = self.parameters.tensor(parameter);
+                (parameter, Matrix::from_f32(rt, parameter.kept_in(precision), values, width))
+            })
+            .collect();
+        let tensors = kept.iter().flat_map(|(parameter, matrix)| {
+            let whole = |data| TensorToWrite { name: (&parameter.name).into(), shape: parameter.shape.clone(), data };
+            match matrix.view() {
+                MatrixRef::F32(values) => [Some(whole(TensorData::F32(values))), None],
+                MatrixRef::Bf16(values) => [Some(whole(TensorData::Bf16(values))), None],
+                MatrixRef::Int8 { values, scales } => {
+                    let name = format!("{}{SCALE_SUFFIX}", parameter.name).into();
+                    let scales = TensorToWrite { name, shape: vec![scales.len()], data: TensorData::F32(scales) };
+                    [Some(whole(TensorData::I8(values))), Some(scales)]
+                }
+            }
+        });
+        // Not "pt": the file alone should not pass for one of PyTorch's.
+        let format = format!("distilbert-{precision}");
+        let metadata = if precision == Precision::F32 { BTreeMap::new() } else { [("format".into(), format)].into() };
+        write_safetensors(&path, tensors.flatten(), &metadata)?;
+        let config = ModelConfig { weights: precision, ..self.config.clone() };
+        write_atomic(&folder.join("config.json"), config.to_json().as_bytes())
+    }
+
     /// Writes `config.json` and `model.safetensors` into an existing folder, each whole or not at all.
     ///
     /// # Errors
-    /// [`CheckpointError`] naming the file.
+    /// [`CheckpointError`] naming the file; a model for inference alone cannot be saved.
     pub fn save(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let path = folder.join("model.safetensors");
+        if !self.parameters.is_whole() {
+            return Err(CheckpointError::NotWhole { path });
+        }
         let tensors = self.parameters.table().iter().map(|parameter| TensorToWrite {
             name: parameter.name.as_str().into(),
             shape: parameter.shape.clone(),
             data: TensorData::F32(self.parameters.tensor(parameter)),
         });
-        write_safetensors(&folder.join("model.safetensors"), tensors, &BTreeMap::new())?;
+        write_safetensors(&path, tensors, &BTreeMap::new())?;
         write_atomic(&folder.join("config.json"), self.config.to_json().as_bytes())
     }
 }
@@ -167,15 +319,20 @@ struct Source {
     folder: PathBuf,
     checkpoint: Checkpoint,
     by_plain_name: BTreeMap<String, String>,
+    family: Family,
     prefix: &'static str,
 }
 
 impl Source {
-    fn open(folder: &Path, config: &ModelConfig) -> Result<Source, ModelFolderError> {
+    /// Opens the files; a pooler that they do not hold is taken out of the configuration.
+    fn open(folder: &Path, config: &mut ModelConfig) -> Result<Source, ModelFolderError> {
         let checkpoint = Checkpoint::open(folder)?;
-        let prefix = config.encoder.family.prefix();
+        let family = config.encoder.family;
+        let prefix = family.prefix();
         let by_plain_name = checkpoint.names().map(|name| (plain_name(name, prefix), name.to_owned())).collect();
-        Ok(Source { folder: folder.to_owned(), checkpoint, by_plain_name, prefix })
+        let source = Source { folder: folder.to_owned(), checkpoint, by_plain_name, family, prefix };
+        config.pooler &= source.find("pooler.dense.weight").is_some();
+        Ok(source)
     }
 
     /// The name in the file of the tensor with this plain name.
@@ -183,9 +340,97 @@ impl Source {
         self.by_plain_name.get(plain).map(String::as_str)
     }
 
+    /// One parameter in `precision`, from a folder whose matrices are saved in `saved`.
+    fn matrix(
+        &self,
+        rt: &Runtime,
+        parameter: &Parameter,
+        saved: Precision,
+        precision: Precision,
+    ) -> Result<Matrix, ModelFolderError> {
+        let missing = |name: &str| ModelFolderError::Missing { folder: self.folder.clone(), name: name.to_owned() };
+        let plain = plain_name(&parameter.name, self.prefix);
+        let name = self.find_parameter(&plain).ok_or_else(|| missing(&parameter.name))?;
+        self.check_shape(name, &parameter.shape)?;
+        let width = parameter.shape.last().copied().unwrap_or(1);
+        let rows = parameter.count() / width.max(1);
+        let file = self.checkpoint.file_of(name)?;
+        if saved == Precision::F32 {
+            let mut matrix = Matrix::with_capacity(precision, rows, width);
+            file.for_each_f32(name, CHUNK / width.clamp(1, CHUNK) * width, |first, values| {
+                self.check_finite(name, first, values)?;
+                matrix.push_f32(rt, values, width);
+                Ok::<(), ModelFolderError>(())
+            })?;
+            return Ok(matrix);
+        }
+        let kept = parameter.kept_in(saved);
+        self.check_dtype(name, kept, saved)?;
+        match kept {
+            Precision::F32 => self.read(name).map(Matrix::F32),
+            Precision::Bf16 => {
+                let matrix = Matrix::Bf16(file.read_bf16(name)?);
+                self.check_finite(name, 0, &matrix.to_f32())?;
+                Ok(matrix)
+            }
+            Precision::Int8 => {
+                let plain_scale = format!("{plain}{SCALE_SUFFIX}");
+                let scale = self.find(&plain_scale).ok_or_else(|| missing(&format!("{name}{SCALE_SUFFIX}")))?;
+                self.check_shape(scale, &[rows])?;
+                self.check_dtype(scale, Precision::F32, saved)?;
+                let scales = self.read(scale)?;
+                let refuse = |name: &str, expected, index, found| ModelFolderError::OutOfRange {
+                    folder: self.folder.clone(),
+                    name: name.to_owned(),
+                    expected,
+                    index,
+                    found,
+                };
+                if let Some(index) = scales.iter().position(|&scale| scale < 0.0) {
+                    return Err(refuse(scale, "scales of 0 and more", index, scales[index]));
+                }
+                let values = file.read_i8(name)?;
+                if let Some(index) = values.iter().position(|&value| value == i8::MIN) {
+                    return Err(refuse(name, "numbers from -127 to 127", index, f32::from(i8::MIN)));
+                }
+                Ok(Matrix::Int8(QuantizedMatrix { values, scales }))
+            }
+        }
+    }
+
+    /// The name in the file of a parameter, which files may hold under its second name only.
+    fn find_parameter(&self, plain: &str) -> Option<&str> {
+        let names = self.family.masked_lm_names();
+        let again = names.bias_again.filter(|_| plain == names.bias);
+        self.find(plain).or_else(|| self.find(again?))
+    }
+
+    fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelFolderError> {
+        let found = self.checkpoint.shape(name)?;
+        if found == expected {
+            return Ok(());
+        }
+        let (expected, found) = (expected.to_vec(), found.to_vec());
+        Err(ModelFolderError::Shape { folder: self.folder.clone(), name: name.to_owned(), expected, found })
+    }
+
+    /// Checks that a tensor of a folder saved in `saved` has the elements of `kept`.
+    fn check_dtype(&self, name: &str, kept: Precision, saved: Precision) -> Result<(), ModelFolderError> {
+        let expected = match kept {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::BF16,
+            Precision::Int8 => Dtype::I8,
+        };
+        let found = self.checkpoint.dtype(name)?;
+        if found == expected {
+            return Ok(());
+        }
+        let (folder, name) = (self.folder.clone(), name.to_owned());
+        Err(ModelFolderError::Dtype { folder, name, expected, precision: saved, found })
+    }
+
     /// Fills every parameter; returns the names of those left fresh, which only a head's may be.
     fn fill(&self, model: &mut Model, fresh_head: bool) -> Result<Vec<String>, ModelFolderError> {
-        let names = model.config.encoder.family.masked_lm_names();
         let mut fresh = Vec::new();
         let weights = model.parameters.weights_mut();
         for parameter in weights.table {
@@ -193,9 +438,7 @@ impl Source {
             let is_encoder =
                 plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("transformer.");
             let may_be_fresh = fresh_head && !is_encoder;
-            // Files may hold the decoder's bias under its second name only.
-            let again = names.bias_again.filter(|_| parameter.name == names.bias);
-            let found = self.find(&plain).or_else(|| self.find(again?));
+            let found = self.find_parameter(&plain);
             let shape = found.map(|name| self.checkpoint.shape(name)).transpose()?;
             match (found, shape) {
                 (Some(name), Some(shape)) if shape == parameter.shape => {
@@ -203,14 +446,7 @@ impl Source {
                     weights.values[parameter.range.clone()].copy_from_slice(&values);
                 }
                 _ if may_be_fresh => fresh.push(parameter.name.clone()),
-                (Some(name), Some(shape)) => {
-                    return Err(ModelFolderError::Shape {
-                        folder: self.folder.clone(),
-                        name: name.to_owned(),
-                        expected: parameter.shape.clone(),
-                        found: shape.to_vec(),
-                    });
-                }
+                (Some(name), Some(_)) => self.check_shape(name, &parameter.shape)?,
                 _ => {
                     return Err(ModelFolderError::Missing {
                         folder: self.folder.clone(),
@@ -227,6 +463,17 @@ impl Source {
         let names = model.config.encoder.family.masked_lm_names();
         let mut used: BTreeSet<String> =
             model.parameters.table().iter().map(|parameter| plain_name(&parameter.name, self.prefix)).collect();
+        if model.config.weights == Precision::Int8 {
+            let matrices = model
+                .parameters
+                .table()
+                .iter()
+                .filter(|parameter| parameter.kept_in(Precision::Int8) == Precision::Int8);
+            let scales: Vec<String> = matrices
+                .map(|parameter| format!("{}{SCALE_SUFFIX}", plain_name(&parameter.name, self.prefix)))
+                .collect();
+            used.extend(scales);
+        }
         if model.config.head == HeadKind::MaskedLm {
             let ties = [(Some(names.decoder), "embeddings.word_embeddings.weight"), (names.bias_again, names.bias)];
             for (tied, with) in ties {
@@ -251,12 +498,18 @@ impl Source {
 
     fn read(&self, name: &str) -> Result<Vec<f32>, ModelFolderError> {
         let values = self.checkpoint.read_f32(name)?;
+        self.check_finite(name, 0, &values)?;
+        Ok(values)
+    }
+
+    /// `first` is the index of the first of `values` in the tensor.
+    fn check_finite(&self, name: &str, first: usize, values: &[f32]) -> Result<(), ModelFolderError> {
         match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
+            None => Ok(()),
             Some(index) => Err(ModelFolderError::NotFinite {
                 folder: self.folder.clone(),
                 name: name.to_owned(),
-                index,
+                index: first + index,
                 found: values[index],
             }),
         }

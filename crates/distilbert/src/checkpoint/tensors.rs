@@ -90,14 +90,63 @@ impl Tensors {
     /// [`CheckpointError::MissingTensor`], or [`CheckpointError::Dtype`] if it holds integers.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.entry(name)?;
+        floats(name, entry.dtype, &self.row_major(entry))
+    }
+
+    /// All elements as [`Tensors::read_f32`] gives them, row-major, at most `count` at a time with the index of the first;
+    /// memory is needed only for these.
+    ///
+    /// # Errors
+    /// As [`Tensors::read_f32`], or what `take` reports.
+    pub fn for_each_f32<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        count: usize,
+        mut take: impl FnMut(usize, &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let entry = self.entry(name)?;
         let bytes = self.row_major(entry);
-        Ok(match entry.dtype {
-            Dtype::F32 => convert(&bytes, f32::from_le_bytes),
-            Dtype::F16 => convert(&bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => convert(&bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => convert(&bytes, |b| f64::from_le_bytes(b) as f32),
-            found => return Err(dtype_error(name, "floating point (F32, F16, BF16 or F64)", found)),
-        })
+        let step = count.max(1) * (entry.dtype.bitsize() / 8).max(1);
+        for (index, chunk) in bytes.chunks(step).enumerate() {
+            take(index * count.max(1), &floats(name, entry.dtype, chunk)?)?;
+            if entry.strides.is_none() {
+                let start = entry.bytes.start + index * step;
+                self.file.release(start..start + chunk.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// All elements, row-major, of a tensor in I8.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`], or [`CheckpointError::Dtype`] if it holds anything else.
+    pub fn read_i8(&self, name: &str) -> Result<Vec<i8>, CheckpointError> {
+        self.read_as(name, Dtype::I8, "I8", i8::from_le_bytes)
+    }
+
+    /// All elements, row-major, of a tensor in BF16, as their bits.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`], or [`CheckpointError::Dtype`] if it holds anything else.
+    pub fn read_bf16(&self, name: &str) -> Result<Vec<u16>, CheckpointError> {
+        self.read_as(name, Dtype::BF16, "BF16", u16::from_le_bytes)
+    }
+
+    fn read_as<const N: usize, T>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        expected: &'static str,
+        element: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, CheckpointError> {
+        let entry = self.entry(name)?;
+        if entry.dtype != dtype {
+            return Err(dtype_error(name, expected, entry.dtype));
+        }
+        let elements = convert(&self.row_major(entry), element);
+        self.file.release(entry.bytes.clone());
+        Ok(elements)
     }
 
     /// All elements, row-major, from any integer type up to I64 or from BOOL (0 and 1).
@@ -143,6 +192,17 @@ impl Tensors {
             Some(strides) => Cow::Owned(gather(bytes, &entry.shape, strides, entry.dtype.bitsize() / 8)),
         }
     }
+}
+
+/// The bytes of some elements of the tensor `name` as numbers.
+fn floats(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, CheckpointError> {
+    Ok(match dtype {
+        Dtype::F32 => convert(bytes, f32::from_le_bytes),
+        Dtype::F16 => convert(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => convert(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => convert(bytes, |b| f64::from_le_bytes(b) as f32),
+        found => return Err(dtype_error(name, "floating point (F32, F16, BF16 or F64)", found)),
+    })
 }
 
 fn dtype_error(name: &str, expected: &'static str, found: Dtype) -> CheckpointError {
@@ -257,7 +317,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::MissingTensor`].
     pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
-        self.file(name)?.shape(name)
+        self.file_of(name)?.shape(name)
     }
 
     /// See [`Tensors::dtype`].
@@ -265,7 +325,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::MissingTensor`].
     pub fn dtype(&self, name: &str) -> Result<Dtype, CheckpointError> {
-        self.file(name)?.dtype(name)
+        self.file_of(name)?.dtype(name)
     }
 
     /// See [`Tensors::read_f32`].
@@ -273,7 +333,16 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::MissingTensor`], or [`CheckpointError::Dtype`] if it holds integers.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        self.file(name)?.read_f32(name)
+        self.file_of(name)?.read_f32(name)
+    }
+
+    /// The file that holds this tensor.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`].
+    pub fn file_of(&self, name: &str) -> Result<&Tensors, CheckpointError> {
+        let missing = || CheckpointError::MissingTensor { path: self.folder.clone(), name: name.to_owned() };
+        self.file_of.get(name).map(|&number| &self.files[number]).ok_or_else(missing)
     }
 
     /// See [`Tensors::read_i64`].
@@ -281,17 +350,12 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::MissingTensor`], or [`CheckpointError::Dtype`] if it holds anything but integers.
     pub fn read_i64(&self, name: &str) -> Result<Vec<i64>, CheckpointError> {
-        self.file(name)?.read_i64(name)
+        self.file_of(name)?.read_i64(name)
     }
 
     /// The weight files, in name order.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(Tensors::path)
-    }
-
-    fn file(&self, name: &str) -> Result<&Tensors, CheckpointError> {
-        let missing = || CheckpointError::MissingTensor { path: self.folder.clone(), name: name.to_owned() };
-        self.file_of.get(name).map(|&number| &self.files[number]).ok_or_else(missing)
     }
 }
 

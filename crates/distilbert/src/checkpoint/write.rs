@@ -38,12 +38,17 @@ pub enum TensorData<'a> {
     F32(&'a [f32]),
     /// I64.
     I64(&'a [i64]),
+    /// BF16, as bits.
+    Bf16(&'a [u16]),
+    /// I8.
+    I8(&'a [i8]),
 }
 
-/// Writes a safetensors file with `metadata` and, as `transformers` requires, `"format": "pt"`.
+/// Writes a safetensors file with `metadata` and, as `transformers` requires, `"format": "pt"`, unless `metadata` names
+/// another format.
 ///
-/// The file depends on nothing but the arguments: tensors stand in order of their names, I64 before F32 so that every
-/// element is aligned.
+/// The file depends on nothing but the arguments: tensors stand in order of their names, wider elements before narrower
+/// ones so that every element is aligned.
 ///
 /// # Errors
 /// [`CheckpointError::ElementCount`], [`CheckpointError::TensorName`] or [`CheckpointError::Io`]; nothing is left behind,
@@ -54,7 +59,7 @@ pub fn write_safetensors<'a>(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
     let mut tensors: Vec<TensorToWrite> = tensors.into_iter().collect();
-    tensors.sort_by(|a, b| (a.data.is_f32(), &a.name).cmp(&(b.data.is_f32(), &b.name)));
+    tensors.sort_by(|a, b| b.data.element_bytes().cmp(&a.data.element_bytes()).then_with(|| a.name.cmp(&b.name)));
     let header = header(&tensors, metadata)?;
     write_through_sibling(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -64,6 +69,8 @@ pub fn write_safetensors<'a>(
             match tensor.data {
                 TensorData::F32(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
                 TensorData::I64(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+                TensorData::Bf16(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+                TensorData::I8(data) => data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
             }
         }
         out.flush()
@@ -71,14 +78,16 @@ pub fn write_safetensors<'a>(
 }
 
 impl TensorData<'_> {
-    fn is_f32(&self) -> bool {
-        matches!(self, Self::F32(_))
+    fn element_bytes(&self) -> usize {
+        self.dtype().bitsize() / 8
     }
 
     fn len(&self) -> usize {
         match self {
             Self::F32(data) => data.len(),
             Self::I64(data) => data.len(),
+            Self::Bf16(data) => data.len(),
+            Self::I8(data) => data.len(),
         }
     }
 
@@ -86,6 +95,8 @@ impl TensorData<'_> {
         match self {
             Self::F32(_) => Dtype::F32,
             Self::I64(_) => Dtype::I64,
+            Self::Bf16(_) => Dtype::BF16,
+            Self::I8(_) => Dtype::I8,
         }
     }
 }
@@ -103,7 +114,7 @@ fn header(tensors: &[TensorToWrite], metadata: &BTreeMap<String, String>) -> Res
         if expected != data.len() {
             return Err(CheckpointError::ElementCount { name: name.to_string(), expected, found: data.len() });
         }
-        let end = start + data.len() * (data.dtype().bitsize() / 8);
+        let end = start + data.len() * data.element_bytes();
         let info = TensorInfo { dtype: data.dtype(), shape: shape.clone(), data_offsets: (start, end) };
         let info = serde_json::to_value(info).expect("a struct of numbers and a name is always JSON");
         if entries.insert(name.to_string(), info).is_some() {

@@ -3,7 +3,7 @@
 
 use crate::model::config::{Family, HeadKind, ModelConfig};
 use crate::model::linear::{Finish, Into, Linear, Packing};
-use crate::model::names::Names;
+use crate::model::names::{CLASSIFIER, Names};
 use crate::model::parameters::TableBuilder;
 use crate::model::{DropoutSite, Mode};
 use distilbert_kernels::Runtime;
@@ -38,7 +38,7 @@ impl Classifier {
         debug_assert!(matches!(config.head, HeadKind::Classification { .. }));
         Classifier {
             dense: Linear::new(table, &dense, hidden, hidden),
-            classifier: Linear::new(table, "classifier", hidden, config.head.outputs()),
+            classifier: Linear::new(table, CLASSIFIER, hidden, config.head.outputs()),
             family,
             dropout: config.classifier_dropout,
         }

@@ -1,11 +1,16 @@
 //! `config.json` of every family, read into one neutral configuration and written back.
 
 pub use crate::data::examples::Problem;
+use distilbert_kernels::Precision;
 use distilbert_kernels::elementwise::GeluKind;
 use serde_json::{Map, Value, json};
 
 /// The value of BERT and DistilBERT (where it is fixed in the code); PyTorch's default is 1e-5.
 pub const LAYER_NORM_EPS: f32 = 1e-12;
+
+/// Name and version of the layout of saved weights below f32, in `quantization_config`.
+const QUANTIZATION_FORMAT: &str = "distilbert";
+const QUANTIZATION_FORMAT_VERSION: u32 = 1;
 
 /// A family of checkpoints: tensor names, heads and a few rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,8 @@ pub struct ModelConfig {
     pub pooler: bool,
     /// Probability in front of the classifier.
     pub classifier_dropout: f32,
+    /// What the weights are saved in; below f32 they can only be run.
+    pub weights: Precision,
     /// Keys of the file that are not read here, to be written back.
     pub other: Map<String, Value>,
 }
@@ -184,7 +191,7 @@ impl ModelConfig {
         Reader(object).model()
     }
 
-    /// The text of a `config.json` that Hugging Face `transformers` loads.
+    /// The text of a `config.json` that Hugging Face `transformers` loads, unless the weights are below f32.
     pub fn to_json(&self) -> String {
         let encoder = &self.encoder;
         let mut object = Map::new();
@@ -230,6 +237,13 @@ impl ModelConfig {
         }
         set("tie_word_embeddings", json!(true));
         set("dtype", json!("float32"));
+        if self.weights != Precision::F32 {
+            // Without Hugging Face's `quant_method`, so that `transformers` refuses it.
+            let version = QUANTIZATION_FORMAT_VERSION;
+            let value =
+                json!({"format": QUANTIZATION_FORMAT, "format_version": version, "precision": self.weights.name()});
+            set("quantization_config", value);
+        }
         for (key, value) in &self.other {
             object.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -294,7 +308,31 @@ impl Reader {
         for key in ["dtype", "torch_dtype"] {
             self.take(key);
         }
-        Ok(ModelConfig { encoder, head, pooler, classifier_dropout, other: self.0 })
+        let weights = self.weights()?;
+        Ok(ModelConfig { encoder, head, pooler, classifier_dropout, weights, other: self.0 })
+    }
+
+    /// What `quantization_config` says of the weights; a format that is not ours would be misread.
+    fn weights(&mut self) -> Result<Precision, ConfigError> {
+        let object = match self.take("quantization_config") {
+            None | Some(Value::Null) => return Ok(Precision::F32),
+            Some(Value::Object(object)) => object,
+            Some(found) => return Err(invalid("quantization_config", "an object", &found)),
+        };
+        let get = |key: &str| object.get(key).cloned().unwrap_or(Value::Null);
+        let (format, version, precision) = (get("format"), get("format_version"), get("precision"));
+        if format != QUANTIZATION_FORMAT {
+            let expected = format!("`{QUANTIZATION_FORMAT}`, the only one read here");
+            return Err(invalid("quantization_config.format", &expected, &format));
+        }
+        if version != QUANTIZATION_FORMAT_VERSION {
+            let expected = format!("{QUANTIZATION_FORMAT_VERSION}, the only one this program knows");
+            return Err(invalid("quantization_config.format_version", &expected, &version));
+        }
+        [Precision::Bf16, Precision::Int8]
+            .into_iter()
+            .find(|found| precision == found.name())
+            .ok_or_else(|| invalid("quantization_config.precision", "`bf16` or `int8`", &precision))
     }
 
     fn encoder(&mut self, family: Family) -> Result<EncoderConfig, ConfigError> {
@@ -511,6 +549,7 @@ mod tests {
             r#"{"model_type":"bert","architectures":["BertModel"],"hidden_size":24,"num_attention_heads":3,"use_cache":true}"#,
             r#"{"model_type":"distilbert","architectures":["DistilBertForMaskedLM"],"dim":24,"n_heads":3,"dropout":0.25}"#,
             r#"{"model_type":"distilbert","architectures":["DistilBertForSequenceClassification"],"id2label":{"0":"a","1":"b"}}"#,
+            r#"{"model_type":"bert","quantization_config":{"format":"distilbert","format_version":1,"precision":"int8"}}"#,
         ] {
             let config = read(text).unwrap();
             assert_eq!(read(&config.to_json()).unwrap(), config, "{text}");
@@ -559,6 +598,22 @@ mod tests {
             (
                 r#"{"model_type":"bert","hidden_dropout_prob":1}"#,
                 "config: `hidden_dropout_prob`: expected a probability below 1, found 1",
+            ),
+            (
+                r#"{"model_type":"bert","quantization_config":8}"#,
+                "config: `quantization_config`: expected an object, found 8",
+            ),
+            (
+                r#"{"model_type":"bert","quantization_config":{"quant_method":"bitsandbytes"}}"#,
+                "config: `quantization_config.format`: expected `distilbert`, the only one read here, found null",
+            ),
+            (
+                r#"{"model_type":"bert","quantization_config":{"format":"distilbert","format_version":2}}"#,
+                "config: `quantization_config.format_version`: expected 1, the only one this program knows, found 2",
+            ),
+            (
+                r#"{"model_type":"bert","quantization_config":{"format":"distilbert","format_version":1,"precision":"f32"}}"#,
+                "config: `quantization_config.precision`: expected `bf16` or `int8`, found \"f32\"",
             ),
         ] {
             assert_eq!(read(text).unwrap_err(), message);

@@ -1,15 +1,16 @@
-//! Token ids to states: word, segment and position embeddings, norm, dropout.
+//! Token ids to states: word, segment and position embeddings, norm, dropout. A model packed below f32 for inference
+//! looks them up in tables of that precision.
 
 use super::config::EncoderConfig;
-use super::linear::LayerNorm;
+use super::linear::{LayerNorm, Packing, Purpose};
 use super::names::Names;
 use super::parameters::TableBuilder;
 use super::{DropoutSite, Mode};
 use crate::data::batch::Batch;
-use distilbert_kernels::Runtime;
 use distilbert_kernels::dropout::dropout_rows;
 use distilbert_kernels::embedding::{EmbeddingTables, embed, embed_backward};
 use distilbert_kernels::norm::NormStats;
+use distilbert_kernels::{Matrix, MatrixRef, Precision, Runtime};
 use std::ops::Range;
 
 /// The embedding tables' places in the arena.
@@ -22,9 +23,18 @@ pub struct Embeddings {
     pub token_type: Option<Range<usize>>,
     /// The norm after the sum.
     pub norm: LayerNorm,
+    /// The tables, where it is not the arena that they are looked up in.
+    pub(crate) tables: Option<Tables>,
     hidden: usize,
     pad_token_id: Option<u32>,
     dropout: f32,
+}
+
+/// Embedding tables beside the arena.
+pub(crate) struct Tables {
+    pub(crate) word: Matrix,
+    pub(crate) position: Matrix,
+    pub(crate) token_type: Option<Matrix>,
 }
 
 /// What the backward pass needs.
@@ -44,10 +54,24 @@ impl Embeddings {
             token_type: (config.token_types > 0)
                 .then(|| table.matrix(name("token_type_embeddings.weight"), config.token_types, hidden)),
             norm: LayerNorm::new(table, &name("LayerNorm"), hidden, config.layer_norm_eps),
+            tables: None,
             hidden,
             pad_token_id: config.pad_token_id,
             dropout: config.dropout,
         }
+    }
+
+    /// Makes tables in the precision of an inference pass; training looks up what it changes.
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
+        let Packing { rt, arena, precision, purpose, .. } = *packing;
+        self.tables = (purpose == Purpose::Inference && precision != Precision::F32).then(|| {
+            let table = |range: &Range<usize>| Matrix::from_f32(rt, precision, &arena[range.clone()], self.hidden);
+            Tables {
+                word: table(&self.word),
+                position: table(&self.position),
+                token_type: self.token_type.as_ref().map(table),
+            }
+        });
     }
 
     pub(crate) fn disable_dropout(&mut self) {
@@ -64,10 +88,18 @@ impl Embeddings {
         activations: &mut EmbeddingActivations,
         states: &mut Vec<f32>,
     ) {
-        let tables = EmbeddingTables {
-            word: &arena[self.word.clone()],
-            position: Some(&arena[self.position.clone()]),
-            token_type: self.token_type.as_ref().map(|range| &arena[range.clone()]),
+        let in_arena = |range: &Range<usize>| MatrixRef::F32(&arena[range.clone()]);
+        let tables = match &self.tables {
+            Some(tables) => EmbeddingTables {
+                word: tables.word.view(),
+                position: Some(tables.position.view()),
+                token_type: tables.token_type.as_ref().map(Matrix::view),
+            },
+            None => EmbeddingTables {
+                word: in_arena(&self.word),
+                position: Some(in_arena(&self.position)),
+                token_type: self.token_type.as_ref().map(in_arena),
+            },
         };
         let len = batch.tokens() * self.hidden;
         activations.sum.resize(len, 0.0);

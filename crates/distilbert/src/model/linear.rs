@@ -4,7 +4,7 @@ use super::parameters::TableBuilder;
 use distilbert_kernels::elementwise;
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
 use distilbert_kernels::norm::{self, NormStats};
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::{Matrix, Precision, Runtime};
 use std::ops::Range;
 
 /// `y = x · Wᵀ + b`, W `[outputs, inputs]`. Several tensors that lie one after the other in the arena (query, key,
@@ -14,6 +14,8 @@ pub struct Linear {
     pub weight: Range<usize>,
     /// b in the arena.
     pub bias: Range<usize>,
+    /// W's tensors in the table of parameters.
+    pub(crate) tensors: Range<usize>,
     /// Width of x.
     pub inputs: usize,
     /// Width of y.
@@ -72,16 +74,25 @@ impl Linear {
 
     /// A linear whose outputs are those of several named ones side by side, each `outputs` wide.
     pub(crate) fn joined(table: &mut TableBuilder, names: &[&str], inputs: usize, outputs: usize) -> Linear {
+        let first = table.next_index();
         let weights: Vec<_> =
             names.iter().map(|name| table.matrix(format!("{name}.weight"), outputs, inputs)).collect();
         let biases: Vec<_> = names.iter().map(|name| table.vector(format!("{name}.bias"), outputs)).collect();
         let over = |ranges: &[Range<usize>]| ranges[0].start..ranges[ranges.len() - 1].end;
-        Linear::over(over(&weights), over(&biases), inputs, outputs * names.len())
+        let tensors = first..first + names.len();
+        Linear { tensors, ..Linear::over(over(&weights), over(&biases), inputs, outputs * names.len()) }
     }
 
     /// A linear over ranges of the arena that exist already, as a tied decoder.
     pub(crate) fn over(weight: Range<usize>, bias: Range<usize>, inputs: usize, outputs: usize) -> Linear {
-        Linear { weight, bias, inputs, outputs, precision: Precision::F32, forward: None, backward: None }
+        let (tensors, precision) = (0..0, Precision::F32);
+        Linear { weight, bias, tensors, inputs, outputs, precision, forward: None, backward: None }
+    }
+
+    /// Packs a weight that is not in the arena, for inference.
+    pub(crate) fn pack_matrix(&mut self, rt: &Runtime, weight: &Matrix) {
+        self.precision = weight.precision();
+        self.forward = Some(PackedMatrix::from_matrix(rt, weight, self.outputs, self.inputs));
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {

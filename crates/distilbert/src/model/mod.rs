@@ -8,6 +8,7 @@ pub mod config; // config.json <-> EncoderConfig, HeadKind
 pub mod embeddings; // token ids -> states
 pub mod encoder; // states -> states
 pub mod feed_forward; // feed-forward block
+pub mod inference; // models without the f32 copies that only training needs
 pub mod linear; // Linear and LayerNorm: their place in the arena, packed weights
 pub mod names; // the families' tensor names
 pub mod parameters; // the table of parameters and their arena
@@ -25,7 +26,7 @@ use distilbert_kernels::{Precision, Runtime};
 use embeddings::Embeddings;
 use encoder::Encoder;
 use linear::Packing;
-use parameters::TableBuilder;
+use parameters::{ArenaOf, TableBuilder};
 
 /// A model of any supported family with at most one head.
 pub struct Model {
@@ -165,7 +166,11 @@ impl Model {
 
     /// A model whose weights are all zero, to be filled.
     pub fn zeroed(config: ModelConfig) -> Model {
-        let mut table = TableBuilder::default();
+        Model::laid_out(config, ArenaOf::All)
+    }
+
+    fn laid_out(config: ModelConfig, arena_of: ArenaOf) -> Model {
+        let mut table = TableBuilder::new(arena_of);
         let names = names::Names::of(&config);
         let embeddings = Embeddings::new(&config.encoder, &names, &mut table);
         let encoder = Encoder::new(&config.encoder, &names, &mut table);
@@ -176,8 +181,10 @@ impl Model {
     /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
     ///
     /// # Panics
-    /// If the CPU lacks the precision ([`Precision::check`]), or int8 is to be trained.
+    /// If the CPU lacks the precision ([`Precision::check`]), int8 is to be trained, or the model was made for inference
+    /// alone ([`Model::for_inference`]) and so is packed already.
     pub fn pack(&mut self, rt: &Runtime, precision: Precision, purpose: Purpose) {
+        assert!(self.parameters.is_whole(), "a model for inference alone is packed already");
         self.precision = precision;
         self.pack_changed(rt, purpose, std::slice::from_ref(&(0..usize::MAX)));
     }
@@ -190,6 +197,7 @@ impl Model {
 
     fn pack_changed(&mut self, rt: &Runtime, purpose: Purpose, changed: &[std::ops::Range<usize>]) {
         let packing = Packing { rt, arena: self.parameters.weights(), precision: self.precision, purpose, changed };
+        self.embeddings.pack(&packing);
         self.encoder.pack(&packing);
         self.head.pack(&packing, self.embeddings.word.clone());
     }

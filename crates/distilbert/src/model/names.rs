@@ -2,6 +2,11 @@
 
 use super::config::{Family, HeadKind, ModelConfig};
 
+/// A classifier's last linear, in both families.
+pub(crate) const CLASSIFIER: &str = "classifier";
+/// Its weight.
+pub(crate) const CLASSIFIER_WEIGHT: &str = "classifier.weight";
+
 /// Names of one model's tensors.
 pub(crate) struct Names {
     family: Family,

@@ -1,6 +1,11 @@
 //! The table of parameters over one contiguous arena. Gradients and the optimiser's moments are arenas of the same
 //! layout, so that clipping, updates, freezing and checkpoints are ranges.
+//!
+//! A model for inference alone has the same table, but an arena of its biases and norms only: its matrices exist once,
+//! in the form that a forward pass reads ([`super::inference`]), and their ranges here are empty.
 
+use super::names::CLASSIFIER_WEIGHT;
+use distilbert_kernels::Precision;
 use std::ops::Range;
 
 /// One tensor of the model.
@@ -10,7 +15,7 @@ pub struct Parameter {
     pub name: String,
     /// Its shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// Its place in the arenas.
+    /// Its place in the arenas; empty for a matrix of a model for inference.
     pub range: Range<usize>,
     /// Whether weight decay applies: not to biases and norms.
     pub decays: bool,
@@ -19,6 +24,21 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// Number of weights, wherever they are.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub(crate) fn is_matrix(&self) -> bool {
+        self.shape.len() == 2
+    }
+
+    /// What it is kept in when the model is in `precision`. Biases and norms stay in f32, and so does the last layer of a
+    /// classifier: it is small, and its outputs are what is compared.
+    pub(crate) fn kept_in(&self, precision: Precision) -> Precision {
+        if self.is_matrix() && self.name != CLASSIFIER_WEIGHT { precision } else { Precision::F32 }
+    }
+
     pub(crate) fn is_norm_weight(&self) -> bool {
         self.shape.len() == 1 && self.name.ends_with(".weight")
     }
@@ -55,7 +75,17 @@ impl Parameters {
         WeightsMut { table: &self.table, values: &mut self.weights }
     }
 
-    /// Number of weights.
+    /// Number of weights, wherever they are.
+    pub fn count(&self) -> usize {
+        self.table.iter().map(Parameter::count).sum()
+    }
+
+    /// Whether the arena holds every weight, as training and saving need it.
+    pub fn is_whole(&self) -> bool {
+        self.count() == self.weights.len()
+    }
+
+    /// Numbers in the arena.
     pub fn len(&self) -> usize {
         self.weights.len()
     }
@@ -97,14 +127,32 @@ impl Parameters {
     }
 }
 
+/// What an arena holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArenaOf {
+    /// Every parameter.
+    All,
+    /// Biases and norms.
+    Vectors,
+}
+
 /// Lays tensors out one after the other.
-#[derive(Default)]
 pub(crate) struct TableBuilder {
     table: Vec<Parameter>,
     len: usize,
+    arena_of: ArenaOf,
 }
 
 impl TableBuilder {
+    pub(crate) fn new(arena_of: ArenaOf) -> TableBuilder {
+        TableBuilder { table: Vec::new(), len: 0, arena_of }
+    }
+
+    /// The index in the table of the tensor that is added next.
+    pub(crate) fn next_index(&self) -> usize {
+        self.table.len()
+    }
+
     /// Adds a matrix, which decays.
     pub(crate) fn matrix(&mut self, name: String, rows: usize, columns: usize) -> Range<usize> {
         self.add(name, vec![rows, columns], true)
@@ -120,9 +168,12 @@ impl TableBuilder {
     }
 
     fn add(&mut self, name: String, shape: Vec<usize>, decays: bool) -> Range<usize> {
-        let range = self.len..self.len + shape.iter().product::<usize>();
+        let has_place = self.arena_of == ArenaOf::All || shape.len() == 1;
+        let count = if has_place { shape.iter().product::<usize>() } else { 0 };
+        let range = self.len..self.len + count;
         self.len = range.end;
-        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable: true });
+        let trainable = self.arena_of == ArenaOf::All;
+        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable });
         range
     }
 }

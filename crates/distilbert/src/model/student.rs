@@ -2,6 +2,7 @@
 
 use super::config::{EncoderConfig, Family, HeadKind, ModelConfig};
 use super::{Model, names::Names};
+use distilbert_kernels::Precision;
 
 /// Why a teacher cannot give a student its weights.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,7 @@ pub fn student_config(teacher: &ModelConfig, layers: usize) -> ModelConfig {
         head: teacher.head.clone(),
         pooler: false,
         classifier_dropout: 0.2,
+        weights: Precision::F32,
         other: Default::default(),
     }
 }

@@ -3,7 +3,7 @@
 
 #[cfg(feature = "train")]
 mod labelled; // one labelled batch: loss, logits, gradients
-mod outputs; // hidden states, logits, embeddings
+pub(crate) mod outputs; // hidden states, logits, embeddings
 #[cfg(feature = "train")]
 mod replay; // a distillation run: losses, gradients, parameters after each step
 

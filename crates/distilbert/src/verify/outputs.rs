@@ -53,7 +53,7 @@ pub(super) fn compare_outputs<'n>(
 }
 
 /// Everything the model computes for a batch, by the names of reference files, without padding.
-fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<String, Vec<f32>> {
+pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<String, Vec<f32>> {
     let mut outputs = BTreeMap::new();
     let mut activations = Activations::default();
     model.encode_observed(rt, batch, Mode::Inference, &mut activations, |index, states| {
