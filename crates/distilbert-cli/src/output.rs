@@ -1,5 +1,4 @@
-//! Results on standard output, where a reader that has seen enough (`| head`) is no failure, and numbers as people
-//! read them.
+//! Results on standard output, where a reader that has seen enough (`| head`) is no failure.
 
 use std::io::{self, Write};
 
@@ -24,28 +23,5 @@ pub fn unless_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
             Ok(())
         }
         result => result,
-    }
-}
-
-/// Thousands apart: `66,985,530`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_in_thousands() {
-        assert_eq!([0, 999, 1000, 66_985_530].map(grouped), ["0", "999", "1,000", "66,985,530"]);
     }
 }

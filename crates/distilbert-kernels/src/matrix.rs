@@ -116,7 +116,7 @@ impl Matrix {
 }
 
 /// Rounded to nearest even; NaN stays NaN.
-fn bf16_bits(x: f32) -> u16 {
+pub(crate) fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
         // Quiet, so that the half that remains cannot be that of an infinity.

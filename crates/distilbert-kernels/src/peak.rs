@@ -59,8 +59,14 @@ fn multiply_adds(isa: Isa, precision: Precision, rounds: usize) -> Done {
         // SAFETY: as for f32, and the guard found VNNI.
         (Isa::Avx512, Precision::Int8) if is_x86_feature_detected!("avx512vnni") => unsafe { x86::avx512_int8(rounds) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as for f32; AVX-512 includes AVX2.
-        (Isa::Avx512 | Isa::Avx2, Precision::Int8) => unsafe { x86::avx2_int8(rounds) },
+        // SAFETY: as for f32; AVX-512 here includes BW.
+        (Isa::Avx512, Precision::Int8) => unsafe { x86::avx512_int16(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as for f32, and the guard found AVX-VNNI.
+        (Isa::Avx2, Precision::Int8) if is_x86_feature_detected!("avxvnni") => unsafe { x86::avx2_int8(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as for f32.
+        (Isa::Avx2, Precision::Int8) => unsafe { x86::avx2_int16(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as for f32.
         (Isa::Avx2, Precision::F32) => unsafe { x86::avx2_f32(rounds) },
@@ -120,6 +126,21 @@ mod x86 {
         Done { count: rounds * AVX512_CHAINS * 64, sum }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn avx512_int16(rounds: usize) -> Done {
+        let mut sums = [_mm512_setzero_si512(); AVX512_CHAINS];
+        let (x, y) = ([_mm512_set1_epi16(1); AVX512_CHAINS], black_box(_mm512_set1_epi16(1)));
+        for _ in 0..rounds {
+            // From memory, lest equal products be made once for all.
+            let x = black_box(&x);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(*x, y));
+            }
+        }
+        let sum = sums.into_iter().map(|sum| f64::from(_mm512_reduce_add_epi32(sum))).sum();
+        Done { count: rounds * AVX512_CHAINS * 32, sum }
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2_f32(rounds: usize) -> Done {
         let mut sums = [_mm256_setzero_ps(); AVX2_CHAINS];
@@ -139,17 +160,34 @@ mod x86 {
         Done { count: rounds * AVX2_CHAINS * 8, sum }
     }
 
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,avxvnni")]
     pub(super) fn avx2_int8(rounds: usize) -> Done {
+        let mut sums = [_mm256_setzero_si256(); AVX2_CHAINS];
+        let (x, y) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(1)));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, x, y);
+            }
+        }
+        Done { count: rounds * AVX2_CHAINS * 32, sum: sum_of_integers(sums) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2_int16(rounds: usize) -> Done {
         let mut sums = [_mm256_setzero_si256(); AVX2_CHAINS];
         let (x, y) = ([_mm256_set1_epi16(1); AVX2_CHAINS], black_box(_mm256_set1_epi16(1)));
         for _ in 0..rounds {
-            // From memory, lest equal products be made once for all.
+            // From memory, as above.
             let x = black_box(&x);
             for (sum, x) in sums.iter_mut().zip(x) {
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*x, y));
             }
         }
+        Done { count: rounds * AVX2_CHAINS * 16, sum: sum_of_integers(sums) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn sum_of_integers(sums: [__m256i; AVX2_CHAINS]) -> f64 {
         let mut lanes = [0i32; 8];
         let mut sum = 0.0;
         for chain in sums {
@@ -157,7 +195,7 @@ mod x86 {
             unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), chain) };
             sum += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
         }
-        Done { count: rounds * AVX2_CHAINS * 16, sum }
+        sum
     }
 }
 
@@ -206,6 +244,17 @@ mod tests {
                 assert_eq!(done.sum, done.count as f64, "{precision} on {isa}, {rounds} rounds");
                 assert!(rounds == 0 || done.count >= rounds * PORTABLE_LANES);
             }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_loops_for_cpus_without_vnni_do_as_many_as_they_say() {
+        let loops = [(Isa::Avx512, x86::avx512_int16 as unsafe fn(usize) -> Done), (Isa::Avx2, x86::avx2_int16)];
+        for (isa, run) in loops.into_iter().filter(|(isa, _)| isa.is_available()) {
+            // SAFETY: the CPU has the instruction set.
+            let done = unsafe { run(1000) };
+            assert_eq!(done.sum, done.count as f64, "{isa}");
         }
     }
 

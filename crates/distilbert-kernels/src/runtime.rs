@@ -84,6 +84,14 @@ pub enum RuntimeError {
         "precision `{0}`: needs AVX-512 with the BF16 instructions, which this CPU or the instruction set `{1}` lacks"
     )]
     Precision(Precision, Isa),
+    /// Sums of so many products in eight bits might not fit 32.
+    #[error("precision `int8`: expected layers of at most {max} inputs, found {found}")]
+    Depth {
+        /// The longest sum.
+        max: usize,
+        /// Its length here.
+        found: usize,
+    },
     /// No precision has this name.
     #[error("precision: expected `f32`, `bf16` or `int8`, found `{0}`")]
     UnknownPrecision(String),

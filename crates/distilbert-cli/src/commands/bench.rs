@@ -5,7 +5,7 @@ use crate::cost::Cost;
 use crate::gather::{cpu_name, machine};
 use crate::measure::{Effort, Pass, Times, Work, random_batch};
 use crate::model_source;
-use crate::output::{self, grouped};
+use crate::output;
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::read_config;
@@ -14,6 +14,7 @@ use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{Example, Label};
 use distilbert::model::{EncoderConfig, Model, ModelConfig};
 use distilbert::progress::Progress;
+use distilbert::report::grouped;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::peak::peak_multiply_adds_per_second;
 use distilbert_kernels::{Precision, Runtime};
@@ -135,12 +136,10 @@ enum Source {
 /// found before anything is measured.
 pub fn run(args: &BenchArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let (name, source, folder) = source(args, console)?;
-    let precisions = match &args.precision {
-        Some(precisions) => precisions.clone(),
-        None => vec![source.saved_in()?],
-    };
+    let config = source.config()?;
+    let precisions = args.precision.clone().unwrap_or_else(|| vec![config.weights]);
     for &precision in &precisions {
-        precision.check(rt.isa())?;
+        config.check_precision(rt, precision)?;
     }
     let (model, load_seconds) = source.load(rt, precisions[0])?;
     let work = args.work.unwrap_or_else(|| Work::of(&model));
@@ -227,10 +226,10 @@ fn source(args: &BenchArgs, console: &Console) -> anyhow::Result<(String, Source
 }
 
 impl Source {
-    fn saved_in(&self) -> anyhow::Result<Precision> {
+    fn config(&self) -> anyhow::Result<ModelConfig> {
         match self {
-            Source::Folder(folder) => Ok(read_config(folder)?.weights),
-            Source::Random(_) => Ok(Precision::F32),
+            Source::Folder(folder) => Ok(read_config(folder)?),
+            Source::Random(config) => Ok(config.clone()),
         }
     }
 

@@ -97,14 +97,14 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
         SavedPrecision::Bf16 => Precision::Bf16,
         SavedPrecision::Int8 => Precision::Int8,
     };
-    // The difference can only be measured where the precision can be run.
-    precision.check(rt.isa())?;
     check_output(&args.output)?;
     let source = model_source::resolve(&args.model, console)?;
     if let Err(error) = Tokenizer::from_folder(&source) {
         console.warn(&format!("saved without a tokenizer: {error}"));
     }
     let model = Model::load(&source, HeadChoice::AsSaved)?.model;
+    // The difference can only be measured where the precision can be run.
+    model.config.check_precision(rt, precision)?;
     let lineage = lineage_of(&source)?;
     let source_size_bytes = size_bytes(&Checkpoint::open(&source)?)?;
     let mut made = None;

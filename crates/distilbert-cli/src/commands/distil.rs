@@ -250,7 +250,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         println!("{}", args.run.output.display());
         return Ok(());
     }
-    config.teacher_precision.check(rt.isa())?;
+    teacher.model.config.check_precision(rt, config.teacher_precision)?;
     teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
     let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
@@ -303,6 +303,7 @@ fn distil(
     console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
     // Before there is a run: a value out of range leaves nothing behind.
     config.optimizer.validate()?;
+    config.run_loop.validate(rt)?;
     let text = config::to_text(config)?;
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;

@@ -279,6 +279,7 @@ impl Job<'_> {
         }
         // Before there is a run: a value out of range leaves nothing behind.
         config.optimizer.validate()?;
+        config.run_loop.validate(rt)?;
         let text = config::to_text(&config)?;
         let mut run = Run::open(output, rt, text, data.content_hash(), resume)?;
         let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
@@ -308,7 +309,7 @@ impl Job<'_> {
         if outputs != self.task.outputs() {
             bail!("teacher {}: expected {} outputs for the task, found {outputs}", config.teacher, self.task.outputs());
         }
-        config.teacher_precision.check(rt.isa())?;
+        teacher.model.config.check_precision(rt, config.teacher_precision)?;
         teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
         let logits = predict::logits(rt, &teacher.model, &parts.train.encoded, "asking the teacher", console)?;
         ensure!(logits.len() == outputs * parts.train.examples.len(), "stopped as asked, before the first step");

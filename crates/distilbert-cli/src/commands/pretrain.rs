@@ -210,6 +210,7 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
     console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
     // Before there is a run: a value out of range leaves nothing behind.
     config.optimizer.validate()?;
+    config.run_loop.validate(rt)?;
     let text = config::to_text(config)?;
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;

@@ -215,7 +215,6 @@ fn run_widening<K: DotKernel>(dot: Avx2Int8<false>, kernel: K) -> K::Output {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx2Int8<true> {
     type Simd = Avx2;
-    type Sums = __m256i;
     type Left = __m256i;
     type Right = __m256i;
     const GROUP: usize = 4;
@@ -226,18 +225,6 @@ impl Dot for Avx2Int8<true> {
         self.0
     }
     #[inline(always)]
-    fn zero(self) -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    fn sums(self, bits: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(bits) }
-    }
-    #[inline(always)]
-    fn bits(self, sums: __m256i) -> __m256 {
-        unsafe { _mm256_castsi256_ps(sums) }
-    }
-    #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> __m256i {
         unsafe { _mm256_set1_epi32(*from.cast::<i32>()) }
     }
@@ -246,8 +233,8 @@ impl Dot for Avx2Int8<true> {
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
     #[inline(always)]
-    fn dot(self, left: __m256i, right: __m256i, sums: __m256i) -> __m256i {
-        unsafe { _mm256_dpbusd_avx_epi32(sums, left, right) }
+    fn dot(self, left: __m256i, right: __m256i, sums: __m256) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(sums), left, right)) }
     }
     #[inline(always)]
     fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -259,7 +246,6 @@ impl Dot for Avx2Int8<true> {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx2Int8<false> {
     type Simd = Avx2;
-    type Sums = __m256i;
     /// Bytes 0 and 2 of the unit, then bytes 1 and 3, each widened to 16 bits.
     type Left = [__m256i; 2];
     type Right = [__m256i; 2];
@@ -269,18 +255,6 @@ impl Dot for Avx2Int8<false> {
     #[inline(always)]
     fn simd(self) -> Avx2 {
         self.0
-    }
-    #[inline(always)]
-    fn zero(self) -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    fn sums(self, bits: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(bits) }
-    }
-    #[inline(always)]
-    fn bits(self, sums: __m256i) -> __m256 {
-        unsafe { _mm256_castsi256_ps(sums) }
     }
     #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> [__m256i; 2] {
@@ -299,11 +273,11 @@ impl Dot for Avx2Int8<false> {
         }
     }
     #[inline(always)]
-    fn dot(self, left: [__m256i; 2], right: [__m256i; 2], sums: __m256i) -> __m256i {
+    fn dot(self, left: [__m256i; 2], right: [__m256i; 2], sums: __m256) -> __m256 {
         unsafe {
             let even = _mm256_madd_epi16(left[0], right[0]);
             let odd = _mm256_madd_epi16(left[1], right[1]);
-            _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sums), _mm256_add_epi32(even, odd)))
         }
     }
     #[inline(always)]

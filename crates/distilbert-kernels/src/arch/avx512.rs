@@ -246,7 +246,6 @@ fn run_bf16_float<K: FloatKernel>(dot: Avx512Bf16, kernel: K) -> K::Output {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx512Bf16 {
     type Simd = Avx512;
-    type Sums = __m512;
     type Left = __m512bh;
     type Right = __m512bh;
     const GROUP: usize = 2;
@@ -255,18 +254,6 @@ impl Dot for Avx512Bf16 {
     #[inline(always)]
     fn simd(self) -> Avx512 {
         self.0
-    }
-    #[inline(always)]
-    fn zero(self) -> __m512 {
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
-    fn sums(self, bits: __m512) -> __m512 {
-        bits
-    }
-    #[inline(always)]
-    fn bits(self, sums: __m512) -> __m512 {
-        sums
     }
     #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> __m512bh {
@@ -339,7 +326,6 @@ fn run_widening<K: DotKernel>(dot: Avx512Int8<false>, kernel: K) -> K::Output {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx512Int8<true> {
     type Simd = Avx512;
-    type Sums = __m512i;
     type Left = __m512i;
     type Right = __m512i;
     const GROUP: usize = 4;
@@ -350,18 +336,6 @@ impl Dot for Avx512Int8<true> {
         self.0
     }
     #[inline(always)]
-    fn zero(self) -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    fn sums(self, bits: __m512) -> __m512i {
-        unsafe { _mm512_castps_si512(bits) }
-    }
-    #[inline(always)]
-    fn bits(self, sums: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(sums) }
-    }
-    #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> __m512i {
         unsafe { _mm512_set1_epi32(*from.cast::<i32>()) }
     }
@@ -370,8 +344,8 @@ impl Dot for Avx512Int8<true> {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
-    fn dot(self, left: __m512i, right: __m512i, sums: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sums, left, right) }
+    fn dot(self, left: __m512i, right: __m512i, sums: __m512) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sums), left, right)) }
     }
     #[inline(always)]
     fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -383,7 +357,6 @@ impl Dot for Avx512Int8<true> {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx512Int8<false> {
     type Simd = Avx512;
-    type Sums = __m512i;
     /// Bytes 0 and 2 of the unit, then bytes 1 and 3, each widened to 16 bits.
     type Left = [__m512i; 2];
     type Right = [__m512i; 2];
@@ -393,18 +366,6 @@ impl Dot for Avx512Int8<false> {
     #[inline(always)]
     fn simd(self) -> Avx512 {
         self.0
-    }
-    #[inline(always)]
-    fn zero(self) -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    fn sums(self, bits: __m512) -> __m512i {
-        unsafe { _mm512_castps_si512(bits) }
-    }
-    #[inline(always)]
-    fn bits(self, sums: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(sums) }
     }
     #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> [__m512i; 2] {
@@ -423,11 +384,11 @@ impl Dot for Avx512Int8<false> {
         }
     }
     #[inline(always)]
-    fn dot(self, left: [__m512i; 2], right: [__m512i; 2], sums: __m512i) -> __m512i {
+    fn dot(self, left: [__m512i; 2], right: [__m512i; 2], sums: __m512) -> __m512 {
         unsafe {
             let even = _mm512_madd_epi16(left[0], right[0]);
             let odd = _mm512_madd_epi16(left[1], right[1]);
-            _mm512_add_epi32(sums, _mm512_add_epi32(even, odd))
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sums), _mm512_add_epi32(even, odd)))
         }
     }
     #[inline(always)]

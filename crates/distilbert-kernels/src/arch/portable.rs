@@ -157,7 +157,6 @@ pub(crate) struct PortableInt8;
 
 impl Dot for PortableInt8 {
     type Simd = Portable;
-    type Sums = [i32; LANES];
     type Left = [u8; 4];
     type Right = [[i8; 4]; LANES];
     const GROUP: usize = 4;
@@ -166,18 +165,6 @@ impl Dot for PortableInt8 {
     #[inline(always)]
     fn simd(self) -> Portable {
         Portable
-    }
-    #[inline(always)]
-    fn zero(self) -> Self::Sums {
-        [0; LANES]
-    }
-    #[inline(always)]
-    fn sums(self, bits: [f32; LANES]) -> Self::Sums {
-        lanes(|i| bits[i].to_bits() as i32)
-    }
-    #[inline(always)]
-    fn bits(self, sums: Self::Sums) -> [f32; LANES] {
-        lanes(|i| f32::from_bits(sums[i] as u32))
     }
     #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> [u8; 4] {
@@ -190,10 +177,11 @@ impl Dot for PortableInt8 {
         unsafe { from.cast::<Self::Right>().read() }
     }
     #[inline(always)]
-    fn dot(self, left: [u8; 4], right: Self::Right, sums: Self::Sums) -> Self::Sums {
+    fn dot(self, left: [u8; 4], right: Self::Right, sums: [f32; LANES]) -> [f32; LANES] {
         lanes(|i| {
             let product = |byte: usize| i32::from(left[byte]) * i32::from(right[i][byte]);
-            sums[i].wrapping_add(product(0) + product(1) + product(2) + product(3))
+            let sum = (sums[i].to_bits() as i32).wrapping_add(product(0) + product(1) + product(2) + product(3));
+            f32::from_bits(sum as u32)
         })
     }
     // Never inlined, as above.

@@ -46,8 +46,9 @@ pub enum Queries {
 /// needs to find the probabilities again. `precision` is that of both products; the softmax is always f32.
 ///
 /// # Panics
-/// If lengths disagree, `cu_seqlens` does not rise from 0 to the number of tokens, or an element of a sequence that
-/// drops exceeds `u32`, a first token is wanted of a sequence without tokens, or the precision is int8 or one that the CPU lacks.
+/// If lengths disagree, `cu_seqlens` does not rise from 0 to the number of tokens, an element of a sequence that drops
+/// exceeds `u32`, a first token is wanted of a sequence without tokens, or the precision is int8 or one that the CPU
+/// lacks.
 #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
 pub fn attention(
     rt: &Runtime,

@@ -15,8 +15,6 @@ use crate::simd::{Kernel, Simd, dispatch};
 pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// The vectors that sums are loaded, finished and stored in.
     type Simd: Simd;
-    /// A vector of sums, 32 bits each.
-    type Sums: Copy;
     /// One unit of the left factor in every lane.
     type Left: Copy;
     /// A vector of units of the right factor.
@@ -27,20 +25,21 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
 
     fn simd(self) -> Self::Simd;
-    fn zero(self) -> Self::Sums;
-    fn sums(self, bits: <Self::Simd as Simd>::F32) -> Self::Sums;
-    fn bits(self, sums: Self::Sums) -> <Self::Simd as Simd>::F32;
     /// # Safety
     /// A unit must be readable at `from`.
     unsafe fn load_left(self, from: *const f32) -> Self::Left;
     /// # Safety
     /// `LANES` units must be readable at `from`.
     unsafe fn load_right(self, from: *const f32) -> Self::Right;
-    /// `sums + left · right`, lane by lane.
-    fn dot(self, left: Self::Left, right: Self::Right, sums: Self::Sums) -> Self::Sums;
+    /// `sums + left · right`, lane by lane. Sums travel as `f32` too, whether they are numbers or the bits of integers;
+    /// both begin at 0.
+    fn dot(self, left: Self::Left, right: Self::Right, sums: SumsOf<Self>) -> SumsOf<Self>;
     /// Runs the kernel with the instruction set enabled for the compiler.
     fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output;
 }
+
+/// A vector of a [`Dot`]'s sums, 32 bits each.
+pub(crate) type SumsOf<D> = <<D as Dot>::Simd as Simd>::F32;
 
 /// A [`Dot`] whose factors are made from f32 without scales: f32 itself, and bf16.
 pub(crate) trait FloatDot: Dot {
@@ -141,7 +140,6 @@ impl<K: DotKernel> Kernel for OnF32Dot<K> {
 
 impl<S: Simd> Dot for F32<S> {
     type Simd = S;
-    type Sums = S::F32;
     type Left = S::F32;
     type Right = S::F32;
     const GROUP: usize = 1;
@@ -150,18 +148,6 @@ impl<S: Simd> Dot for F32<S> {
     #[inline(always)]
     fn simd(self) -> S {
         self.0
-    }
-    #[inline(always)]
-    fn zero(self) -> S::F32 {
-        self.0.splat(0.0)
-    }
-    #[inline(always)]
-    fn sums(self, bits: S::F32) -> S::F32 {
-        bits
-    }
-    #[inline(always)]
-    fn bits(self, sums: S::F32) -> S::F32 {
-        sums
     }
     #[inline(always)]
     unsafe fn load_left(self, from: *const f32) -> S::F32 {

@@ -10,9 +10,6 @@ use crate::rows::load;
 use crate::runtime::Runtime;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// The largest depth whose sums cannot overflow.
-pub(crate) const MAX_DEPTH: usize = i32::MAX as usize / (255 * 127);
-
 /// A Linear weight `[n, k]` in eight bits: `scales[i] * values[i * k + j]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedMatrix {
@@ -23,6 +20,9 @@ pub struct QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
+    /// The largest `k` whose sums cannot overflow.
+    pub const MAX_K: usize = i32::MAX as usize / (255 * 127);
+
     /// The nearest: a channel's scale is its largest magnitude over 127.
     ///
     /// # Panics

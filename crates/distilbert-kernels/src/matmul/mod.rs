@@ -84,7 +84,10 @@ impl PackedMatrix {
 
     fn zeroed(rt: &Runtime, precision: Precision, k: usize, n: usize) -> Self {
         assert!(precision.is_available(rt.isa()), "{precision} on {}", rt.isa());
-        assert!(precision != Precision::Int8 || k <= int8::MAX_DEPTH, "a depth of {k} overflows the sums of int8");
+        assert!(
+            precision != Precision::Int8 || k <= QuantizedMatrix::MAX_K,
+            "a depth of {k} overflows the sums of int8"
+        );
         let layout = dispatch(rt.isa(), WidestLayout);
         let data = AlignedBuffer::zeroed(layout.packed_len(units(precision, k), n));
         PackedMatrix { isa: rt.isa(), precision, k, n, layout, data, columns: None }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::matrix::{bf16_bits, bf16_value};
 use crate::testing::{assert_close, numbers, runtime};
 
 /// The product as the definition has it, in f64, without an epilogue; `at(row, depth)` is an element of A.
@@ -45,8 +46,7 @@ fn float_runtimes() -> impl Iterator<Item = (Runtime, Precision)> {
 
 /// The nearest bf16, ties to even.
 fn bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+    bf16_value(bf16_bits(x))
 }
 
 /// A row of the left factor as this precision multiplies it.

@@ -157,19 +157,19 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
         let simd = dot.simd();
         let lanes = <D::Simd as Simd>::LANES;
         let columns = b.columns();
-        let mut sums = [[dot.zero(); VECTORS]; ROWS];
+        let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
         if start == Start::Output {
             for row in 0..ROWS {
                 for v in 0..VECTORS {
                     let (at, len) = (row * c_stride + v * lanes, columns - v * lanes);
                     // SAFETY: C has `columns` numbers in this row, of which `len` are left from this vector on.
-                    sums[row][v] = dot.sums(unsafe {
+                    sums[row][v] = unsafe {
                         if len >= lanes {
                             simd.load_ptr(c.add(at))
                         } else {
                             simd.load_partial(std::slice::from_raw_parts(c.add(at), len))
                         }
-                    });
+                    };
                 }
             }
         }
@@ -195,13 +195,12 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
         for row in 0..ROWS {
             for v in 0..VECTORS {
                 let (at, len) = (row * c_stride + v * lanes, columns - v * lanes);
-                let bits = dot.bits(sums[row][v]);
                 // SAFETY: as for the loads above.
                 unsafe {
                     if len >= lanes {
-                        simd.store_ptr(c.add(at), bits);
+                        simd.store_ptr(c.add(at), sums[row][v]);
                     } else {
-                        simd.store_partial(std::slice::from_raw_parts_mut(c.add(at), len), bits);
+                        simd.store_partial(std::slice::from_raw_parts_mut(c.add(at), len), sums[row][v]);
                     }
                 }
             }

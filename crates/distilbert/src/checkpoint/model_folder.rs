@@ -205,8 +205,8 @@ impl Model {
         if saved != Precision::F32 && saved != precision {
             return Err(ModelFolderError::SavedIn { folder: folder.to_owned(), saved, asked: precision });
         }
-        precision
-            .check(rt.isa())
+        config
+            .check_precision(rt, precision)
             .map_err(|source| ModelFolderError::Precision { folder: folder.to_owned(), source })?;
         let source = Source::open(folder, &mut config)?;
         let read = |parameter: &Parameter, precision| source.matrix(rt, parameter, saved, precision);

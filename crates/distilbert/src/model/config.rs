@@ -1,8 +1,9 @@
 //! `config.json` of every family, read into one neutral configuration and written back.
 
 pub use crate::data::examples::Problem;
-use distilbert_kernels::Precision;
 use distilbert_kernels::elementwise::GeluKind;
+use distilbert_kernels::matmul::QuantizedMatrix;
+use distilbert_kernels::{Precision, Runtime, RuntimeError};
 use serde_json::{Map, Value, json};
 
 /// The value of BERT and DistilBERT (where it is fixed in the code); PyTorch's default is 1e-5.
@@ -179,6 +180,16 @@ impl HeadKind {
 }
 
 impl ModelConfig {
+    /// Whether the runtime can run a model of this shape in the precision.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]: the CPU lacks the precision, or a layer is too wide for the sums of int8.
+    pub fn check_precision(&self, rt: &Runtime, precision: Precision) -> Result<(), RuntimeError> {
+        precision.check(rt.isa())?;
+        let (max, found) = (QuantizedMatrix::MAX_K, self.encoder.hidden.max(self.encoder.ffn));
+        if precision == Precision::Int8 && found > max { Err(RuntimeError::Depth { max, found }) } else { Ok(()) }
+    }
+
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
@@ -541,6 +552,17 @@ mod tests {
 
     fn read(text: &str) -> Result<ModelConfig, String> {
         ModelConfig::from_json(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_layer_too_wide_for_the_sums_of_int8_is_refused_with_both_numbers() {
+        let rt = Runtime::new(distilbert_kernels::Isa::Portable, 1).unwrap();
+        let wide = read(r#"{"model_type":"distilbert","hidden_dim":66312}"#).unwrap();
+        assert!(wide.check_precision(&rt, Precision::F32).is_ok());
+        let error = wide.check_precision(&rt, Precision::Int8).unwrap_err().to_string();
+        assert!(error.contains("66311") && error.contains("66312"), "{error}");
+        let fits = read(r#"{"model_type":"distilbert","hidden_dim":66311}"#).unwrap();
+        assert!(fits.check_precision(&rt, Precision::Int8).is_ok());
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub struct Linear {
     pub inputs: usize,
     /// Width of y.
     pub outputs: usize,
-    precision: Precision,
     forward: Option<PackedMatrix>,
     backward: Option<PackedMatrix>,
 }
@@ -85,22 +84,19 @@ impl Linear {
 
     /// A linear over ranges of the arena that exist already, as a tied decoder.
     pub(crate) fn over(weight: Range<usize>, bias: Range<usize>, inputs: usize, outputs: usize) -> Linear {
-        let (tensors, precision) = (0..0, Precision::F32);
-        Linear { weight, bias, tensors, inputs, outputs, precision, forward: None, backward: None }
+        Linear { weight, bias, tensors: 0..0, inputs, outputs, forward: None, backward: None }
     }
 
     /// Packs a weight that is not in the arena, for inference.
     pub(crate) fn pack_matrix(&mut self, rt: &Runtime, weight: &Matrix) {
-        self.precision = weight.precision();
         self.forward = Some(PackedMatrix::from_matrix(rt, weight, self.outputs, self.inputs));
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         let Packing { rt, arena, precision, purpose, .. } = *packing;
         let weight = &arena[self.weight.clone()];
-        if self.precision != precision {
+        if self.forward.as_ref().is_some_and(|packed| packed.precision() != precision) {
             (self.forward, self.backward) = (None, None);
-            self.precision = precision;
         }
         match &mut self.forward {
             Some(packed) if packing.has_changed(&self.weight) => packed.repack_nk(rt, weight),
@@ -118,19 +114,22 @@ impl Linear {
 
     /// What the packed weights are multiplied in.
     pub(crate) fn precision(&self) -> Precision {
-        self.precision
+        self.packed().precision()
+    }
+
+    fn packed(&self) -> &PackedMatrix {
+        self.forward.as_ref().expect("Model::pack runs before a forward pass")
     }
 
     /// `x` `[rows, inputs]` to `y` `[rows, outputs]`.
     pub(crate) fn forward(&self, rt: &Runtime, arena: &[f32], x: &[f32], y: &mut [f32], finish: Finish<'_>) {
         let bias = &arena[self.bias.clone()];
-        let packed = self.forward.as_ref().expect("Model::pack runs before a forward pass");
         let epilogue = match finish {
             Finish::Bias => Epilogue::Bias(bias),
             Finish::Gelu(kind) => Epilogue::BiasGelu { bias, kind },
             Finish::Residual(residual) => Epilogue::BiasResidual { bias, residual },
         };
-        matmul(rt, x, packed, y, epilogue);
+        matmul(rt, x, self.packed(), y, epilogue);
     }
 
     /// Adds this layer's gradients: `dW += dyᵀ · x`, `db += Σ dy`.
@@ -141,7 +140,7 @@ impl Linear {
 
     /// `dW += dyᵀ · x`.
     pub(crate) fn backward_weight(&self, rt: &Runtime, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
-        matmul_tn(rt, self.precision, dy, x, x.len() / self.inputs, &mut gradients[self.weight.clone()]);
+        matmul_tn(rt, self.precision(), dy, x, x.len() / self.inputs, &mut gradients[self.weight.clone()]);
     }
 
     /// `db += Σ dy`.

@@ -34,11 +34,11 @@ pub(super) fn milliseconds(value: f64) -> String {
 
 /// A rate with thousands separated: `12,345`; below 100 with three digits.
 pub(super) fn rate(value: f64) -> String {
-    if value < 100.0 { three_digits(value) } else { count(value.round() as u64) }
+    if value < 100.0 { three_digits(value) } else { grouped(value.round() as u64) }
 }
 
-/// `12,345`
-pub(super) fn count(value: u64) -> String {
+/// Thousands apart: `66,985,530`.
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!((size(90_868_376), size(512)), ("90.9 MB".to_owned(), "512 B".to_owned()));
         assert_eq!((milliseconds(0.4567), milliseconds(1234.5)), ("0.457 ms".to_owned(), "1234 ms".to_owned()));
         assert_eq!((rate(1_234_567.8), rate(8.125)), ("1,234,568".to_owned(), "8.12".to_owned()));
-        assert_eq!((count(100), count(1000), count(0)), ("100".to_owned(), "1,000".to_owned(), "0".to_owned()));
+        assert_eq!([0, 999, 1000, 66_985_530].map(grouped), ["0", "999", "1,000", "66,985,530"]);
         assert_eq!((p_value(0.0004), p_value(0.0123)), ("< 0.001".to_owned(), "0.012".to_owned()));
         let interval = Interval { low: -0.029, high: -0.0001, level: 0.95, resamples: 2000 };
         assert_eq!(difference(-0.014, &interval), "-1.4 [-2.9, +0.0]");

@@ -12,6 +12,8 @@ mod plots; // points -> SVG
 mod sections; // comparisons -> document
 mod terminal;
 
+pub use format::grouped;
+
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::statistics::Bootstrap;

@@ -124,8 +124,8 @@ fn against_teacher(comparison: &Comparison) -> Table {
             shown(test.map(|test| format::p_value(test.p_value))),
         ];
         if exact {
-            cells.push(shown(mcnemar.map(|exact| format::count(exact.only_first))));
-            cells.push(shown(mcnemar.map(|exact| format::count(exact.only_second))));
+            cells.push(shown(mcnemar.map(|exact| format::grouped(exact.only_first))));
+            cells.push(shown(mcnemar.map(|exact| format::grouped(exact.only_second))));
             cells.push(shown(mcnemar.map(|exact| format::p_value(exact.p_value))));
         }
         table.push(cells);
@@ -155,7 +155,7 @@ fn over_seeds(comparison: &Comparison) -> Block {
         let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), format::score);
         table.push([
             row.name.clone(),
-            spread.map_or_else(|| NOT_MEASURED.to_owned(), |spread| format::count(spread.n as u64)),
+            spread.map_or_else(|| NOT_MEASURED.to_owned(), |spread| format::grouped(spread.n as u64)),
             shown(spread.map(|spread| spread.mean)),
             shown(spread.and_then(|spread| spread.sd)),
             shown(spread.map(|spread| spread.median)),
@@ -238,7 +238,7 @@ fn role(role: Role) -> &'static str {
 fn how_to_read(comparison: &Comparison) -> String {
     let mut text = match &comparison.data {
         Some((task, split, n)) => {
-            format!("Scores are × 100, on {} examples of {task} {split}. ", format::count(*n as u64))
+            format!("Scores are × 100, on {} examples of {task} {split}. ", format::grouped(*n as u64))
         }
         None => String::new(),
     };
@@ -379,9 +379,9 @@ fn scores(comparison: &Comparison) -> Option<Section> {
             row.data.clone(),
             format::metric(&row.metric),
             or_not_measured(Some(row.value), |value| format::score_with_interval(value, row.interval.as_ref())),
-            format::count(row.n as u64),
-            format::count(row.skipped as u64),
-            format::count(row.truncated as u64),
+            format::grouped(row.n as u64),
+            format::grouped(row.skipped as u64),
+            format::grouped(row.truncated as u64),
             row.calibration_error.map_or_else(|| "–".to_owned(), format::score),
         ]);
     }
@@ -406,8 +406,8 @@ fn disagreement(found: &Disagreement) -> Vec<Block> {
     if !regression {
         blocks.push(Block::Text(format!(
             "The two differ on {} of {} examples of {} ({} %).",
-            format::count(found.differing as u64),
-            format::count(found.n as u64),
+            format::grouped(found.differing as u64),
+            format::grouped(found.n as u64),
             found.data,
             format::score(found.differing as f64 / found.n.max(1) as f64),
         )));
@@ -447,7 +447,7 @@ fn bucket_table(caption: &str, found: &Disagreement, buckets: &[Bucket], regress
         let n = bucket.n.max(1) as f64;
         let mean = |sum: f64| if regression { format!("{:.3}", -sum / n) } else { format::score(sum / n) };
         let mut cells =
-            vec![bucket.name.clone(), format::count(bucket.n as u64), mean(bucket.reference), mean(bucket.model)];
+            vec![bucket.name.clone(), format::grouped(bucket.n as u64), mean(bucket.reference), mean(bucket.model)];
         if !regression {
             cells.push(format::score(bucket.differing as f64 / n));
         }
@@ -490,7 +490,7 @@ fn matrix(confusion: &Confusion) -> Table {
     table.columns.extend(confusion.labels.iter().map(|label| Column { title: label.clone(), align: Align::Right }));
     for (label, counts) in confusion.labels.iter().zip(&confusion.matrix) {
         let total: u64 = counts.iter().sum();
-        let cell = |&count: &u64| Cell { text: format::count(count), shade: count as f64 / total.max(1) as f64 };
+        let cell = |&count: &u64| Cell { text: format::grouped(count), shade: count as f64 / total.max(1) as f64 };
         let name = Cell { text: label.clone(), shade: 0.0 };
         table.rows.push(std::iter::once(name).chain(counts.iter().map(cell)).collect());
     }
@@ -510,7 +510,7 @@ fn top_confusions(confusion: &Confusion) -> Table {
     );
     let name = |class: usize| confusion.labels.get(class).cloned().unwrap_or_default();
     for &(count, truth, predicted) in pairs.iter().take(WHOLE_MATRIX) {
-        table.push([name(truth), name(predicted), format::count(count)]);
+        table.push([name(truth), name(predicted), format::grouped(count)]);
     }
     table
 }

@@ -89,6 +89,20 @@ impl Default for LoopConfig {
     }
 }
 
+impl LoopConfig {
+    /// Checks that the runtime can train in the precision.
+    ///
+    /// # Errors
+    /// [`TrainError`] if it is int8, or one that the CPU lacks.
+    pub fn validate(&self, rt: &Runtime) -> Result<(), TrainError> {
+        if self.precision == Precision::Int8 {
+            let (expected, found) = ("`f32` or `bf16`".to_owned(), format!("`{}`", self.precision));
+            return Err(TrainError::Config { name: "precision of training", expected, found });
+        }
+        Ok(self.precision.check(rt.isa())?)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -213,11 +227,7 @@ pub fn train(
     progress: &dyn Progress,
 ) -> Result<Outcome, TrainError> {
     optimizer.validate()?;
-    if config.precision == Precision::Int8 {
-        let (expected, found) = ("`f32` or `bf16`".to_owned(), format!("`{}`", config.precision));
-        return Err(TrainError::Config { name: "precision of training", expected, found });
-    }
-    config.precision.check(rt.isa())?;
+    config.validate(rt)?;
     let total = workload.total_steps();
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut optimizer_state = OptimizerState::new(gradients.len());
