@@ -1,5 +1,6 @@
 //! A pool whose hand-over costs microseconds: workers spin a little before they sleep, tasks are taken from one
-//! counter, and the calling thread works too.
+//! counter, and the calling thread works too. It waits only for workers that are at work on its job: one that the
+//! operating system has not let run yet, because other programs have the cores, is not missed.
 
 use super::RuntimeError;
 use std::any::Any;
@@ -19,8 +20,8 @@ pub(super) struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// A job as the workers see it. The reference is only followed between `start` of the job and the moment the last
-/// worker has left it, while `run` keeps the closure alive.
+/// A job as the workers see it. The reference is only followed by those inside the job, and `run` keeps the closure
+/// alive until nobody is and nobody can come in.
 #[derive(Clone, Copy)]
 struct Job {
     task: &'static (dyn Fn(usize) + Sync),
@@ -36,17 +37,27 @@ struct Shared {
     published: AtomicU64,
     /// The next task that nobody has taken.
     next: AtomicUsize,
-    /// Workers that have not yet left the current job.
+    /// Workers inside the current job. Counted up under the lock of `current`, so only while the job is open.
     inside: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 #[derive(Default)]
 struct Current {
-    /// Counts jobs; a worker joins a job when this differs from the last it saw.
+    /// Counts jobs; a worker looks at `state` when this differs from the last it saw.
     generation: u64,
-    /// Replaced only while no worker is inside one; `None` closes the pool.
-    job: Option<Job>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default)]
+enum State {
+    /// All tasks of the last job were taken: whoever comes now comes too late.
+    #[default]
+    Over,
+    /// A job that workers may join.
+    Open(Job),
+    /// The pool is dropped.
+    Closed,
 }
 
 thread_local! {
@@ -77,14 +88,14 @@ impl Pool {
             return (0..tasks).for_each(task);
         }
         let turn = lock(&self.turn);
-        // SAFETY: the lifetime is extended only until this function returns: it waits below until every worker has
-        // left the job, and no worker enters a job it has already seen.
+        // SAFETY: the lifetime is extended only until this function returns: below it ends the job, after which no
+        // worker enters it, and waits until every worker that did has left.
         let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
         let job = Job { task, tasks };
         self.shared.next.store(0, Ordering::Relaxed);
-        self.shared.inside.store(self.workers.len(), Ordering::Relaxed);
-        self.shared.publish(Some(job));
+        self.shared.publish(State::Open(job));
         self.shared.take_tasks(job);
+        lock(&self.shared.current).state = State::Over;
         let mut spins = 0u32;
         while self.shared.inside.load(Ordering::Acquire) != 0 {
             spins += 1;
@@ -104,7 +115,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.publish(None);
+        self.shared.publish(State::Closed);
         for worker in self.workers.drain(..) {
             // A worker catches the panics of tasks, so joining fails only if the thread was killed from outside.
             let _ = worker.join();
@@ -116,33 +127,42 @@ impl Shared {
     fn work(&self) {
         let mut seen = 0;
         loop {
-            let Some(job) = self.next_job(&mut seen) else { return };
+            let Some(job) = self.join(&mut seen) else { return };
             self.take_tasks(job);
             self.inside.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// Waits for a job that this worker has not seen; `None` when the pool closes.
-    fn next_job(&self, seen: &mut u64) -> Option<Job> {
-        for _ in 0..SPINS_BEFORE_SLEEP {
-            if self.published.load(Ordering::Acquire) != *seen {
-                break;
+    /// Waits for a job that this worker has not seen, and goes inside; `None` when the pool closes.
+    fn join(&self, seen: &mut u64) -> Option<Job> {
+        loop {
+            for _ in 0..SPINS_BEFORE_SLEEP {
+                if self.published.load(Ordering::Acquire) != *seen {
+                    break;
+                }
+                std::hint::spin_loop();
             }
-            std::hint::spin_loop();
+            let mut current = lock(&self.current);
+            while current.generation == *seen {
+                current = self.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
+            }
+            *seen = current.generation;
+            match current.state {
+                State::Over => {}
+                State::Open(job) => {
+                    self.inside.fetch_add(1, Ordering::Relaxed);
+                    return Some(job);
+                }
+                State::Closed => return None,
+            }
         }
-        let mut current = lock(&self.current);
-        while current.generation == *seen {
-            current = self.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
-        }
-        *seen = current.generation;
-        current.job
     }
 
-    /// Makes `job` the current one and wakes the workers; `None` ends them.
-    fn publish(&self, job: Option<Job>) {
+    /// Counts a job, or the end of all, and wakes the workers.
+    fn publish(&self, state: State) {
         {
             let mut current = lock(&self.current);
-            current.job = job;
+            current.state = state;
             current.generation += 1;
             self.published.store(current.generation, Ordering::Release);
         }
@@ -172,6 +192,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    /// With a worker that never comes the caller does all tasks itself. A pool that waits for it hangs.
+    #[test]
+    fn a_job_does_not_wait_for_a_worker_that_has_not_joined_it() {
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let absent = std::thread::spawn(|| ());
+            let pool = Pool { shared: Arc::default(), turn: Mutex::new(()), workers: vec![absent] };
+            let done = AtomicUsize::new(0);
+            for _ in 0..3 {
+                pool.run(5, &|_| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            ended.send(done.into_inner())
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(15), "waited for the worker");
+    }
+
+    /// Jobs so short that workers often come when the last task is taken: one that came too late must not touch the
+    /// closure of a job that is over, nor the tasks of the next one twice.
+    #[test]
+    fn a_worker_that_comes_late_leaves_the_job_alone() {
+        let pool = Pool::new(4).unwrap();
+        for job in 0..20_000 {
+            let counts: [AtomicUsize; 3] = Default::default();
+            pool.run(counts.len(), &|task| {
+                counts[task].fetch_add(job + 1, Ordering::Relaxed);
+            });
+            assert_eq!(counts.map(AtomicUsize::into_inner), [job + 1; 3]);
+        }
+    }
 
     /// A worker decides under the lock whether to sleep. If a job could be counted while it holds the lock, that count
     /// and its wake-up could fall between look and sleep, and the worker would sleep through the job.
@@ -180,7 +233,7 @@ mod tests {
         const JOBS: u64 = 300_000;
         let shared = Shared::default();
         std::thread::scope(|scope| {
-            scope.spawn(|| (0..JOBS).for_each(|_| shared.publish(None)));
+            scope.spawn(|| (0..JOBS).for_each(|_| shared.publish(State::Over)));
             let mut counted = 0;
             while counted < JOBS {
                 let current = lock(&shared.current);
