@@ -19,7 +19,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common import model_class, random_inputs, reference_tensors, save
+from common import HEAD_OUTPUTS, model_class, random_inputs, reference_tensors, save
 
 LONGEST = 13
 MASK_ID = 4
@@ -64,7 +64,12 @@ NO_DROPOUT_BERT: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
     "classifier_dropout": 0.0,
 }
-NO_DROPOUT_DISTILBERT: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+NO_DROPOUT_DISTILBERT: dict[str, Any] = {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "seq_classif_dropout": 0.0,
+    "qa_dropout": 0.0,
+}
 
 
 @dataclass
@@ -85,13 +90,15 @@ class Goldens:
         """Keeps the worst error of each kind; `double` holds the same tensors computed in float64."""
         gradients = {key for key in single if key.startswith("grad.")}
         total = torch.stack([double[key].norm() for key in gradients]).norm() if gradients else torch.tensor(0.0)
+        # Shifting all logits of a text alike changes no span: the gradients of the last biases are whole softmaxes' rounding.
+        floor = 1e-3 if any("qa_outputs" in key for key in gradients) else 1e-6
         worst = self.errors.setdefault(name, {})
         for key, tensor in single.items():
             if key.startswith("input.") or not tensor.is_floating_point():
                 continue
             difference = tensor.double() - double[key]
             if key in gradients:
-                kind, error = "gradients", difference.norm() / torch.maximum(double[key].norm(), 1e-6 * total)
+                kind, error = "gradients", difference.norm() / torch.maximum(double[key].norm(), floor * total)
             else:
                 kind, error = "values", difference.abs().max() / double[key].abs().max()
             worst[kind] = max(worst.get(kind, 0.0), error.item())
@@ -145,6 +152,10 @@ def forward_goldens(goldens: Goldens) -> None:
     forward(goldens, "distilbert-sinusoidal", lambda: hf.DistilBertForMaskedLM(s.distilbert(sinusoidal_pos_embds=True)))
     forward(goldens, "distilbert-classify", lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=3)))
     forward(goldens, "distilbert-regress", lambda: hf.DistilBertForSequenceClassification(s.distilbert(num_labels=1)))
+    forward(goldens, "bert-tokens", lambda: hf.BertForTokenClassification(s.bert(2, num_labels=5)))
+    forward(goldens, "bert-qa", lambda: hf.BertForQuestionAnswering(s.bert(2)))
+    forward(goldens, "distilbert-tokens", lambda: hf.DistilBertForTokenClassification(s.distilbert(num_labels=5)))
+    forward(goldens, "distilbert-qa", lambda: hf.DistilBertForQuestionAnswering(s.distilbert()))
 
 
 def pickled(goldens: Goldens, model: hf.PreTrainedModel) -> None:
@@ -195,11 +206,11 @@ def gradients(
     name: str,
     make: Callable[[], hf.PreTrainedModel],
     make_labels: Callable[[Tensors, torch.Generator], Tensors],
-    loss_of: Callable[[Tensor, Tensors], Tensor] | None = None,
+    loss_of: Callable[[Any, Tensors, Tensors], Tensor] | None = None,
 ) -> None:
     """A folder, one labelled batch, its loss, logits and the gradient of every parameter.
 
-    The loss is the model's own unless `loss_of(logits, labels)` is given.
+    The loss is the model's own unless `loss_of(output, inputs, labels)` is given.
     """
     generator = goldens.begin(name)
     model = spice(make(), TRAINING)
@@ -209,9 +220,10 @@ def gradients(
     def expected(model: hf.PreTrainedModel) -> Tensors:
         cast = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in labels.items()}
         output = model(**inputs) if loss_of else model(**inputs, **cast)
-        loss = loss_of(output.logits, cast) if loss_of else output.loss
+        loss = loss_of(output, inputs, cast) if loss_of else output.loss
         loss.backward()
-        tensors = {f"input.{k}": v for k, v in inputs.items()} | cast | {"loss": loss, "logits": output.logits}
+        tensors = {f"input.{k}": v for k, v in inputs.items()} | cast | {"loss": loss}
+        tensors |= {name: output[name] for name in HEAD_OUTPUTS if name in output}
         return tensors | {f"grad.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
 
     double = expected(as_double(model))
@@ -237,6 +249,9 @@ def finetune_goldens(goldens: Goldens) -> None:
     def bert(make: Callable[[hf.BertConfig], hf.PreTrainedModel], **options: Any) -> Callable[[], hf.PreTrainedModel]:
         return lambda: make(TRAINING.bert(2, **NO_DROPOUT_BERT, **options))
 
+    def distilbert(make: Callable[..., hf.PreTrainedModel], **options: Any) -> Callable[[], hf.PreTrainedModel]:
+        return lambda: make(TRAINING.distilbert(**NO_DROPOUT_DISTILBERT, **options))
+
     def classes(inputs: Tensors, generator: torch.Generator) -> Tensors:
         return {"labels": torch.randint(0, 3, (len(inputs["input_ids"]),), generator=generator)}
 
@@ -255,10 +270,54 @@ def finetune_goldens(goldens: Goldens) -> None:
 
     soft = {"temperature": 3.0, "alpha_hard": 0.5, "alpha_soft": 0.5}
 
-    def soft_loss(logits: Tensor, labels: Tensors) -> Tensor:
-        hard = F.cross_entropy(logits, labels["labels"])
-        kl = kl_rows(logits, labels["teacher_logits"], soft["temperature"]).mean()
+    def soft_loss(output: Any, _inputs: Tensors, labels: Tensors) -> Tensor:
+        """Means over the rows (texts or tokens) that have a label."""
+        labelled = labels["labels"] >= 0
+        logits, teacher = output.logits[labelled], labels["teacher_logits"][labelled]
+        hard = F.cross_entropy(logits, labels["labels"][labelled])
+        kl = kl_rows(logits, teacher, soft["temperature"]).mean()
         return soft["alpha_hard"] * hard + soft["alpha_soft"] * kl
+
+    def tags(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        ids = inputs["input_ids"]
+        labelled = masked_labels(inputs, 0.6, generator) >= 0
+        return {"labels": torch.where(labelled, torch.randint(0, 5, ids.shape, generator=generator), -100)}
+
+    def tags_with_teacher(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        labels = tags(inputs, generator)
+        return labels | {"teacher_logits": torch.randn(*labels["labels"].shape, 5, generator=generator) * 2}
+
+    def spans(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        """Start and end, in the last sequence outside of it."""
+        lengths = inputs["attention_mask"].sum(1)
+        start = (torch.rand(len(lengths), generator=generator) * lengths).long()
+        end = start + (torch.rand(len(lengths), generator=generator) * (lengths - start)).long()
+        start[-1] = end[-1] = LONGEST
+        return {"start_positions": start, "end_positions": end}
+
+    def spans_with_teacher(inputs: Tensors, generator: torch.Generator) -> Tensors:
+        shape = inputs["input_ids"].shape
+        teacher = {f"teacher_{side}_logits": torch.randn(shape, generator=generator) * 2 for side in ("start", "end")}
+        return spans(inputs, generator) | teacher
+
+    def span_loss(output: Any, inputs: Tensors, labels: Tensors) -> Tensor:
+        """As the class's own, but padding takes no part in the distributions (the class's own gives it a share)."""
+        padding = inputs["attention_mask"] == 0
+        losses = []
+        for side in ("start", "end"):
+            logits = output[f"{side}_logits"].masked_fill(padding, float("-inf"))
+            losses.append(F.cross_entropy(logits, labels[f"{side}_positions"], ignore_index=LONGEST))
+        return torch.stack(losses).mean()
+
+    def soft_span_loss(output: Any, inputs: Tensors, labels: Tensors) -> Tensor:
+        kl = []
+        for side in ("start", "end"):
+            student, teacher = output[f"{side}_logits"], labels[f"teacher_{side}_logits"]
+            lengths = inputs["attention_mask"].sum(1).tolist()
+            rows = [kl_rows(student[i, :n], teacher[i, :n], soft["temperature"]) for i, n in enumerate(lengths)]
+            kl.append(torch.stack(rows).mean())
+        hard = span_loss(output, inputs, labels)
+        return soft["alpha_hard"] * hard + soft["alpha_soft"] * torch.stack(kl).mean()
 
     single = "single_label_classification"
     gradients(goldens, "finetune-classify", classifier(3, single), classes)
@@ -266,6 +325,16 @@ def finetune_goldens(goldens: Goldens) -> None:
     gradients(goldens, "finetune-regress", classifier(1, "regression"), scores)
     gradients(goldens, "finetune-soft-labels", classifier(3, single), with_teacher, soft_loss)
     write_json(goldens.out / "finetune-soft-labels" / "meta.json", soft)
+    tagger = distilbert(hf.DistilBertForTokenClassification, num_labels=5)
+    answerer = distilbert(hf.DistilBertForQuestionAnswering)
+    gradients(goldens, "finetune-tokens", tagger, tags)
+    gradients(goldens, "finetune-bert-tokens", bert(hf.BertForTokenClassification, num_labels=5), tags)
+    gradients(goldens, "finetune-tokens-soft-labels", tagger, tags_with_teacher, soft_loss)
+    gradients(goldens, "finetune-qa", answerer, spans, span_loss)
+    gradients(goldens, "finetune-bert-qa", bert(hf.BertForQuestionAnswering), spans, span_loss)
+    gradients(goldens, "finetune-qa-soft-labels", answerer, spans_with_teacher, soft_span_loss)
+    for name in ("finetune-tokens-soft-labels", "finetune-qa-soft-labels"):
+        write_json(goldens.out / name / "meta.json", soft)
     bert_classifier = bert(hf.BertForSequenceClassification, num_labels=3, problem_type=single)
     gradients(goldens, "finetune-bert-classify", bert_classifier, classes)
     gradients(goldens, "pretrain-bert-mlm", bert(hf.BertForMaskedLM), masked)

@@ -32,6 +32,9 @@ impl Cost {
             HeadKind::None => (0.0, "none"),
             HeadKind::MaskedLm => (h * h + h * vocab_size as f64, "token"),
             HeadKind::Classification { labels, .. } => (h * h + h * labels.len() as f64, "sequence"),
+            head @ (HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering) => {
+                (h * head.outputs() as f64, "token")
+            }
         };
         Cost {
             linear_mflop_per_token: mflop(layers * (4.0 * h * h + 2.0 * h * ffn as f64)),

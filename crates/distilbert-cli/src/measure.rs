@@ -6,8 +6,8 @@
 use clap::ValueEnum;
 use distilbert::data::batch::Batch;
 use distilbert::model::encoder::Activations;
-use distilbert::model::{HeadKind, Mode, Model};
-use distilbert::predict::ClassifierRunner;
+use distilbert::model::{Mode, Model};
+use distilbert::predict::LogitsRunner;
 use distilbert::random::Rng;
 use distilbert_kernels::Runtime;
 use serde::Serialize;
@@ -99,17 +99,14 @@ pub fn measure(rt: &Runtime, model: &Model) -> anyhow::Result<Speed> {
 pub enum Work {
     /// Every token's state in the last layer; no head.
     AllStates,
-    /// What the classification head answers; states that no answer depends on may be left out.
+    /// What a head with labels answers; states that no answer depends on may be left out.
     AsUsed,
 }
 
 impl Work {
-    /// As the model is used: with its head if that is a classifier.
+    /// As the model is used: with its head if that has labels.
     pub fn of(model: &Model) -> Work {
-        match model.config.head {
-            HeadKind::Classification { .. } => Work::AsUsed,
-            _ => Work::AllStates,
-        }
+        if model.head.is_labelled() { Work::AsUsed } else { Work::AllStates }
     }
 }
 
@@ -117,25 +114,25 @@ impl Work {
 pub struct Pass<'a> {
     rt: &'a Runtime,
     model: &'a Model,
-    classifier: Option<ClassifierRunner<'a>>,
+    head: Option<LogitsRunner<'a>>,
     activations: Activations,
 }
 
 impl<'a> Pass<'a> {
     /// # Errors
-    /// If the work needs a classification head and the model has another.
+    /// If the work needs a head with labels and the model has another.
     pub fn new(rt: &'a Runtime, model: &'a Model, work: Work) -> anyhow::Result<Self> {
-        let classifier = match work {
-            Work::AsUsed => Some(ClassifierRunner::new(model)?),
+        let head = match work {
+            Work::AsUsed => Some(LogitsRunner::new(model)?),
             Work::AllStates => None,
         };
-        Ok(Pass { rt, model, classifier, activations: Activations::default() })
+        Ok(Pass { rt, model, head, activations: Activations::default() })
     }
 
     fn run(&mut self, batch: &Batch) -> anyhow::Result<()> {
-        match &mut self.classifier {
-            Some(classifier) => {
-                classifier.run(self.rt, batch)?;
+        match &mut self.head {
+            Some(head) => {
+                head.run(self.rt, batch)?;
             }
             None => {
                 self.model.check(batch)?;

@@ -7,7 +7,7 @@ use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch,
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
-const OUTPUTS: [&str; 11] = [
+const OUTPUTS: [&str; 15] = [
     "bert-mlm",
     "bert-mlm-pickled",
     "bert-mlm-legacy",
@@ -19,14 +19,24 @@ const OUTPUTS: [&str; 11] = [
     "distilbert-sinusoidal",
     "distilbert-classify",
     "distilbert-regress",
+    "bert-tokens",
+    "bert-qa",
+    "distilbert-tokens",
+    "distilbert-qa",
 ];
 
-const LABELLED: [&str; 6] = [
+const LABELLED: [&str; 12] = [
     "finetune-classify",
     "finetune-multilabel",
     "finetune-regress",
     "finetune-soft-labels",
     "finetune-bert-classify",
+    "finetune-tokens",
+    "finetune-bert-tokens",
+    "finetune-tokens-soft-labels",
+    "finetune-qa",
+    "finetune-bert-qa",
+    "finetune-qa-soft-labels",
     "pretrain-bert-mlm",
 ];
 

@@ -160,8 +160,8 @@ pub fn score(
         bail!("stopped");
     }
     let mut predictions = Predictions::new(&data.task, data.split);
-    let rows = logits.chunks_exact(outputs.len().max(1));
-    for ((example, row), tokens) in data.examples.iter().zip(rows).zip(encoded.lengths()) {
+    for (index, (example, tokens)) in data.examples.iter().zip(encoded.lengths()).enumerate() {
+        let row = logits.of(index);
         // `outputs` are below the row's width: both come from the model's labels.
         let row: Vec<f32> = outputs.iter().map(|&output| row[output]).collect();
         predictions.push(example, &row, tokens).with_context(|| format!("line {}", example.line))?;

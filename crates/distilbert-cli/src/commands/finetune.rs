@@ -1,7 +1,7 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
 use super::evaluate;
-use super::training::{self, RunArgs};
+use super::training::{self, RunArgs, Source};
 use crate::classifier::Classifier;
 use crate::config;
 use crate::console::Console;
@@ -11,14 +11,16 @@ use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::{Columns, DataError, DataSet, Problem, Split, Task, load};
 use distilbert::evaluate::EvaluationResult;
-use distilbert::loss::sequence::SoftLabels;
-use distilbert::model::{HeadKind, Purpose};
+use distilbert::loss::labelled::SoftLabels;
+use distilbert::model::Purpose;
 use distilbert::optim::{OptimizerConfig, Schedule};
-use distilbert::predict;
+use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
+use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
-use distilbert::train::finetune::{FinetuneConfig, Finetuning, Parts, split};
-use distilbert::train::run::Run;
+use distilbert::train::finetune::texts::TextData;
+use distilbert::train::finetune::{FinetuneConfig, Finetuning, TaskData};
+use distilbert::train::run::{Resume, Run};
 use distilbert::train::{End, LoopConfig, Outcome, train};
 use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
@@ -244,76 +246,35 @@ impl Job<'_> {
         &self,
         seed: u64,
         output: &Path,
-        resume: distilbert::train::run::Resume,
+        resume: Resume,
         rt: &Runtime,
         console: &Console,
     ) -> anyhow::Result<Finetuned> {
         let mut config = self.config.clone();
         config.training.seed = seed;
-        let labels = match self.task.problem {
-            Problem::Regression => vec!["LABEL_0".to_owned()],
-            _ => self.task.labels.clone(),
-        };
-        let head = HeadKind::Classification { problem: self.task.problem, labels };
-        let source = training::load(&config.model, HeadChoice::Replace { head, seed }, console)?;
+        let head = HeadChoice::Replace { head: self.task.head(), seed };
+        let source = training::load(&config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
 
         let data = load(&self.task, self.data, Split::Train)?;
         warn_skipped(&data, console);
-        let parts = split(&data, &source.tokenizer, &config.training, rt.threads());
-        let truncated = parts.train.encoded.truncated + parts.validation.encoded.truncated;
-        if truncated > 0 {
+        let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+        if texts.truncated() > 0 {
             console.warn(&format!(
-                "{truncated} of {} training examples were cut to {} tokens",
+                "{} of {} training examples were cut to {} tokens",
+                texts.truncated(),
                 data.examples.len(),
                 config.training.max_length
             ));
         }
-        let teacher_logits = self.teacher_logits(&config, &source.tokenizer, &parts, rt, console)?;
-        let training = config.training.clone();
-        let model = source.model;
-        let mut workload =
-            Finetuning::new(model, &self.task, &source.tokenizer, &parts, teacher_logits.as_deref(), training)?;
-        if config.run_loop.evaluate_every == 0 {
-            config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
-        }
-        // Before there is a run: a value out of range leaves nothing behind.
-        config.optimizer.validate()?;
-        config.run_loop.validate(rt)?;
-        let text = config::to_text(&config)?;
-        let mut run = Run::open(output, rt, text, data.content_hash(), resume)?;
-        let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
+        let place = Place { output, resume, data_hash: data.content_hash() };
+        let outcome = fit(source, &texts, &mut config, place, rt, console)?;
         if outcome.end == End::Stopped {
             return Ok(Finetuned { outcome, result: None });
         }
         let result = self.score(&outcome.best, &config, output, rt, console)?;
         self.write_lineage(&config, &data, output, &outcome.best, result.as_ref())?;
         Ok(Finetuned { outcome, result })
-    }
-
-    /// What the teacher says of the training part; it sees the student's tokens, so the vocabularies must agree.
-    fn teacher_logits(
-        &self,
-        config: &FinetuneRunConfig,
-        tokenizer: &distilbert::tokenizer::Tokenizer,
-        parts: &Parts,
-        rt: &Runtime,
-        console: &Console,
-    ) -> anyhow::Result<Option<Vec<f32>>> {
-        if config.teacher.is_empty() {
-            return Ok(None);
-        }
-        let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
-        tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
-        let outputs = teacher.model.config.head.outputs();
-        if outputs != self.task.outputs() {
-            bail!("teacher {}: expected {} outputs for the task, found {outputs}", config.teacher, self.task.outputs());
-        }
-        teacher.model.config.check_precision(rt, config.teacher_precision)?;
-        teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
-        let logits = predict::logits(rt, &teacher.model, &parts.train.encoded, "asking the teacher", console)?;
-        ensure!(logits.len() == outputs * parts.train.examples.len(), "stopped as asked, before the first step");
-        Ok(Some(logits))
     }
 
     /// Scores a checkpoint on the dev file, once.
@@ -365,6 +326,69 @@ impl Job<'_> {
         let lineage = Lineage { teacher, corpus_sha256: Some(data.content_hash()), recipe: Some(recipe) };
         training::write_lineage(output, best, &lineage, result)
     }
+}
+
+/// Where a run is written, and what it is trained on.
+pub struct Place<'a> {
+    /// The run's directory.
+    pub output: &'a Path,
+    /// What a run that is there already means.
+    pub resume: Resume,
+    /// Of the training data.
+    pub data_hash: String,
+}
+
+/// Trains a model on a task of any kind, with the teacher that the configuration names.
+pub fn fit(
+    source: Source,
+    data: &dyn TaskData,
+    config: &mut FinetuneRunConfig,
+    place: Place<'_>,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Outcome> {
+    let teacher = teacher_logits(config, &source.tokenizer, data, rt, console)?;
+    let training = config.training.clone();
+    let mut workload = Finetuning::new(source.model, data, &source.tokenizer, teacher.as_ref(), training)?;
+    if config.run_loop.evaluate_every == 0 {
+        config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
+    }
+    // Before there is a run: a value out of range leaves nothing behind.
+    config.optimizer.validate()?;
+    config.run_loop.validate(rt)?;
+    let text = config::to_text(config)?;
+    let mut run = Run::open(place.output, rt, text, place.data_hash, place.resume)?;
+    Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
+}
+
+/// What the teacher says of the training part; it sees the student's tokens, so the vocabularies must agree.
+fn teacher_logits(
+    config: &FinetuneRunConfig,
+    tokenizer: &Tokenizer,
+    data: &dyn TaskData,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Option<Logits>> {
+    if config.teacher.is_empty() {
+        return Ok(None);
+    }
+    let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
+    tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
+    let (expected, found) = (data.head(), &teacher.model.config.head);
+    if expected.class_suffix() != found.class_suffix() {
+        let (expected, found) = (expected.class_suffix(), found.class_suffix());
+        bail!("teacher {}: expected a model {expected}, found {found}", config.teacher);
+    }
+    if expected.outputs() != found.outputs() {
+        let (expected, found) = (expected.outputs(), found.outputs());
+        bail!("teacher {}: expected {expected} outputs for the task, found {found}", config.teacher);
+    }
+    teacher.model.config.check_precision(rt, config.teacher_precision)?;
+    teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
+    let train = data.train();
+    let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
+    ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
+    Ok(Some(logits))
 }
 
 fn warn_skipped(data: &DataSet, console: &Console) {

@@ -120,15 +120,15 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
             None
         }
     };
-    let (problem, labels) = match &config.head {
-        HeadKind::Classification { problem, labels } => (Some(*problem), labels.clone()),
-        _ => (None, Vec::new()),
+    let problem = match &config.head {
+        HeadKind::Classification { problem, .. } => Some(*problem),
+        _ => None,
     };
     Ok(Inspection {
         family: encoder.family.model_type(),
         architecture: architecture(config),
         problem,
-        labels,
+        labels: config.head.labels().to_vec(),
         layers: encoder.layers,
         hidden: encoder.hidden,
         heads: encoder.heads,
@@ -232,8 +232,9 @@ fn text(name: &str, found: &Inspection) -> String {
             found.layers, found.hidden, found.heads, found.ffn, found.max_positions
         ),
     );
-    if let Some(problem) = found.problem {
-        line("labels", format!("{} ({})", found.labels.join(", "), problem_name(problem)));
+    if !found.labels.is_empty() {
+        let problem = found.problem.map_or(String::new(), |problem| format!(" ({})", problem_name(problem)));
+        line("labels", format!("{}{problem}", found.labels.join(", ")));
     }
     let files = if found.files == 1 { "1 file".to_owned() } else { format!("{} files", found.files) };
     let dtypes = found.dtypes.join(" and ");
@@ -317,6 +318,10 @@ mod tests {
             ("bert", "BertModel", 30522, 109_482_240),
             ("bert", "BertForMaskedLM", 30522, 109_514_298),
             ("bert", "BertForSequenceClassification", 28996, 108_311_810),
+            ("bert", "BertForTokenClassification", 30522, 108_893_186),
+            ("bert", "BertForQuestionAnswering", 30522, 108_893_186),
+            ("distilbert", "DistilBertForTokenClassification", 30522, 66_364_418),
+            ("distilbert", "DistilBertForQuestionAnswering", 30522, 66_364_418),
         ] {
             let model = zeroed(family, class, vocab_size);
             let parts = parts(&model);

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use distilbert::data::batch::Batch;
 use distilbert::data::examples::{Columns, Example, Label, Split, TaskKind};
 use distilbert::evaluate::{Prediction, PredictionRow, Predictions};
-use distilbert::predict::ClassifierRunner;
+use distilbert::predict::LogitsRunner;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,7 @@ fn classify(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Res
         console,
         unit: if args.texts.is_empty() { "line" } else { "text" },
         max_length: classifier.max_length(args.max_length, positions)?,
-        runner: ClassifierRunner::new(&classifier.model)?,
+        runner: LogitsRunner::new(&classifier.model)?,
         classifier: &classifier,
         batch: Batch::new(),
         waiting: Vec::new(),
@@ -117,7 +117,7 @@ struct Classifying<'a, W> {
     rt: &'a Runtime,
     console: &'a Console,
     classifier: &'a Classifier,
-    runner: ClassifierRunner<'a>,
+    runner: LogitsRunner<'a>,
     max_length: usize,
     /// What one input is called in messages.
     unit: &'static str,

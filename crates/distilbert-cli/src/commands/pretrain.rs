@@ -158,6 +158,7 @@ impl Shape {
             head: HeadKind::MaskedLm,
             pooler: false,
             classifier_dropout: self.dropout,
+            answering_dropout: self.dropout,
             weights: Precision::F32,
             other: Default::default(),
         }

@@ -30,7 +30,7 @@ impl Difference {
     pub fn of(rt: &Runtime, reference: &Model, found: &Model, batch: &Batch) -> Difference {
         let output = match reference.head {
             Head::None(_) => "last_hidden_state",
-            Head::MaskedLm(_) | Head::Classifier(_) => "logits",
+            Head::MaskedLm(_) | Head::Classifier(_) | Head::Tokens(_) => "logits",
         };
         let outputs = |model| compute(rt, model, batch).remove(output).unwrap_or_default();
         let (expected, found) = (outputs(reference), outputs(found));

@@ -40,7 +40,7 @@ impl Classifier {
             dense: Linear::new(table, &dense, hidden, hidden),
             classifier: Linear::new(table, CLASSIFIER, hidden, config.head.outputs()),
             family,
-            dropout: config.classifier_dropout,
+            dropout: config.head_dropout(),
         }
     }
 
@@ -104,7 +104,7 @@ impl Classifier {
 
     /// Each sequence has one row here.
     fn drop_out(&self, rt: &Runtime, mode: Mode<'_>, rows: &mut [f32]) {
-        let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::Classifier, 0, self.dropout)) else {
+        let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::Head, 0, self.dropout)) else {
             return;
         };
         let one_row_each: Vec<u32> = (0..=(rows.len() / self.dense.outputs) as u32).collect();

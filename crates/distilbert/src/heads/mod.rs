@@ -2,14 +2,20 @@
 
 pub mod classification; // first token -> labels
 pub mod masked_lm; // chosen tokens -> vocabulary
+pub mod tokens; // every token -> labels, or start and end of an answer
 
+use crate::data::batch::Batch;
+use crate::model::Mode;
 use crate::model::config::{HeadKind, ModelConfig};
 use crate::model::linear::{Linear, Packing};
 use crate::model::names::Names;
 use crate::model::parameters::TableBuilder;
-use classification::Classifier;
+use classification::{Classifier, ClassifierActivations};
+use distilbert_kernels::Runtime;
+use distilbert_kernels::elementwise::{gather_rows, scatter_add_rows};
 use masked_lm::MaskedLm;
 use std::ops::Range;
+use tokens::{TokenActivations, TokenHead};
 
 /// What stands on top of the encoder.
 pub enum Head {
@@ -19,6 +25,17 @@ pub enum Head {
     MaskedLm(MaskedLm),
     /// One answer for the sequence.
     Classifier(Classifier),
+    /// An answer for every token: labels, or start and end.
+    Tokens(TokenHead),
+}
+
+/// Buffers of one pass of a head with labels.
+#[derive(Default)]
+pub struct LabelledActivations {
+    /// The first tokens' states `[batch, hidden]`, of a classifier.
+    first: Vec<f32>,
+    classifier: ClassifierActivations,
+    tokens: TokenActivations,
 }
 
 impl Head {
@@ -30,6 +47,9 @@ impl Head {
             }
             HeadKind::MaskedLm => Head::MaskedLm(MaskedLm::new(config, table)),
             HeadKind::Classification { .. } => Head::Classifier(Classifier::new(config, names, table)),
+            HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => {
+                Head::Tokens(TokenHead::new(config, table))
+            }
         }
     }
 
@@ -38,6 +58,74 @@ impl Head {
             Head::None(_) => {}
             Head::MaskedLm(head) => head.pack(packing, word),
             Head::Classifier(head) => head.pack(packing),
+            Head::Tokens(head) => head.pack(packing),
+        }
+    }
+
+    pub(crate) fn disable_dropout(&mut self) {
+        match self {
+            Head::None(_) | Head::MaskedLm(_) => {}
+            Head::Classifier(head) => head.disable_dropout(),
+            Head::Tokens(head) => head.disable_dropout(),
+        }
+    }
+
+    /// Whether the head answers for sequences or tokens that have labels.
+    pub fn is_labelled(&self) -> bool {
+        matches!(self, Head::Classifier(_) | Head::Tokens(_))
+    }
+
+    /// States `[tokens, hidden]` to the logits of a head with labels: `[batch, outputs]` or `[tokens, outputs]`.
+    ///
+    /// # Panics
+    /// If the head has no labels ([`Head::is_labelled`]).
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
+    pub(crate) fn forward_labelled(
+        &self,
+        rt: &Runtime,
+        arena: &[f32],
+        states: &[f32],
+        batch: &Batch,
+        mode: Mode<'_>,
+        a: &mut LabelledActivations,
+        logits: &mut Vec<f32>,
+    ) {
+        match self {
+            Head::Classifier(head) => {
+                let hidden = head.dense.inputs;
+                a.first.resize(batch.sequences() * hidden, 0.0);
+                gather_rows(rt, states, hidden, batch.first_tokens(), &mut a.first);
+                head.forward(rt, arena, &a.first, mode, &mut a.classifier, logits);
+            }
+            Head::Tokens(head) => head.forward(rt, arena, states, batch.cu_seqlens(), mode, &mut a.tokens, logits),
+            Head::None(_) | Head::MaskedLm(_) => unreachable!("only heads with labels are asked for their logits"),
+        }
+    }
+
+    /// From the gradient of [`Head::forward_labelled`]'s logits to `d_states` `[tokens, hidden]`, which is zero; the
+    /// parameters' gradients are added.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
+    pub(crate) fn backward_labelled(
+        &self,
+        rt: &Runtime,
+        states: &[f32],
+        batch: &Batch,
+        mode: Mode<'_>,
+        a: &LabelledActivations,
+        d_logits: &[f32],
+        d_states: &mut [f32],
+        gradients: &mut [f32],
+    ) {
+        match self {
+            Head::Classifier(head) => {
+                let mut d_first = vec![0.0; a.first.len()];
+                head.backward(rt, &a.first, mode, &a.classifier, d_logits, &mut d_first, gradients);
+                scatter_add_rows(rt, &d_first, head.dense.inputs, batch.first_tokens(), d_states);
+            }
+            Head::Tokens(head) => {
+                head.backward(rt, states, batch.cu_seqlens(), mode, &a.tokens, d_logits, d_states, gradients);
+            }
+            Head::None(_) | Head::MaskedLm(_) => unreachable!("only heads with labels have logits to go back from"),
         }
     }
 }

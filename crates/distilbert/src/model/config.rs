@@ -82,6 +82,13 @@ pub enum HeadKind {
         /// Name of each output, in order.
         labels: Vec<String>,
     },
+    /// A label for every token.
+    TokenClassification {
+        /// Name of each output, in order.
+        labels: Vec<String>,
+    },
+    /// Where in a text the answer to a question starts and ends.
+    QuestionAnswering,
 }
 
 /// A model's configuration: encoder, head, and the keys of its `config.json` that mean nothing here but are kept.
@@ -95,6 +102,8 @@ pub struct ModelConfig {
     pub pooler: bool,
     /// Probability in front of the classifier.
     pub classifier_dropout: f32,
+    /// Probability in front of the answering head's linear: DistilBERT's `qa_dropout`; BERT has none.
+    pub answering_dropout: f32,
     /// What the weights are saved in; below f32 they can only be run.
     pub weights: Precision,
     /// Keys of the file that are not read here, to be written back.
@@ -161,11 +170,21 @@ impl Family {
 }
 
 impl HeadKind {
-    /// Number of outputs of a classifier, 0 for other heads.
+    /// Logits for each sequence or token that a head with labels answers for, 0 for other heads.
     pub fn outputs(&self) -> usize {
         match self {
-            HeadKind::Classification { labels, .. } => labels.len(),
-            _ => 0,
+            HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels.len(),
+            // Start and end.
+            HeadKind::QuestionAnswering => 2,
+            HeadKind::None | HeadKind::MaskedLm => 0,
+        }
+    }
+
+    /// Name of each output, if they have names.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels,
+            HeadKind::None | HeadKind::MaskedLm | HeadKind::QuestionAnswering => &[],
         }
     }
 
@@ -175,6 +194,8 @@ impl HeadKind {
             HeadKind::None => "Model",
             HeadKind::MaskedLm => "ForMaskedLM",
             HeadKind::Classification { .. } => "ForSequenceClassification",
+            HeadKind::TokenClassification { .. } => "ForTokenClassification",
+            HeadKind::QuestionAnswering => "ForQuestionAnswering",
         }
     }
 }
@@ -238,11 +259,14 @@ impl ModelConfig {
                 set("dropout", number(encoder.dropout));
                 set("attention_dropout", number(encoder.attention_dropout));
                 set("seq_classif_dropout", number(self.classifier_dropout));
+                set("qa_dropout", number(self.answering_dropout));
                 set("sinusoidal_pos_embds", json!(encoder.sinusoidal_positions));
             }
         }
-        if let HeadKind::Classification { problem, labels } = &self.head {
+        if let HeadKind::Classification { problem, .. } = &self.head {
             set("problem_type", json!(problem_type(*problem)));
+        }
+        if let labels @ [_, ..] = self.head.labels() {
             set("id2label", labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect());
             set("label2id", labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect());
         }
@@ -269,13 +293,23 @@ impl ModelConfig {
         ModelConfig { head, pooler, ..self.clone() }
     }
 
+    /// Probability in front of the last linear of a head with labels. DistilBERT has a key of its own for a text's
+    /// classifier only.
+    pub(crate) fn head_dropout(&self) -> f32 {
+        match (&self.head, self.encoder.family) {
+            (HeadKind::TokenClassification { .. }, Family::DistilBert) => self.encoder.dropout,
+            (HeadKind::QuestionAnswering, _) => self.answering_dropout,
+            _ => self.classifier_dropout,
+        }
+    }
+
     /// Whether BERT's pooler is part of the model.
     pub(crate) fn has_pooler(&self) -> bool {
         self.encoder.family == Family::Bert
             && match self.head {
                 HeadKind::None => self.pooler,
-                HeadKind::MaskedLm => false,
                 HeadKind::Classification { .. } => true,
+                HeadKind::MaskedLm | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => false,
             }
     }
 }
@@ -310,6 +344,10 @@ impl Reader {
             Family::Bert => self.probability("classifier_dropout", encoder.dropout)?,
             Family::DistilBert => self.probability("seq_classif_dropout", 0.2)?,
         };
+        let answering_dropout = match family {
+            Family::Bert => 0.0,
+            Family::DistilBert => self.probability("qa_dropout", 0.1)?,
+        };
         let (head, pooler) = self.head(family)?;
         for key in ["tie_word_embeddings", "tie_weights_"] {
             if let Some(found) = self.take(key).filter(|found| found != &Value::Bool(true)) {
@@ -320,7 +358,7 @@ impl Reader {
             self.take(key);
         }
         let weights = self.weights()?;
-        Ok(ModelConfig { encoder, head, pooler, classifier_dropout, weights, other: self.0 })
+        Ok(ModelConfig { encoder, head, pooler, classifier_dropout, answering_dropout, weights, other: self.0 })
     }
 
     /// What `quantization_config` says of the weights; a format that is not ours would be misread.
@@ -423,14 +461,24 @@ impl Reader {
             // A file of BERT's own pre-training also holds the next-sentence head, which nothing here uses.
             Some("ForMaskedLM" | "ForPreTraining") => Ok((HeadKind::MaskedLm, false)),
             Some("ForSequenceClassification") => Ok((self.classification()?, false)),
+            Some("ForTokenClassification") => Ok((HeadKind::TokenClassification { labels: self.labels()? }, false)),
+            Some("ForQuestionAnswering") => Ok((self.question_answering()?, false)),
             _ => {
-                let expected = format!("{0}Model, {0}ForMaskedLM or {0}ForSequenceClassification", family.class());
+                let heads = [
+                    "Model",
+                    "ForMaskedLM",
+                    "ForSequenceClassification",
+                    "ForTokenClassification",
+                    "ForQuestionAnswering",
+                ];
+                let expected = format!("{} followed by one of {}", family.class(), heads.join(", "));
                 Err(ConfigError::Invalid { key: "architectures", expected, found: format!("`{class}`") })
             }
         }
     }
 
-    fn classification(&mut self) -> Result<HeadKind, ConfigError> {
+    /// The names of the outputs.
+    fn labels(&mut self) -> Result<Vec<String>, ConfigError> {
         self.take("label2id");
         let count = match self.take("num_labels") {
             None | Some(Value::Null) => None,
@@ -454,6 +502,22 @@ impl Reader {
             let expected = format!("{} as in `id2label`", labels.len());
             return Err(ConfigError::Invalid { key: "num_labels", expected, found: count.to_string() });
         }
+        Ok(labels)
+    }
+
+    /// Its two outputs need no names.
+    fn question_answering(&mut self) -> Result<HeadKind, ConfigError> {
+        match self.labels()?.len() {
+            2 => Ok(HeadKind::QuestionAnswering),
+            found => {
+                let expected = "2 of question answering: start and end".to_owned();
+                Err(ConfigError::Invalid { key: "id2label", expected, found: format!("{found} labels") })
+            }
+        }
+    }
+
+    fn classification(&mut self) -> Result<HeadKind, ConfigError> {
+        let labels = self.labels()?;
         let problem = match self.take("problem_type") {
             None | Some(Value::Null) if labels.len() == 1 => Problem::Regression,
             None | Some(Value::Null) => Problem::Classification,
@@ -571,6 +635,10 @@ mod tests {
             r#"{"model_type":"bert","architectures":["BertModel"],"hidden_size":24,"num_attention_heads":3,"use_cache":true}"#,
             r#"{"model_type":"distilbert","architectures":["DistilBertForMaskedLM"],"dim":24,"n_heads":3,"dropout":0.25}"#,
             r#"{"model_type":"distilbert","architectures":["DistilBertForSequenceClassification"],"id2label":{"0":"a","1":"b"}}"#,
+            r#"{"model_type":"distilbert","architectures":["DistilBertForTokenClassification"],"id2label":{"0":"O","1":"B-X"}}"#,
+            r#"{"model_type":"bert","architectures":["BertForTokenClassification"],"num_labels":5}"#,
+            r#"{"model_type":"distilbert","architectures":["DistilBertForQuestionAnswering"],"qa_dropout":0.25}"#,
+            r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"]}"#,
             r#"{"model_type":"bert","quantization_config":{"format":"distilbert","format_version":1,"precision":"int8"}}"#,
         ] {
             let config = read(text).unwrap();
@@ -585,6 +653,20 @@ mod tests {
         assert_eq!((config.classifier_dropout, config.encoder.token_types), (0.2, 0));
         let config = read(r#"{"model_type":"bert"}"#).unwrap();
         assert_eq!((config.encoder.token_types, config.encoder.layers, config.pooler), (2, 12, true));
+    }
+
+    #[test]
+    fn each_head_has_the_dropout_of_its_family() {
+        for (text, expected) in [
+            (r#"{"model_type":"bert","architectures":["BertForTokenClassification"],"classifier_dropout":0.3}"#, 0.3),
+            (r#"{"model_type":"bert","architectures":["BertForTokenClassification"],"hidden_dropout_prob":0.2}"#, 0.2),
+            (r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"],"hidden_dropout_prob":0.2}"#, 0.0),
+            (r#"{"model_type":"distilbert","architectures":["DistilBertForTokenClassification"],"dropout":0.3}"#, 0.3),
+            (r#"{"model_type":"distilbert","architectures":["DistilBertForQuestionAnswering"]}"#, 0.1),
+            (r#"{"model_type":"distilbert","architectures":["DistilBertForSequenceClassification"]}"#, 0.2),
+        ] {
+            assert_eq!(read(text).unwrap().head_dropout(), expected, "{text}");
+        }
     }
 
     #[test]
@@ -614,8 +696,12 @@ mod tests {
                 "config: `position_embedding_type`: expected `absolute`, found \"relative_key\"",
             ),
             (
-                r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"]}"#,
-                "config: `architectures`: expected BertModel, BertForMaskedLM or BertForSequenceClassification, found `BertForQuestionAnswering`",
+                r#"{"model_type":"bert","architectures":["BertForMultipleChoice"]}"#,
+                "config: `architectures`: expected Bert followed by one of Model, ForMaskedLM, ForSequenceClassification, ForTokenClassification, ForQuestionAnswering, found `BertForMultipleChoice`",
+            ),
+            (
+                r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"],"num_labels":3}"#,
+                "config: `id2label`: expected 2 of question answering: start and end, found 3 labels",
             ),
             (
                 r#"{"model_type":"bert","hidden_dropout_prob":1}"#,

@@ -57,6 +57,7 @@ impl Model {
                 linears.push(&mut head.transform);
             }
             Head::Classifier(head) => linears.extend([&mut head.dense, &mut head.classifier]),
+            Head::Tokens(head) => linears.push(&mut head.linear),
         }
         for linear in linears {
             let mut weight = matrix(linear.tensors.start)?;
@@ -108,6 +109,8 @@ mod tests {
                 ("DistilBertModel", "distilbert"),
                 ("DistilBertForMaskedLM", "distilbert"),
                 ("DistilBertForSequenceClassification", "distilbert"),
+                ("BertForTokenClassification", "bert"),
+                ("DistilBertForQuestionAnswering", "distilbert"),
             ] {
                 let mut whole = model(architecture, family);
                 for precision in Precision::ALL.into_iter().filter(|precision| precision.is_available(isa)) {

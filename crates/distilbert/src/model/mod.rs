@@ -106,7 +106,8 @@ pub(crate) enum DropoutSite {
     AttentionProbabilities,
     AttentionOutput,
     FeedForward,
-    Classifier,
+    /// In front of the last linear of a head with labels.
+    Head,
 }
 
 impl DropoutKey<'_> {
@@ -224,14 +225,13 @@ impl Model {
         self.config.encoder.dropout = 0.0;
         self.config.encoder.attention_dropout = 0.0;
         self.config.classifier_dropout = 0.0;
+        self.config.answering_dropout = 0.0;
         self.embeddings.disable_dropout();
         for layer in &mut self.encoder.layers {
             layer.attention.disable_dropout();
             layer.feed_forward.disable_dropout();
         }
-        if let Head::Classifier(head) = &mut self.head {
-            head.disable_dropout();
-        }
+        self.head.disable_dropout();
     }
 
     /// Where the arena's part of embeddings and encoder ends and the head's begins.

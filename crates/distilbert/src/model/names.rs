@@ -2,10 +2,12 @@
 
 use super::config::{Family, HeadKind, ModelConfig};
 
-/// A classifier's last linear, in both families.
+/// The last linear of a classifier of texts or tokens, in all families.
 pub(crate) const CLASSIFIER: &str = "classifier";
-/// Its weight.
-pub(crate) const CLASSIFIER_WEIGHT: &str = "classifier.weight";
+/// The linear of question answering, in all families.
+pub(crate) const ANSWERER: &str = "qa_outputs";
+/// The weights of both.
+pub(crate) const LAST_WEIGHTS: [&str; 2] = ["classifier.weight", "qa_outputs.weight"];
 
 /// Names of one model's tensors.
 pub(crate) struct Names {

@@ -4,7 +4,7 @@
 //! A model for inference alone has the same table, but an arena of its biases and norms only: its matrices exist once,
 //! in the form that a forward pass reads ([`super::inference`]), and their ranges here are empty.
 
-use super::names::CLASSIFIER_WEIGHT;
+use super::names::LAST_WEIGHTS;
 use distilbert_kernels::Precision;
 use std::ops::Range;
 
@@ -34,9 +34,10 @@ impl Parameter {
     }
 
     /// What it is kept in when the model is in `precision`. Biases and norms stay in f32, and so does the last layer of a
-    /// classifier: it is small, and its outputs are what is compared.
+    /// head with labels: it is small, and its outputs are what is compared.
     pub(crate) fn kept_in(&self, precision: Precision) -> Precision {
-        if self.is_matrix() && self.name != CLASSIFIER_WEIGHT { precision } else { Precision::F32 }
+        let rounded = self.is_matrix() && !LAST_WEIGHTS.contains(&self.name.as_str());
+        if rounded { precision } else { Precision::F32 }
     }
 
     pub(crate) fn is_norm_weight(&self) -> bool {

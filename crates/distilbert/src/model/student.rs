@@ -58,6 +58,7 @@ pub fn student_config(teacher: &ModelConfig, layers: usize) -> ModelConfig {
         head: teacher.head.clone(),
         pooler: false,
         classifier_dropout: 0.2,
+        answering_dropout: 0.1,
         weights: Precision::F32,
         other: Default::default(),
     }

@@ -1,8 +1,9 @@
-//! A classifier's logits for any number of texts, in memory bounded by the batch.
+//! The logits of a head with labels for any number of texts, in memory bounded by the batch.
 
+use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
-use crate::heads::Head;
 use crate::heads::classification::ClassifierActivations;
+use crate::heads::{Head, LabelledActivations};
 use crate::model::encoder::Activations;
 use crate::model::{InputError, Mode, Model};
 use crate::progress::Progress;
@@ -11,11 +12,13 @@ use distilbert_kernels::Runtime;
 /// Tokens of one batch: enough to fill the matrix products, few enough to stay in the cache.
 const BATCH_TOKENS: usize = 1024;
 
-/// Why texts cannot be classified.
+/// Why a model does not answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ClassifyError {
+pub enum PredictError {
     /// The model has another head.
-    #[error("expected a model with a classification head, found {found}")]
+    #[error(
+        "expected a model with a head for classification, token classification or question answering, found {found}"
+    )]
     Head {
         /// Class suffix of the model.
         found: &'static str,
@@ -30,59 +33,102 @@ pub enum ClassifyError {
     },
 }
 
-/// Runs a classifier; keeps its buffers from batch to batch.
-pub struct ClassifierRunner<'a> {
+/// Runs a model with a labelled head; keeps its buffers from batch to batch.
+pub struct LogitsRunner<'a> {
     model: &'a Model,
     activations: Activations,
-    head: ClassifierActivations,
+    classifier: ClassifierActivations,
+    head: LabelledActivations,
     logits: Vec<f32>,
 }
 
-impl<'a> ClassifierRunner<'a> {
+impl<'a> LogitsRunner<'a> {
     /// A runner of a packed model.
     ///
     /// # Errors
-    /// [`ClassifyError::Head`] if the model has no classification head.
-    pub fn new(model: &'a Model) -> Result<Self, ClassifyError> {
-        match &model.head {
-            Head::Classifier(_) => Ok(ClassifierRunner {
-                model,
-                activations: Activations::default(),
-                head: ClassifierActivations::default(),
-                logits: Vec::new(),
-            }),
-            _ => Err(ClassifyError::Head { found: model.config.head.class_suffix() }),
+    /// [`PredictError::Head`] if the model's head has no labels.
+    pub fn new(model: &'a Model) -> Result<Self, PredictError> {
+        if !model.head.is_labelled() {
+            return Err(PredictError::Head { found: model.config.head.class_suffix() });
         }
+        Ok(LogitsRunner {
+            model,
+            activations: Activations::default(),
+            classifier: ClassifierActivations::default(),
+            head: LabelledActivations::default(),
+            logits: Vec::new(),
+        })
     }
 
-    /// Logits `[batch, labels]`.
+    /// Logits `[batch, outputs]`, or `[tokens, outputs]` of a head that answers for every token.
     ///
     /// # Errors
     /// [`InputError`] if the model cannot take the batch.
-    pub fn run(&mut self, rt: &Runtime, batch: &crate::data::batch::Batch) -> Result<&[f32], InputError> {
+    pub fn run(&mut self, rt: &Runtime, batch: &Batch) -> Result<&[f32], InputError> {
         self.model.check(batch)?;
-        let first = self.model.encode_first(rt, batch, &mut self.activations);
         let arena = self.model.parameters.weights();
-        if let Head::Classifier(head) = &self.model.head {
-            head.forward(rt, arena, first, Mode::Inference, &mut self.head, &mut self.logits);
+        let mode = Mode::Inference;
+        match &self.model.head {
+            // The states of the other tokens are not needed.
+            Head::Classifier(head) => {
+                let first = self.model.encode_first(rt, batch, &mut self.activations);
+                head.forward(rt, arena, first, mode, &mut self.classifier, &mut self.logits);
+            }
+            head => {
+                self.model.encode(rt, batch, mode, &mut self.activations);
+                let states = self.activations.last_hidden_state();
+                head.forward_labelled(rt, arena, states, batch, mode, &mut self.head, &mut self.logits);
+            }
         }
         Ok(&self.logits)
     }
 }
 
-/// Logits `[texts, labels]` of every text of a set. Stops early, with fewer rows, if the user asks.
+/// Logits of many texts, one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logits {
+    values: Vec<f32>,
+    /// Where each text's end in `values`.
+    ends: Vec<usize>,
+}
+
+impl Logits {
+    /// Number of texts.
+    pub fn texts(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Those of one text: `[outputs]`, or `[tokens, outputs]`.
+    ///
+    /// # Panics
+    /// If there is no such text.
+    pub fn of(&self, text: usize) -> &[f32] {
+        let start = if text == 0 { 0 } else { self.ends[text - 1] };
+        &self.values[start..self.ends[text]]
+    }
+
+    /// Appends those of a text.
+    fn push(&mut self, logits: &[f32]) {
+        self.values.extend_from_slice(logits);
+        self.ends.push(self.values.len());
+    }
+}
+
+/// Logits of every text of a set. Stops early, with fewer texts, if the user asks.
 ///
 /// # Errors
-/// [`ClassifyError`] if the model has no classification head or cannot take a text.
+/// [`PredictError`] if the model's head has no labels or it cannot take a text.
 pub fn logits(
     rt: &Runtime,
     model: &Model,
     set: &EncodedSet,
     what: &str,
     progress: &dyn Progress,
-) -> Result<Vec<f32>, ClassifyError> {
-    let mut runner = ClassifierRunner::new(model)?;
-    let mut all = Vec::with_capacity(set.texts.len() * model.config.head.outputs());
+) -> Result<Logits, PredictError> {
+    let mut runner = LogitsRunner::new(model)?;
+    let outputs = model.config.head.outputs();
+    let per_token = matches!(model.head, Head::Tokens(_));
+    let mut all = Logits::default();
     progress.begin(what, Some(set.texts.len() as u64), "texts");
     let mut next = 0;
     while next < set.texts.len() && !progress.stop_requested() {
@@ -92,7 +138,13 @@ pub fn logits(
             next += 1;
         }
         let batch = set.batch(&(first..next).collect::<Vec<_>>());
-        all.extend_from_slice(runner.run(rt, &batch).map_err(|source| ClassifyError::Input { index: first, source })?);
+        let logits = runner.run(rt, &batch).map_err(|source| PredictError::Input { index: first, source })?;
+        let mut rest = logits;
+        for length in batch.lengths() {
+            let (own, others) = rest.split_at(outputs * if per_token { length } else { 1 });
+            all.push(own);
+            rest = others;
+        }
         progress.advance((next - first) as u64);
     }
     progress.end();
@@ -102,7 +154,6 @@ pub fn logits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::batch::Batch;
     use crate::model::{ModelConfig, Purpose};
     use distilbert_kernels::{Isa, Precision};
 

@@ -1,15 +1,18 @@
 //! Loss, logits and gradients of one labelled batch.
 
-use super::outputs::compare_outputs;
-use super::{Comparison, ReferenceBatch, VerifyError, compare_gradient, compare_values, norm};
+use super::outputs::{SPAN_LOGITS, compare_outputs};
+use super::{
+    Comparison, GRADIENT_FLOOR, ReferenceBatch, SPAN_GRADIENT_FLOOR, VerifyError, compare_gradient, compare_values,
+    norm,
+};
 use crate::checkpoint::Tensors;
 use crate::data::examples::Problem;
-use crate::heads::classification::ClassifierActivations;
-use crate::loss::sequence::{Labels, SoftLabels};
+use crate::data::masking::IGNORED;
+use crate::heads::tokens::starts_then_ends;
+use crate::loss::labelled::{SoftLabels, Span};
 use crate::loss::vocabulary::{DistilWeights, KlPositions};
-use crate::model::encoder::{Activations, Scratch};
 use crate::model::{DropoutKey, HeadKind, Mode, Model};
-use crate::train::finetune::{SequenceBatch, SequenceBuffers, sequence_step};
+use crate::train::finetune::{LabelledBatch, StepBuffers, Targets, labelled_step};
 use crate::train::language::{MaskedBatch, Pass, masked_step};
 use distilbert_kernels::Runtime;
 use std::path::Path;
@@ -23,8 +26,9 @@ struct SoftSettings {
 }
 
 /// Compares loss, logits and every parameter's gradient of `model` (packed for training, dropout off) with
-/// `expected.safetensors` in `folder`. Labels are classes, one 0 or 1 an output, numbers, or hidden tokens, by the
-/// model's head; `teacher_logits` and a `meta.json` make the loss one of soft labels.
+/// `expected.safetensors` in `folder`. Labels are classes (of texts or tokens), one 0 or 1 an output,
+/// numbers, starts and ends, or hidden tokens, by the model's head; a teacher's logits and a `meta.json` make the loss
+/// one of soft labels.
 ///
 /// # Errors
 /// [`VerifyError`] if a file cannot be read or does not fit the model.
@@ -38,9 +42,20 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &Model, folder: &Path) -> Resu
     let key = DropoutKey { seed: 0, step: 1, slots: &slots };
     let mut comparisons = Vec::new();
     let loss = match &model.config.head {
-        HeadKind::Classification { problem, .. } => {
-            let (loss, logits) = sequence_loss(rt, model, &tensors, &reference, folder, *problem, key, &mut gradients)?;
-            comparisons.push(compare_values("logits", &logits, &tensors.read_f32("logits")?));
+        HeadKind::Classification { .. } | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => {
+            let (loss, logits) = labelled_loss(rt, model, &tensors, &reference, folder, key, &mut gradients)?;
+            if model.config.head == HeadKind::QuestionAnswering {
+                let rows = starts_then_ends(&logits);
+                for (name, ours) in SPAN_LOGITS.into_iter().zip(rows.chunks(reference.batch.tokens())) {
+                    comparisons.push(compare_values(name, ours, &reference.real_rows(&tensors.read_f32(name)?)));
+                }
+            } else {
+                let mut expected = tensors.read_f32("logits")?;
+                if tensors.shape("logits")?.len() == 3 {
+                    expected = reference.real_rows(&expected);
+                }
+                comparisons.push(compare_values("logits", &logits, &expected));
+            }
             loss
         }
         HeadKind::MaskedLm => {
@@ -87,70 +102,100 @@ pub(super) fn compare_gradients(
         return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: unknown.to_owned(), reason });
     }
     let norm_of_all = references.iter().map(|(_, reference)| norm(reference).powi(2)).sum::<f64>().sqrt();
+    let floor = if model.config.head == HeadKind::QuestionAnswering { SPAN_GRADIENT_FLOOR } else { GRADIENT_FLOOR };
+    let smallest = floor * norm_of_all;
     Ok(references
         .into_iter()
         .map(|(parameter, reference)| {
             let ours = &gradients[parameter.range.clone()];
-            compare_gradient(format!("{prefix}grad.{}", parameter.name), ours, &reference, norm_of_all)
+            compare_gradient(format!("{prefix}grad.{}", parameter.name), ours, &reference, smallest)
         })
         .collect())
 }
 
-#[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
-fn sequence_loss(
+fn labelled_loss(
     rt: &Runtime,
     model: &Model,
     tensors: &Tensors,
     reference: &ReferenceBatch,
     folder: &Path,
-    problem: Problem,
     key: DropoutKey<'_>,
     gradients: &mut [f32],
 ) -> Result<(f64, Vec<f32>), VerifyError> {
-    let outputs = model.config.head.outputs();
-    let sequences = reference.batch.sequences();
-    let (mut classes, mut numbers) = (Vec::new(), Vec::new());
-    let labels = match problem {
-        Problem::Classification => {
-            for label in tensors.read_i64("labels")? {
-                let class = i32::try_from(label).ok().filter(|&class| (0..outputs as i32).contains(&class));
-                classes.push(class.ok_or_else(|| VerifyError::Unexpected {
-                    path: tensors.path().to_owned(),
-                    name: "labels".into(),
-                    reason: format!("expected a class below {outputs}, found {label}"),
-                })?);
-            }
-            Labels::Classes(&classes)
-        }
-        Problem::MultiLabel | Problem::Regression => {
-            numbers = tensors.read_f32("labels")?;
-            if problem == Problem::MultiLabel { Labels::Multi(&numbers) } else { Labels::Scores(&numbers) }
-        }
-    };
-    let (found, expected) = match problem {
-        Problem::Classification => (classes.len(), sequences),
-        _ => (numbers.len(), sequences * outputs),
-    };
-    if found != expected {
-        let reason = format!("expected {expected} elements, found {found}");
-        return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: "labels".into(), reason });
-    }
-    let teacher = match tensors.contains("teacher_logits") {
-        true => Some(tensors.read_f32("teacher_logits")?),
-        false => None,
-    };
+    let targets = targets(model, tensors, reference)?;
+    let teacher = read_teacher(model, tensors, reference)?;
     let soft_labels = match teacher {
         Some(_) => read_soft_settings(folder)?,
         None => SoftLabels::default(),
     };
-    let batch =
-        SequenceBatch { batch: &reference.batch, labels, teacher: teacher.as_deref(), soft_labels: &soft_labels };
-    let (mut activations, mut head, mut scratch) =
-        (Activations::default(), ClassifierActivations::default(), Scratch::default());
-    let mut buffers = SequenceBuffers { activations: &mut activations, head: &mut head, scratch: &mut scratch };
-    let mut logits = Vec::new();
-    let losses = sequence_step(rt, model, batch, Mode::Training(key), &mut logits, gradients, &mut buffers);
-    Ok((losses.total(&soft_labels), logits))
+    let batch = &reference.batch;
+    let labelled =
+        LabelledBatch { batch, labels: targets.labels(batch), teacher: teacher.as_deref(), soft_labels: &soft_labels };
+    let mut buffers = StepBuffers::default();
+    let losses = labelled_step(rt, model, labelled, Mode::Training(key), gradients, &mut buffers);
+    Ok((losses.total(&soft_labels), buffers.logits))
+}
+
+/// The labels in the form of the model's problem, checked.
+fn targets(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) -> Result<Targets, VerifyError> {
+    let (batch, outputs) = (&reference.batch, model.config.head.outputs());
+    let unexpected = |name: &str, reason: String| VerifyError::Unexpected {
+        path: tensors.path().to_owned(),
+        name: name.to_owned(),
+        reason,
+    };
+    let check_count = |name: &str, found: usize, expected: usize| match found == expected {
+        true => Ok(()),
+        false => Err(unexpected(name, format!("expected {expected} elements, found {found}"))),
+    };
+    let class = |label: i64| match i32::try_from(label) {
+        Ok(class) if class == IGNORED || (0..outputs as i32).contains(&class) => Ok(class),
+        _ => Err(unexpected("labels", format!("expected a class below {outputs}, or {IGNORED}, found {label}"))),
+    };
+    match &model.config.head {
+        HeadKind::QuestionAnswering => {
+            let positions = |name: &str| {
+                let positions = tensors.read_i64(name)?;
+                check_count(name, positions.len(), batch.sequences())?;
+                let inside = |(&position, length): (&i64, usize)| {
+                    u32::try_from(position).ok().filter(|&token| (token as usize) < length)
+                };
+                Ok::<Vec<Option<u32>>, VerifyError>(positions.iter().zip(batch.lengths()).map(inside).collect())
+            };
+            let (starts, ends) = (positions("start_positions")?, positions("end_positions")?);
+            let spans = starts.into_iter().zip(ends).map(|(start, end)| Span { start, end }).collect();
+            Ok(Targets::Spans(spans))
+        }
+        HeadKind::Classification { problem: Problem::MultiLabel | Problem::Regression, .. } => {
+            let numbers = tensors.read_f32("labels")?;
+            check_count("labels", numbers.len(), batch.sequences() * outputs)?;
+            let multi = matches!(&model.config.head, HeadKind::Classification { problem: Problem::MultiLabel, .. });
+            Ok(if multi { Targets::Multi(numbers) } else { Targets::Scores(numbers) })
+        }
+        head => {
+            let per_token = matches!(head, HeadKind::TokenClassification { .. });
+            let labels = tensors.read_i64("labels")?;
+            let rows = if per_token { reference.attention_mask.len() } else { batch.sequences() };
+            check_count("labels", labels.len(), rows)?;
+            let labels = if per_token { reference.real_rows(&labels) } else { labels };
+            Ok(Targets::Classes(labels.into_iter().map(class).collect::<Result<_, _>>()?))
+        }
+    }
+}
+
+/// What a teacher says of the batch, in the shape of our logits: `teacher_logits`, or those of start and end.
+fn read_teacher(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) -> Result<Option<Vec<f32>>, VerifyError> {
+    if tensors.contains("teacher_start_logits") {
+        let real = |name: &str| Ok::<Vec<f32>, VerifyError>(reference.real_rows(&tensors.read_f32(name)?));
+        let (starts, ends) = (real("teacher_start_logits")?, real("teacher_end_logits")?);
+        return Ok(Some(starts.into_iter().zip(ends).flat_map(|(start, end)| [start, end]).collect()));
+    }
+    if !tensors.contains("teacher_logits") {
+        return Ok(None);
+    }
+    let logits = tensors.read_f32("teacher_logits")?;
+    let per_token = matches!(model.config.head, HeadKind::TokenClassification { .. });
+    Ok(Some(if per_token { reference.real_rows(&logits) } else { logits }))
 }
 
 fn read_soft_settings(folder: &Path) -> Result<SoftLabels, VerifyError> {

@@ -3,18 +3,20 @@
 use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
 use crate::checkpoint::Tensors;
 use crate::data::batch::Batch;
-use crate::heads::Head;
-use crate::heads::classification::ClassifierActivations;
 use crate::heads::masked_lm::MaskedLmActivations;
+use crate::heads::tokens::starts_then_ends;
+use crate::heads::{Head, LabelledActivations};
 use crate::model::encoder::Activations;
-use crate::model::{Mode, Model};
+use crate::model::{HeadKind, Mode, Model};
 use distilbert_kernels::Runtime;
-use distilbert_kernels::elementwise::gather_rows;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The outputs of question answering.
+pub(super) const SPAN_LOGITS: [&str; 2] = ["start_logits", "end_logits"];
+
 /// Runs `model` (packed) on the `input.*` tensors of `expected` and compares every other tensor by its name:
-/// `hidden.N`, `last_hidden_state`, `logits`, and `embedding` (mean over the tokens, unit length). Padded positions are
+/// `hidden.N`, `last_hidden_state`, `logits` or `start_logits` and `end_logits`, and `embedding` (mean over the tokens, unit length). Padded positions are
 /// not looked at.
 ///
 /// # Errors
@@ -44,8 +46,9 @@ pub(super) fn compare_outputs<'n>(
             return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: name.to_owned(), reason });
         };
         let values = tensors.read_f32(name)?;
-        // Of `[batch, seq, width]` only real tokens count; `[batch, width]` has no padding.
-        let per_token = tensors.shape(name)?.len() == 3;
+        // Of `[batch, seq, width]` and a question's `[batch, seq]` only real tokens count; `[batch, width]` has no
+        // padding.
+        let per_token = tensors.shape(name)?.len() == 3 || SPAN_LOGITS.contains(&name);
         let values = if per_token { reference.real_rows(&values) } else { values };
         comparisons.push(compare_values(name, ours, &values));
     }
@@ -70,12 +73,16 @@ pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<St
             head.logits(rt, arena, &activations, 0..batch.tokens(), &mut logits);
             outputs.insert("logits".into(), logits);
         }
-        Head::Classifier(head) => {
-            let (mut activations, mut logits) = (ClassifierActivations::default(), Vec::new());
-            let mut first = vec![0.0; batch.sequences() * hidden];
-            gather_rows(rt, states, hidden, batch.first_tokens(), &mut first);
-            head.forward(rt, arena, &first, Mode::Inference, &mut activations, &mut logits);
-            outputs.insert("logits".into(), logits);
+        head => {
+            let (mut activations, mut logits) = (LabelledActivations::default(), Vec::new());
+            head.forward_labelled(rt, arena, states, batch, Mode::Inference, &mut activations, &mut logits);
+            if model.config.head == HeadKind::QuestionAnswering {
+                let mut starts = starts_then_ends(&logits);
+                outputs.insert("end_logits".into(), starts.split_off(batch.tokens()));
+                outputs.insert("start_logits".into(), starts);
+            } else {
+                outputs.insert("logits".into(), logits);
+            }
         }
     }
     outputs.insert("embedding".into(), mean_unit_vectors(states, hidden, batch));

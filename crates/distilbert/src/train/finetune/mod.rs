@@ -1,0 +1,318 @@
+//! Training on labelled examples, with or without a fine-tuned teacher's soft labels. What a task asks (one answer a
+//! text, a token or a span) is a [`TaskData`]; order, steps, loss and the best checkpoint are the same for all.
+
+pub mod texts; // one answer a text
+
+use super::order::{Batching, Order};
+use super::{HeldOutReport, StepReport, TrainError, Workload};
+use crate::checkpoint::model_folder::save_tokenizer;
+use crate::checkpoint::write_atomic;
+use crate::data::batch::Batch;
+use crate::data::encoded::EncodedSet;
+use crate::data::examples::TASK_FILE;
+use crate::heads::LabelledActivations;
+use crate::loss::labelled::{LabelledLosses, Labels, SoftLabels, Span, StepPositions, labelled_loss};
+use crate::model::encoder::{Activations, Scratch};
+use crate::model::{DropoutKey, HeadKind, Mode, Model};
+use crate::predict::Logits;
+use crate::random::Rng;
+use crate::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
+
+/// What fine-tuning needs besides model, data and teacher.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FinetuneConfig {
+    /// Names every random number of the run.
+    pub seed: u64,
+    /// Passes over the training examples.
+    pub epochs: usize,
+    /// Examples a step.
+    pub batch_size: usize,
+    /// Longest input in tokens, specials included; longer ones are cut and counted.
+    pub max_length: usize,
+    /// Share of the training examples that chooses the best checkpoint and is not trained on.
+    pub validation_share: f64,
+    /// How a teacher's logits enter.
+    pub soft_labels: SoftLabels,
+}
+
+/// The data of one task in two parts, one trained on, the other to choose the best checkpoint. A sample is one
+/// sequence of the training part.
+pub trait TaskData {
+    /// The task's name.
+    fn name(&self) -> &str;
+
+    /// The head that answers it.
+    fn head(&self) -> HeadKind;
+
+    /// The training part as tokens.
+    fn train(&self) -> &EncodedSet;
+
+    /// What is true of some training samples, in their order.
+    fn targets(&self, samples: &[usize]) -> Targets;
+
+    /// Measures the model on the other part; `None` if that is empty.
+    ///
+    /// # Errors
+    /// If the model cannot take an example or gives no number for it.
+    fn validate(&self, rt: &Runtime, model: &Model) -> Result<Option<HeldOutReport>, TrainError>;
+
+    /// The text of `task.json`, which lies beside the trained model.
+    fn task_json(&self) -> String;
+}
+
+/// What is true of a batch, in the form of its problem.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// Class of each text, or of each token, [`crate::data::masking::IGNORED`] where there is none.
+    Classes(Vec<i32>),
+    /// 0 or 1 for each output of each text.
+    Multi(Vec<f32>),
+    /// A number for each output of each text.
+    Scores(Vec<f32>),
+    /// Where the answer in each sequence is.
+    Spans(Vec<Span>),
+}
+
+impl Targets {
+    /// For the loss.
+    pub fn labels<'a>(&'a self, batch: &'a Batch) -> Labels<'a> {
+        match self {
+            Targets::Classes(classes) => Labels::Classes(classes),
+            Targets::Multi(targets) => Labels::Multi(targets),
+            Targets::Scores(scores) => Labels::Scores(scores),
+            Targets::Spans(spans) => Labels::Spans { spans, cu_seqlens: batch.cu_seqlens() },
+        }
+    }
+}
+
+/// Which examples are trained on, and which choose the best checkpoint; both ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Trained on.
+    pub train: Vec<usize>,
+    /// Chooses the best checkpoint.
+    pub validation: Vec<usize>,
+}
+
+impl Split {
+    /// Cuts `validation_share` of `count` examples off (at least 100, or a fifth if there are fewer than 500), by a
+    /// shuffle that the number alone decides: every model and seed trains on the same examples.
+    pub fn of(count: usize, validation_share: f64) -> Split {
+        const PURPOSE: u64 = 0x5a11;
+        let mut indices: Vec<usize> = (0..count).collect();
+        Rng::from_key(&[PURPOSE, count as u64]).shuffle(&mut indices);
+        let validation = (count as f64 * validation_share).round() as usize;
+        // A slice of a few dozen would choose by chance; a fifth is the most that a small set can spare.
+        let validation = if validation_share > 0.0 { validation.max(100.min(count / 5)) } else { 0 };
+        let part = |indices: &[usize]| {
+            let mut indices = indices.to_vec();
+            indices.sort_unstable();
+            indices
+        };
+        Split { train: part(&indices[validation..]), validation: part(&indices[..validation]) }
+    }
+}
+
+/// Training of one model on one task.
+pub struct Finetuning<'a> {
+    model: Model,
+    data: &'a dyn TaskData,
+    tokenizer: &'a Tokenizer,
+    /// The teacher's logits of the training part.
+    teacher: Option<&'a Logits>,
+    order: Order,
+    config: FinetuneConfig,
+    buffers: StepBuffers,
+}
+
+impl<'a> Finetuning<'a> {
+    /// Prepares a run; `teacher` are a teacher's logits of the training part.
+    ///
+    /// # Errors
+    /// If model, task and data do not fit together, or a value of the configuration is out of range.
+    pub fn new(
+        model: Model,
+        data: &'a dyn TaskData,
+        tokenizer: &'a Tokenizer,
+        teacher: Option<&'a Logits>,
+        config: FinetuneConfig,
+    ) -> Result<Self, TrainError> {
+        let wrong = |name, expected: String, found: String| Err(TrainError::Config { name, expected, found });
+        let (expected, found) = (data.head(), &model.config.head);
+        if expected.class_suffix() != found.class_suffix() {
+            return wrong("model", format!("a model {}", expected.class_suffix()), found.class_suffix().to_owned());
+        }
+        if expected.outputs() != found.outputs() {
+            let expected = format!("{} outputs for the task", expected.outputs());
+            return wrong("model", expected, found.outputs().to_string());
+        }
+        if tokenizer.vocab_size() != model.config.encoder.vocab_size {
+            let expected = format!("the model's vocabulary of {} tokens", model.config.encoder.vocab_size);
+            return wrong("tokenizer", expected, format!("{} tokens", tokenizer.vocab_size()));
+        }
+        check_max_length(config.max_length, &model)?;
+        if config.epochs == 0 || config.batch_size == 0 {
+            return wrong("epochs and batch-size", "at least 1".into(), "0".into());
+        }
+        if config.soft_labels.temperature <= 0.0 || !config.soft_labels.temperature.is_finite() {
+            return wrong("temperature", "above 0".into(), config.soft_labels.temperature.to_string());
+        }
+        let train = data.train();
+        if let Some(teacher) = teacher {
+            assert_eq!(teacher.texts(), train.texts.len(), "the teacher's logits for each sample");
+        }
+        let batching = Batching::Sequences { sequences: config.batch_size };
+        let order = Order::new(train.lengths(), batching, 1, config.epochs, None, config.seed);
+        if order.total_steps() == 0 {
+            return Err(TrainError::Empty(format!("task `{}`", data.name())));
+        }
+        Ok(Finetuning { model, data, tokenizer, teacher, order, config, buffers: StepBuffers::default() })
+    }
+
+    /// The model, trained.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
+    /// Steps of one pass over the training examples.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch()
+    }
+}
+
+/// Checks that inputs of this length hold a text and fit the model.
+fn check_max_length(max_length: usize, model: &Model) -> Result<(), TrainError> {
+    let positions = model.config.encoder.max_positions;
+    if (3..=positions).contains(&max_length) {
+        return Ok(());
+    }
+    let expected = format!("3 to the model's {positions} positions");
+    Err(TrainError::Config { name: "max-length", expected, found: max_length.to_string() })
+}
+
+/// Checks the share of examples that chooses the best checkpoint, before a [`Split`] is made with it.
+///
+/// # Errors
+/// [`TrainError::Config`] if it is not 0 to 0.5.
+pub fn check_validation_share(share: f64) -> Result<(), TrainError> {
+    match (0.0..=0.5).contains(&share) {
+        true => Ok(()),
+        false => {
+            let expected = "0 to 0.5".to_owned();
+            Err(TrainError::Config { name: "validation-share", expected, found: share.to_string() })
+        }
+    }
+}
+
+/// What a measurement on the validation part ran into.
+fn validation_failed(error: &dyn std::fmt::Display) -> TrainError {
+    TrainError::Config {
+        name: "validation",
+        expected: "labelled examples the model can take".into(),
+        found: error.to_string(),
+    }
+}
+
+impl Workload for Finetuning<'_> {
+    fn total_steps(&self) -> u64 {
+        self.order.total_steps()
+    }
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    fn step(&mut self, rt: &Runtime, step: u64, gradients: &mut [f32]) -> Result<StepReport, TrainError> {
+        let (_, batches) = self.order.step(step);
+        let samples = &batches[0];
+        let batch = self.data.train().batch(samples);
+        self.model.check(&batch)?;
+        let targets = self.data.targets(samples);
+        let teacher: Option<Vec<f32>> =
+            self.teacher.map(|teacher| samples.iter().flat_map(|&sample| teacher.of(sample)).copied().collect());
+        let slots: Vec<u64> = (0..samples.len() as u64).collect();
+        let mode = Mode::Training(DropoutKey { seed: self.config.seed, step, slots: &slots });
+        let labelled = LabelledBatch {
+            batch: &batch,
+            labels: targets.labels(&batch),
+            teacher: teacher.as_deref(),
+            soft_labels: &self.config.soft_labels,
+        };
+        let losses = labelled_step(rt, &self.model, labelled, mode, gradients, &mut self.buffers);
+        let mut parts = Vec::new();
+        if teacher.is_some() {
+            parts.extend(losses.hard.value().map(|value| ("hard", value)));
+            parts.extend(losses.soft.value().map(|value| ("soft", value)));
+        }
+        let loss = losses.total(&self.config.soft_labels);
+        Ok(StepReport { loss, parts, tokens: batch.tokens() as u64 })
+    }
+
+    fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError> {
+        self.data.validate(rt, &self.model)
+    }
+
+    fn save_companions(&self, folder: &std::path::Path) -> Result<(), TrainError> {
+        save_tokenizer(self.tokenizer, &self.model.config, folder)?;
+        Ok(write_atomic(&folder.join(TASK_FILE), self.data.task_json().as_bytes())?)
+    }
+}
+
+/// A batch with its labels.
+pub struct LabelledBatch<'a> {
+    /// The texts.
+    pub batch: &'a Batch,
+    /// What is true.
+    pub labels: Labels<'a>,
+    /// What a teacher says, in the shape of the logits.
+    pub teacher: Option<&'a [f32]>,
+    /// How the teacher enters.
+    pub soft_labels: &'a SoftLabels,
+}
+
+/// Memory that passes from step to step.
+#[derive(Default)]
+pub struct StepBuffers {
+    activations: Activations,
+    head: LabelledActivations,
+    scratch: Scratch,
+    /// Logits of the last step, `[batch, outputs]` or `[tokens, outputs]`.
+    pub logits: Vec<f32>,
+}
+
+/// Loss of one batch; its logits are in `buffers`, the gradients are added to `gradients`. The model must be packed for
+/// training and have a head with labels.
+pub fn labelled_step(
+    rt: &Runtime,
+    model: &Model,
+    labelled: LabelledBatch<'_>,
+    mode: Mode<'_>,
+    gradients: &mut [f32],
+    buffers: &mut StepBuffers,
+) -> LabelledLosses {
+    let LabelledBatch { batch, labels, teacher, soft_labels } = labelled;
+    let StepBuffers { activations, head, scratch, logits } = buffers;
+    let arena = model.parameters.weights();
+    // A frozen encoder needs neither dropout nor a backward pass.
+    let encoder_trains = model.encoder_is_trainable();
+    let encoder_mode = if encoder_trains { mode } else { Mode::Inference };
+    model.encode(rt, batch, encoder_mode, activations);
+    let states = activations.last_hidden_state();
+    model.head.forward_labelled(rt, arena, states, batch, mode, head, logits);
+    let mut d_logits = logits.clone();
+    let outputs = model.config.head.outputs();
+    let step = StepPositions::of(&labels);
+    let losses = labelled_loss(rt, &mut d_logits, outputs, labels, teacher, soft_labels, step);
+    let mut d_hidden = vec![0.0; states.len()];
+    model.head.backward_labelled(rt, states, batch, mode, head, &d_logits, &mut d_hidden, gradients);
+    if encoder_trains {
+        model.encode_backward(rt, batch, mode, activations, &mut d_hidden, scratch, gradients);
+    }
+    losses
+}
