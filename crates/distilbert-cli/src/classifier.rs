@@ -40,12 +40,7 @@ impl Classifier {
                 bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
             }
         };
-        let tokenizer = Tokenizer::from_folder(&folder)?;
-        let model = Model::load_for_inference(&folder, rt, None)?.model;
-        let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config.encoder.vocab_size);
-        if tokens > vocab_size {
-            bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
-        }
+        let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
         Ok(Classifier { model, tokenizer, saved: SavedTask::read(&folder)?, problem, labels })
     }
 

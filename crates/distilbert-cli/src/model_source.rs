@@ -1,4 +1,5 @@
 //! Where the commands that take a model get it from: the environment's settings, which are Python's `huggingface_hub`'s.
+//! And how a model that is only run is loaded.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,9 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use distilbert::hub::{self, HubConfig};
+use distilbert::model::Model;
 use distilbert::progress::Progress;
+use distilbert::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
 
 /// The public hub.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -24,6 +28,21 @@ pub fn resolve(name: &str, progress: &dyn Progress) -> anyhow::Result<PathBuf> {
         return Ok(path.to_owned());
     }
     Ok(hub::resolve(name, &hub_config(|variable| env::var_os(variable))?, progress)?)
+}
+
+/// Model and tokenizer of the folder of the model called `name`, for inference alone, in the precision that it is saved
+/// in.
+///
+/// # Errors
+/// If either cannot be read, or the tokenizer has ids that the model lacks.
+pub fn load_for_inference(name: &str, folder: &Path, rt: &Runtime) -> anyhow::Result<(Model, Tokenizer)> {
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    let model = Model::load_for_inference(folder, rt, None)?.model;
+    let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config.encoder.vocab_size);
+    if tokens > vocab_size {
+        bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
+    }
+    Ok((model, tokenizer))
 }
 
 /// Settings from the environment, which `var` reads.

@@ -123,6 +123,78 @@ fn pairs_come_the_same_from_every_format() {
 }
 
 #[test]
+fn named_columns_and_keys_come_the_same_from_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    model("bert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let base = ["predict", "classify", "--model", name, "--json"];
+    let from = |file: &str, text: &str, more: &[&str]| {
+        let path = folder.path().join(file);
+        std::fs::write(&path, text).expect("a file");
+        stdout(&run(&[&base[..], &["--input", path.to_str().unwrap()], more].concat()))
+    };
+    let expected =
+        stdout(&run_with(&[&base[..], &["--input-format", "tsv"]].concat(), b"w5 w6\tw7\nw8, w9\tw10 w11\n"));
+    let named = ["--text-column", "body", "--pair-column", "title"];
+    let csv = "\u{feff}id,title,body\r\n1,w7,w5 w6\r\n\r\n2,\"w10\nw11\",\"w8, w9\"\r\n";
+    assert_eq!(from("a.csv", csv, &named), expected);
+    assert_eq!(from("a.tsv", "id\ttitle\tbody\n1\tw7\tw5 w6\n2\tw10 w11\tw8, w9", &named), expected);
+    let objects = "{\"title\": \"w7\", \"body\": \"w5 w6\"}\n{\"body\": \"w8, w9\", \"title\": \"w10 w11\"}\n";
+    assert_eq!(from("a.jsonl", objects, &named), expected);
+    let numbered = ["--no-header", "--text-column", "2", "--pair-column", "1"];
+    assert_eq!(from("b.csv", "w7,w5 w6\nw10 w11,\"w8, w9\"\n", &numbered), expected);
+    // A CSV file's blank lines are no inputs, and that is said.
+    let path = folder.path().join("a.csv");
+    let output = run(&[&base[..], &["--input", path.to_str().unwrap()], &named].concat());
+    assert_eq!(stderr(&output), "warning: 1 blank lines were left out\n");
+}
+
+#[test]
+fn a_bad_row_of_a_file_is_named_by_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    model("bert-classify", folder.path());
+    let refusal = |file: &str, text: &str, more: &[&str]| {
+        let path = folder.path().join(file);
+        std::fs::write(&path, text).expect("a file");
+        let name = folder.path().to_str().unwrap();
+        let path = path.to_str().unwrap();
+        let output = run(&[&["predict", "classify", "--model", name, "--json", "--input", path], more].concat());
+        (error(&output).replace(path, "FILE"), lines(std::str::from_utf8(&output.stdout).unwrap()).len())
+    };
+    let body = ["--text-column", "body"];
+    let error = |text: &str, answers: usize| (format!("error: {text}"), answers);
+    assert_eq!(
+        refusal("a.csv", "id,body\n1,\"w5\nw6\"\n2\n", &body),
+        error("FILE:4: expected 2 columns as in the first line, found 1", 1)
+    );
+    assert_eq!(
+        refusal("a.csv", "id,body\n1,w5\n2,\"w6\n3,w7\n", &body),
+        error("FILE:3: expected every quoted field closed, found a quote open to the end", 1)
+    );
+    assert_eq!(
+        refusal("a.csv", "id,text\n1,w5\n", &body),
+        error("FILE:1: expected a column `body`, found id, text", 0)
+    );
+    assert_eq!(refusal("a.csv", "id,text\n", &[]), error("CSV: expected --text-column, the column of the text", 0));
+    assert_eq!(
+        refusal("a.tsv", "w5\n", &["--no-header", "--text-column", "2"]),
+        error("FILE:1: expected a column `2`, found columns 1 to 1, no header", 0)
+    );
+    assert_eq!(
+        refusal("a.jsonl", "{\"body\": \"w5\"}\n{\"text\": \"w5\"}\n", &body),
+        error("FILE:2: expected a key `body`, found text", 1)
+    );
+    assert_eq!(
+        refusal("a.jsonl", "{\"body\": 5}\n", &body),
+        error("FILE:1: expected a string in `body`, found another kind of value", 0)
+    );
+    assert_eq!(
+        refusal("a.jsonl", "{\"body\": \"w5\"}\n", &["--text-column", "body", "--pair-column", "title"]),
+        error("FILE:1: expected a string in `title`, found none", 0)
+    );
+}
+
+#[test]
 fn a_bad_line_is_named_after_the_results_before_it() {
     let folder = tempfile::tempdir().unwrap();
     model("distilbert-classify", folder.path());
@@ -132,7 +204,10 @@ fn a_bad_line_is_named_after_the_results_before_it() {
     assert_eq!(error(&output), "error: line 3: expected UTF-8, found another encoding at byte 3");
     assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 2);
     let output = run_with(&[&base[..], &["--input-format", "tsv"]].concat(), b"a\tb\tc\n");
-    assert_eq!(error(&output), "error: line 1: expected 1 or 2 tab-separated columns, found 3");
+    assert_eq!(
+        error(&output),
+        "error: line 1: expected 1 or 2 tab-separated columns, found 3; name them by --text-column"
+    );
     let output = run_with(&[&base[..], &["--input-format", "jsonl"]].concat(), b"[1]\n");
     assert!(error(&output).starts_with("error: line 1: expected a JSON string or {\"text\""));
     let output = run(&[&base[..], &["--max-length", "19"]].concat());

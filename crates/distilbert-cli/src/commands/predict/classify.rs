@@ -1,0 +1,118 @@
+//! `distilbert predict classify`: labels of texts or pairs.
+
+use super::{Asked, CommonArgs, Input, Keys, Task, is_zero, one_line, run_task, write_json};
+use crate::classifier::Classifier;
+use crate::console::Console;
+use anyhow::bail;
+use clap::Args;
+use distilbert::data::batch::Batch;
+use distilbert::data::examples::{Columns, Example, Label, Split, TaskKind};
+use distilbert::evaluate::{Prediction, PredictionRow, Predictions};
+use distilbert::predict::LogitsRunner;
+use distilbert::tokenizer::Encoding;
+use distilbert_kernels::Runtime;
+use serde::Serialize;
+use std::io::Write;
+
+#[derive(Debug, Args)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Give this many labels for each input, the likeliest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: Option<u32>,
+    /// Cut inputs to this many tokens [default: as the model was trained, or all it can take]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+}
+
+pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let classifier = Classifier::load(&args.common.model, rt, console)?;
+    let positions = classifier.model.config.encoder.max_positions;
+    let task = Classify {
+        args,
+        rt,
+        max_length: classifier.max_length(args.max_length, positions)?,
+        runner: LogitsRunner::new(&classifier.model)?,
+        predictions: Predictions::new(&classifier.own_task("predictions", Columns::new("text", "label")), Split::Test),
+        classifier: &classifier,
+    };
+    run_task(&args.common, Keys { text: "text", pair: "text_pair" }, task, console)
+}
+
+struct Classify<'a> {
+    args: &'a ClassifyArgs,
+    rt: &'a Runtime,
+    classifier: &'a Classifier,
+    runner: LogitsRunner<'a>,
+    max_length: usize,
+    /// Of the input that is answered.
+    predictions: Predictions,
+}
+
+impl Task for Classify<'_> {
+    /// Logits, `[labels]`.
+    type Output = Vec<f32>;
+
+    fn encode(&mut self, input: &Input) -> anyhow::Result<Vec<Encoding>> {
+        match (self.classifier.saved.as_ref().map(|saved| saved.task.kind), &input.pair) {
+            (Some(TaskKind::Pair), None) => bail!("the model was trained on pairs of texts, found one text"),
+            (Some(TaskKind::Single), Some(_)) => bail!("the model was trained on single texts, found a pair"),
+            _ => {}
+        }
+        Ok(vec![self.classifier.tokenizer.encode(&input.text, input.pair.as_deref(), Some(self.max_length))])
+    }
+
+    fn run(&mut self, batch: &Batch, _: &[&Encoding]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let width = self.classifier.labels.len().max(1);
+        Ok(self.runner.run(self.rt, batch)?.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    }
+
+    fn answer(&mut self, asked: &Asked<Vec<f32>>, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Input { number, text, pair } = &asked.input;
+        let example = Example { text_a: text.clone(), text_b: pair.clone(), label: Label::None, line: *number };
+        let (logits, tokens) = (asked.outputs.concat(), asked.sequences.iter().map(Encoding::len).sum());
+        self.predictions.rows.clear();
+        self.predictions.push(&example, &logits, tokens)?;
+        let top = self.args.top_k.unwrap_or(1) as usize;
+        for row in &self.predictions.rows {
+            let scored = best(&self.classifier.labels, row, asked.truncated_tokens(), top);
+            if !self.args.common.json {
+                let texts = [Some(text), pair.as_ref()];
+                let shown: Vec<String> = texts.into_iter().flatten().map(|text| one_line(text)).collect();
+                for Scored { label, score, .. } in scored {
+                    writeln!(out, "{label}\t{score:.4}\t{}", shown.join("\t"))?;
+                }
+                continue;
+            }
+            match (self.args.top_k, scored.first()) {
+                (None, Some(best)) => write_json(out, best)?,
+                _ => write_json(out, &scored)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `top` labels with the highest scores, the highest first.
+fn best<'a>(labels: &'a [String], row: &PredictionRow, truncated_tokens: usize, top: usize) -> Vec<Scored<'a>> {
+    let scores = match &row.prediction {
+        Prediction::Score(score) => std::slice::from_ref(score),
+        _ => &row.scores,
+    };
+    let mut scored: Vec<Scored> =
+        labels.iter().zip(scores).map(|(label, &score)| Scored { label, score, truncated_tokens }).collect();
+    // Stable: of equals the one with the lower id comes first, as in an argmax.
+    scored.sort_by(|a, b| b.score.total_cmp(&a.score));
+    scored.truncate(top);
+    scored
+}
+
+/// A result in the shape of Hugging Face's text-classification pipeline.
+#[derive(Serialize)]
+struct Scored<'a> {
+    label: &'a str,
+    score: f32,
+    #[serde(skip_serializing_if = "is_zero")]
+    truncated_tokens: usize,
+}
