@@ -19,8 +19,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files beside the weights that a smaller model keeps as they are.
-const KEPT_FILES: [&str; 6] =
-    ["added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", TASK_FILE];
+const KEPT_FILES: [&str; 8] = [
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    TASK_FILE,
+];
 
 /// Names the random tokens on which the difference is measured.
 const PROBE_SEED: u64 = 1;

@@ -84,6 +84,8 @@ struct TokenizerFacts {
     cls: u32,
     sep: u32,
     mask: u32,
+    /// How the vocabulary spells them, in the order above.
+    spelled: [String; 5],
 }
 
 /// Runs the command.
@@ -207,7 +209,7 @@ impl TokenizerFacts {
     fn of(tokenizer: &Tokenizer) -> TokenizerFacts {
         let special = tokenizer.special();
         TokenizerFacts {
-            kind: "WordPiece",
+            kind: tokenizer.kind().name(),
             tokens: tokenizer.vocab_size(),
             lowercases: tokenizer.is_lowercasing(),
             pad: special.pad,
@@ -215,6 +217,8 @@ impl TokenizerFacts {
             cls: special.cls,
             sep: special.sep,
             mask: special.mask,
+            spelled: [special.pad, special.unk, special.cls, special.sep, special.mask]
+                .map(|id| tokenizer.token(id).unwrap_or_default().to_owned()),
         }
     }
 }
@@ -256,16 +260,9 @@ fn text(name: &str, found: &Inspection) -> String {
             || "none".to_owned(),
             |t| {
                 let case = if t.lowercases { "lower-cases" } else { "keeps case" };
-                format!(
-                    "{}, {} tokens, {case}; [PAD] {}, [UNK] {}, [CLS] {}, [SEP] {}, [MASK] {}",
-                    t.kind,
-                    grouped(t.tokens as u64),
-                    t.pad,
-                    t.unk,
-                    t.cls,
-                    t.sep,
-                    t.mask
-                )
+                let ids = [t.pad, t.unk, t.cls, t.sep, t.mask];
+                let special: Vec<String> = t.spelled.iter().zip(ids).map(|(name, id)| format!("{name} {id}")).collect();
+                format!("{}, {} tokens, {case}; {}", t.kind, grouped(t.tokens as u64), special.join(", "))
             },
         ),
     );

@@ -1,92 +1,79 @@
-//! Text to token ids: BERT's WordPiece, with offsets, and truncation that is always counted.
+//! Text to token ids, with offsets, and truncation that is always counted: BERT's WordPiece, RoBERTa's byte-level BPE,
+//! and the unigram model of XLM-R and ALBERT.
 //!
 //! The text work (cleaning, accents, punctuation, longest match) is the `tokenizers` crate's; this module loads and
-//! saves Hugging Face folders, assembles `[CLS] A [SEP] B [SEP]` and truncates.
+//! saves Hugging Face folders, puts the special tokens around texts and truncates.
 
+mod error; // what can be wrong
 mod folder; // Hugging Face folders <-> Tokenizer
+mod special; // the five special tokens and how they stand around texts
 pub mod vocabulary; // text -> a new vocabulary
 mod words; // ids of much text, each distinct word tokenised once
 
 use std::ops::Range;
-use std::path::PathBuf;
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, PostProcessorWrapper};
+use tokenizers::{AddedToken, NormalizedString, Normalizer, PostProcessorWrapper};
 
+pub use error::TokenizerError;
 pub use folder::TokenizerClass;
+pub use special::SpecialTokens;
+use special::{Format, SpecialNames};
 pub use words::WordEncoder;
 
-/// A WordPiece tokenizer with its five special tokens. Cheap to share between threads by reference.
+/// A tokenizer with its five special tokens. Cheap to share between threads by reference.
 ///
 /// # Source
-/// Devlin et al. 2018, `tokenization.py` of google-research/bert; ids and offsets as the `tokenizers` crate gives them.
+/// Devlin et al. 2018, `tokenization.py` of google-research/bert; Radford et al. 2019 (byte-level BPE); Kudo 2018
+/// (unigram). Ids and offsets are as the `tokenizers` crate gives them.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    kind: TokenizerKind,
     /// Token by id; an id without a token holds the empty string.
     tokens: Vec<String>,
     special: SpecialTokens,
     names: SpecialNames,
-    normalizer: BertNormalizer,
+    format: Format,
+    /// What `tokenizer_config.json` said, from which Python's classes for BPE and unigram build themselves.
+    stated: Map<String, Value>,
     vocabulary_hash: [u8; 32],
 }
 
-/// Ids of the five special tokens, read from the vocabulary.
+/// How words are cut into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpecialTokens {
-    /// Padding.
-    pub pad: u32,
-    /// A word that the vocabulary cannot spell.
-    pub unk: u32,
-    /// First token of every sequence.
-    pub cls: u32,
-    /// Ends the first and the second text.
-    pub sep: u32,
-    /// Stands for a masked token.
-    pub mask: u32,
+pub enum TokenizerKind {
+    /// Longest match from the left; `##` marks a piece that continues a word. BERT, DistilBERT, ELECTRA.
+    WordPiece,
+    /// Merged pairs of bytes; `Ġ` marks the space in front of a word. RoBERTa.
+    ByteLevelBpe,
+    /// The likeliest pieces; `▁` marks the space in front of a word. XLM-R, ALBERT.
+    Unigram,
 }
 
-impl SpecialTokens {
-    /// True for any of the five.
-    pub fn contains(&self, id: u32) -> bool {
-        [self.pad, self.unk, self.cls, self.sep, self.mask].contains(&id)
-    }
-}
-
-/// How the five special tokens are spelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct SpecialNames {
-    pad: String,
-    unk: String,
-    cls: String,
-    sep: String,
-    mask: String,
-}
-
-impl Default for SpecialNames {
-    fn default() -> Self {
-        let name = str::to_owned;
-        SpecialNames {
-            pad: name("[PAD]"),
-            unk: name("[UNK]"),
-            cls: name("[CLS]"),
-            sep: name("[SEP]"),
-            mask: name("[MASK]"),
+impl TokenizerKind {
+    /// Its name in a sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenizerKind::WordPiece => "WordPiece",
+            TokenizerKind::ByteLevelBpe => "byte-level BPE",
+            TokenizerKind::Unigram => "unigram",
         }
     }
 }
 
-/// One text, or a pair, as the model reads it: `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`. All vectors have one entry
-/// a token.
+/// One text, or a pair, as the model reads it: `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, in RoBERTa's spelling
+/// `<s> A </s>` or `<s> A </s></s> B </s>`. All vectors have one entry a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// Vocabulary ids.
     pub input_ids: Vec<u32>,
-    /// 0 for `[CLS] A [SEP]`, 1 for `B [SEP]`. DistilBERT has no use for them.
+    /// 0 for `[CLS] A [SEP]`, 1 for `B [SEP]`; RoBERTa's are all 0. DistilBERT has no use for them.
     pub token_type_ids: Vec<u32>,
     /// Bytes of the original text (of A or B, see `sequence_ids`) that the token covers; `0..0` for special tokens.
     pub offsets: Vec<Range<usize>>,
@@ -137,80 +124,6 @@ fn characters_before(text: &str) -> Vec<usize> {
     table
 }
 
-/// What can be wrong with a tokenizer or its files.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A file cannot be read.
-    #[error("cannot read `{}`: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write `{}`: {error}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The folder has no tokenizer.
-    #[error("no tokenizer in `{}`: expected tokenizer.json or vocab.txt", folder.display())]
-    NoTokenizer {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// A file is not what its name says.
-    #[error("`{}` is malformed: {reason}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A tokenizer of another kind.
-    #[error("`{}`: {part} must be {expected}, found {found}", path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// The part of the tokenizer.
-        part: &'static str,
-        /// The only supported kind.
-        expected: &'static str,
-        /// The kind found.
-        found: String,
-    },
-    /// A special token is not in the vocabulary.
-    #[error("special token `{token}` is missing in a vocabulary of {vocabulary_size} tokens")]
-    MissingSpecialToken {
-        /// The token.
-        token: String,
-        /// Number of tokens that are there.
-        vocabulary_size: usize,
-    },
-    /// Two vocabularies that must be equal differ.
-    #[error(
-        "vocabularies differ: token {id} is {left} in one and {right} in the other ({left_size} and {right_size} tokens)"
-    )]
-    VocabularyMismatch {
-        /// First id that differs.
-        id: usize,
-        /// Its token in the first vocabulary.
-        left: String,
-        /// Its token in the second.
-        right: String,
-        /// Size of the first.
-        left_size: usize,
-        /// Size of the second.
-        right_size: usize,
-    },
-    /// The `tokenizers` crate refuses.
-    #[error("cannot build the tokenizer: {0}")]
-    Build(String),
-}
-
 impl Tokenizer {
     /// A tokenizer of `tokens` (id = position) with BERT's special token names, that cleans text and separates CJK
     /// ideographs; `lowercase` also strips accents, as BERT's uncased models do. Of equal tokens the last counts.
@@ -231,30 +144,18 @@ impl Tokenizer {
         let mut ids = WordPiece::read_bytes(b"").map_err(build)?;
         ids.extend(tokens.iter().cloned().zip(0u32..).filter(|(token, _)| !token.is_empty()));
         let model = WordPiece::builder().vocab(ids).unk_token(names.unk.clone()).build().map_err(build)?;
-        Self::assemble(tokenizers::Tokenizer::new(model), tokens, normalizer, names)
+        Self::word_piece(tokenizers::Tokenizer::new(model), tokens, normalizer, names)
     }
 
-    /// Sets every part around the model, so that what is saved is what runs.
-    fn assemble(
+    /// Sets every part around a WordPiece model, so that what is saved is what runs.
+    fn word_piece(
         mut inner: tokenizers::Tokenizer,
         tokens: Vec<String>,
         normalizer: BertNormalizer,
         names: SpecialNames,
     ) -> Result<Self, TokenizerError> {
-        let id = |token: &str| {
-            inner.token_to_id(token).ok_or_else(|| TokenizerError::MissingSpecialToken {
-                token: token.to_owned(),
-                vocabulary_size: tokens.len(),
-            })
-        };
-        let special = SpecialTokens {
-            pad: id(&names.pad)?,
-            unk: id(&names.unk)?,
-            cls: id(&names.cls)?,
-            sep: id(&names.sep)?,
-            mask: id(&names.mask)?,
-        };
         let build = |error: &dyn std::fmt::Display| TokenizerError::Build(error.to_string());
+        let special = ids_of(&inner, &names, tokens.len())?;
         let (cls, sep) = (&names.cls, &names.sep);
         let template = TemplateProcessing::builder()
             .try_single(format!("{cls}:0 $A:0 {sep}:0"))
@@ -268,24 +169,36 @@ impl Tokenizer {
         inner.with_pre_tokenizer(Some(BertPreTokenizer));
         inner.with_post_processor(Some(PostProcessorWrapper::from(template)));
         inner.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| build(&error))?;
-        let specials = [&names.pad, &names.unk, &names.cls, &names.sep, &names.mask];
         inner
-            .add_special_tokens(specials.map(|name| AddedToken::from(name.as_str(), true)))
+            .add_special_tokens(names.all().map(|name| AddedToken::from(name, true)))
             .map_err(|error| build(&error))?;
+        Self::assemble(inner, TokenizerKind::WordPiece, tokens, names, Format::BERT, Map::new())
+    }
 
+    /// Finds the special tokens of a tokenizer whose parts are set.
+    fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        kind: TokenizerKind,
+        tokens: Vec<String>,
+        names: SpecialNames,
+        format: Format,
+        stated: Map<String, Value>,
+    ) -> Result<Self, TokenizerError> {
+        let special = ids_of(&inner, &names, tokens.len())?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| TokenizerError::Build(error.to_string()))?;
         let mut hash = Sha256::new();
         for token in &tokens {
             hash.update(token.as_bytes());
             hash.update(b"\n"); // no token holds a line feed, so the sequence is unambiguous
         }
-        Ok(Tokenizer { inner, tokens, special, names, normalizer, vocabulary_hash: hash.finalize().into() })
+        let vocabulary_hash = hash.finalize().into();
+        Ok(Tokenizer { inner, kind, tokens, special, names, format, stated, vocabulary_hash })
     }
 
     /// Encodes one text or a pair. With `max_length` (special tokens included) the longer text loses tokens from its
     /// end first; when both must lose, they keep half each and the odd token goes to the text that was longer, to
-    /// B when they were equal. A `max_length` below the 2 or 3 special tokens leaves just those.
+    /// B when they were equal. A `max_length` below the number of special tokens leaves just those.
     ///
     /// Special tokens spelled out in the text (`[MASK]`) are recognised, as in the reference.
     ///
@@ -296,20 +209,29 @@ impl Tokenizer {
         let second = pair.map(|pair| self.pieces(pair));
         let (first_len, second_len) =
             (first.get_ids().len(), second.as_ref().map_or(0, |second| second.get_ids().len()));
-        let special_len = if pair.is_some() { 3 } else { 2 };
+        let special_len = self.special_tokens_around(pair.is_some());
         let budget = max_length.map_or(usize::MAX, |max_length| max_length.saturating_sub(special_len));
         let (keep_first, keep_second) = longest_first(first_len, second_len, budget);
 
         let mut encoding =
             Encoding { truncated_tokens: first_len + second_len - keep_first - keep_second, ..Encoding::default() };
         encoding.push(self.special.cls, 0, 0..0, None);
-        encoding.push_pieces(&first, keep_first, 0);
+        encoding.push_pieces(&first, keep_first, 0, 0);
         encoding.push(self.special.sep, 0, 0..0, None);
         if let Some(second) = &second {
-            encoding.push_pieces(second, keep_second, 1);
-            encoding.push(self.special.sep, 1, 0..0, None);
+            for _ in 1..self.format.separators {
+                encoding.push(self.special.sep, 0, 0..0, None);
+            }
+            let second_type = self.format.second_type;
+            encoding.push_pieces(second, keep_second, 1, second_type);
+            encoding.push(self.special.sep, second_type, 0..0, None);
         }
         encoding
+    }
+
+    /// Special tokens that [`Tokenizer::encode`] puts around one text, or around a pair.
+    pub fn special_tokens_around(&self, pair: bool) -> usize {
+        if pair { 2 + self.format.separators } else { 2 }
     }
 
     /// [`Tokenizer::encode`] of many texts on `threads` threads (at least one); results in the order of `texts`,
@@ -338,10 +260,15 @@ impl Tokenizer {
         self.inner.encode(text, false).expect(CANNOT_FAIL)
     }
 
-    /// Text of `ids`, `##` pieces glued to their word and the space before punctuation removed; ids outside the
+    /// Text of `ids`, pieces glued to their word; of WordPiece, the space before punctuation is removed. Ids outside the
     /// vocabulary give nothing.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        self.inner.decode(ids, skip_special).expect("joining WordPiece tokens has no failing case")
+        self.inner.decode(ids, skip_special).expect("joining tokens has no failing case")
+    }
+
+    /// How words are cut.
+    pub fn kind(&self) -> TokenizerKind {
+        self.kind
     }
 
     /// Ids of the special tokens.
@@ -359,19 +286,36 @@ impl Tokenizer {
         self.tokens.get(id as usize).map(String::as_str).filter(|token| !token.is_empty())
     }
 
-    /// The id of this token, spelled with its `##`.
+    /// The id of this token, spelled with the mark of its kind.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// True if the token continues a word (`##ing`): for whole-word masking.
+    /// True if the token continues a word by the marks of its kind (`##ing`; BPE's and unigram's without `Ġ` or `▁`,
+    /// which take a comma to the word before it): for whole-word masking.
     pub fn continues_word(&self, id: u32) -> bool {
-        self.token(id).is_some_and(|token| token.starts_with(CONTINUATION))
+        let starts_with = |marks: &[char]| self.token(id).is_some_and(|token| token.starts_with(marks));
+        let is_token = self.token(id).is_some() && !self.special.contains(id);
+        match self.kind {
+            TokenizerKind::WordPiece => self.token(id).is_some_and(|token| token.starts_with(CONTINUATION)),
+            TokenizerKind::ByteLevelBpe => is_token && !starts_with(&BYTE_LEVEL_SPACES),
+            TokenizerKind::Unigram => is_token && !starts_with(&[UNIGRAM_SPACE]),
+        }
     }
 
     /// True if text is lower-cased before it is split.
     pub fn is_lowercasing(&self) -> bool {
-        self.normalizer.lowercase
+        let Some(normalizer) = self.inner.get_normalizer() else { return false };
+        let mut letter = NormalizedString::from("A");
+        normalizer.normalize(&mut letter).is_ok() && letter.get() == "a"
+    }
+
+    /// What BERT's normaliser does, if it is WordPiece.
+    fn bert_normalizer(&self) -> Option<&BertNormalizer> {
+        match self.inner.get_normalizer() {
+            Some(NormalizerWrapper::BertNormalizer(normalizer)) => Some(normalizer),
+            _ => None,
+        }
     }
 
     /// SHA-256 over all tokens in the order of their ids: equal for equal vocabularies.
@@ -399,11 +343,37 @@ impl Tokenizer {
     }
 }
 
+/// The ids of the special tokens in a vocabulary of `vocabulary_size` tokens.
+fn ids_of(
+    inner: &tokenizers::Tokenizer,
+    names: &SpecialNames,
+    vocabulary_size: usize,
+) -> Result<SpecialTokens, TokenizerError> {
+    let id = |token: &str| {
+        let token_is_missing = || TokenizerError::MissingSpecialToken { token: token.to_owned(), vocabulary_size };
+        inner.token_to_id(token).ok_or_else(token_is_missing)
+    };
+    Ok(SpecialTokens {
+        pad: id(&names.pad)?,
+        unk: id(&names.unk)?,
+        cls: id(&names.cls)?,
+        sep: id(&names.sep)?,
+        mask: id(&names.mask)?,
+    })
+}
+
 /// Marks a piece that continues a word.
 const CONTINUATION: &str = "##";
 
+/// How byte-level BPE spells space, line feed, carriage return and tabulator.
+const BYTE_LEVEL_SPACES: [char; 4] = ['Ġ', 'Ċ', 'č', 'ĉ'];
+
+/// Marks the space in front of a word.
+const UNIGRAM_SPACE: char = '▁';
+
 /// Why `encode` of the inner tokenizer is infallible here.
-const CANNOT_FAIL: &str = "BERT's normaliser and splitter have no failing case, and [UNK] was found at loading";
+const CANNOT_FAIL: &str =
+    "no normaliser and splitter that is accepted has a failing case, and loading found an id for what is unknown";
 
 impl Encoding {
     fn push(&mut self, id: u32, token_type: u32, offsets: Range<usize>, sequence: Option<u8>) {
@@ -413,9 +383,9 @@ impl Encoding {
         self.sequence_ids.push(sequence);
     }
 
-    fn push_pieces(&mut self, pieces: &tokenizers::Encoding, keep: usize, sequence: u8) {
+    fn push_pieces(&mut self, pieces: &tokenizers::Encoding, keep: usize, sequence: u8, token_type: u32) {
         for (&id, &(start, end)) in pieces.get_ids().iter().zip(pieces.get_offsets()).take(keep) {
-            self.push(id, u32::from(sequence), start..end, Some(sequence));
+            self.push(id, token_type, start..end, Some(sequence));
         }
     }
 }

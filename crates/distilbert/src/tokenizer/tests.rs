@@ -255,7 +255,7 @@ fn an_added_token_with_a_space_in_it_is_one_token_for_the_word_encoder_too() {
 #[test]
 fn bad_folders_are_refused_by_name() {
     let error = |files: &[(&str, &str)]| load(files).expect_err("refused").to_string();
-    assert!(error(&[]).contains("expected tokenizer.json or vocab.txt"));
+    assert!(error(&[]).contains("expected tokenizer.json, vocab.txt, or vocab.json and merges.txt"));
     assert!(error(&[("vocab.txt", "a\nb\n")]).contains("`[PAD]` is missing in a vocabulary of 2 tokens"));
     assert!(error(&[("tokenizer.json", "{\"version\"")]).contains("tokenizer.json` is malformed"));
     assert!(
@@ -263,12 +263,14 @@ fn bad_folders_are_refused_by_name() {
             .contains("tokenizer_config.json` is malformed")
     );
     assert!(error(&[("vocab.txt", PLAIN), ("added_tokens.json", "{\"new\": 9}")]).contains("found `new`"));
-    let bpe = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+    let word_level = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": null, "post_processor": null, "decoder": null,
-        "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
-    assert!(error(&[("tokenizer.json", bpe)]).contains("model must be WordPiece, found BPE"));
-    let other = bpe.replace(
-        r#"{"type": "BPE", "vocab": {"a": 0}, "merges": []}"#,
+        "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#;
+    assert!(
+        error(&[("tokenizer.json", word_level)]).contains("model must be WordPiece, BPE or Unigram, found WordLevel")
+    );
+    let other = word_level.replace(
+        r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#,
         r####"{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {"a": 0}}"####,
     );
     assert!(error(&[("tokenizer.json", &other)]).contains("normalizer must be BertNormalizer, found none"));

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use super::{CANNOT_FAIL, Tokenizer};
+use super::{CANNOT_FAIL, Tokenizer, TokenizerKind};
 
 /// Encodes text after text, remembering the ids of the words it has seen; one per thread.
 ///
-/// The ids are those of [`Tokenizer::encode`]: neither cleaning, accent stripping, lower-casing nor splitting looks
-/// across a space.
+/// The ids are those of [`Tokenizer::encode`]: neither cleaning, accent stripping, lower-casing nor splitting of WordPiece
+/// looks across a space. A text of another kind goes through its tokenizer whole, which remembers words itself.
 #[derive(Debug)]
 pub struct WordEncoder<'t> {
     tokenizer: &'t Tokenizer,
     seen: HashMap<Box<str>, Box<[u32]>>,
-    /// False if an added token holds a space and may thus span two words.
+    /// False if a token holds a space: an added one that may span two words, or the space in front of a word.
     splits_at_spaces: bool,
 }
 
@@ -25,11 +25,12 @@ impl<'t> WordEncoder<'t> {
     /// An encoder that has seen nothing.
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
         let added = tokenizer.inner.get_added_tokens_decoder();
-        let splits_at_spaces = !added.values().any(|token| token.content.contains(' '));
+        let splits_at_spaces =
+            tokenizer.kind == TokenizerKind::WordPiece && !added.values().any(|token| token.content.contains(' '));
         WordEncoder { tokenizer, seen: HashMap::new(), splits_at_spaces }
     }
 
-    /// Appends the ids of `text`, without `[CLS]` and `[SEP]`, to `ids`.
+    /// Appends the ids of `text`, without the special tokens around it, to `ids`.
     pub fn encode_into(&mut self, text: &str, ids: &mut Vec<u32>) {
         if !self.splits_at_spaces {
             ids.extend_from_slice(self.encode(text).get_ids());
