@@ -4,9 +4,12 @@ use super::config::EncoderConfig;
 use super::linear::{Finish, Into, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
-use super::residual_output::{ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputShape};
-use super::{DropoutSite, Mode};
+use super::residual_output::{
+    ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputScratch, ResidualOutputShape,
+};
+use super::{DropoutSite, Mode, Pass};
 use distilbert_kernels::attention::{AttentionShape, Queries, attention, attention_backward};
+use distilbert_kernels::dropout::Dropout;
 use distilbert_kernels::{Precision, Runtime};
 
 /// One layer's self-attention.
@@ -62,49 +65,32 @@ impl Attention {
         self.output.disable_dropout();
     }
 
-    /// `x` `[tokens, hidden]` to `activations.output.states`.
-    pub(crate) fn forward(
-        &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
-        x: &[f32],
-        activations: &mut AttentionActivations,
-    ) {
+    /// `x` `[tokens, hidden]` to `a.output.states`.
+    pub(crate) fn forward(&self, pass: Pass<'_>, x: &[f32], a: &mut AttentionActivations) {
+        let Pass { rt, arena, cu_seqlens, mode } = pass;
         let tokens = x.len() / self.qkv.inputs;
-        let a = activations;
         a.qkv.resize(3 * x.len(), 0.0);
         a.context.resize(x.len(), 0.0);
         a.log_sum_exp.resize(tokens * self.shape.heads, 0.0);
         self.qkv.forward(rt, arena, x, &mut a.qkv, Finish::Bias); // [tokens, 3 * hidden]
-        let key = mode.dropout();
-        let dropout =
-            key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
-        let log_sum_exp = key.is_some().then_some(&mut a.log_sum_exp[..]);
+        let dropout = self.probability_dropout(pass);
+        let log_sum_exp = matches!(mode, Mode::Training(_)).then_some(&mut a.log_sum_exp[..]);
         let (precision, dropout) = (self.precision(rt, mode), dropout.as_ref());
         let context = &mut a.context; // [tokens, hidden]
         attention(rt, precision, self.shape, &a.qkv, cu_seqlens, Queries::All, dropout, context, log_sum_exp);
-        self.output.forward(rt, arena, cu_seqlens, mode, &a.context, x, &mut a.output);
+        self.output.forward(pass, &a.context, x, &mut a.output);
     }
 
     /// As an inference pass of [`Attention::forward`], for the first tokens of the sequences only: `x` holds all tokens,
     /// `first` and the result `[batch, hidden]` the first ones.
-    pub(crate) fn forward_first(
-        &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        x: &[f32],
-        first: &[f32],
-        a: &mut AttentionActivations,
-    ) {
+    pub(crate) fn forward_first(&self, pass: Pass<'_>, x: &[f32], first: &[f32], a: &mut AttentionActivations) {
+        let Pass { rt, arena, cu_seqlens, mode } = pass;
         a.qkv.resize(3 * x.len(), 0.0);
         a.context.resize(first.len(), 0.0);
         self.qkv.forward(rt, arena, x, &mut a.qkv, Finish::Bias);
-        let precision = self.precision(rt, Mode::Inference);
+        let precision = self.precision(rt, mode);
         attention(rt, precision, self.shape, &a.qkv, cu_seqlens, Queries::First, None, &mut a.context, None);
-        self.output.forward(rt, arena, cu_seqlens, Mode::Inference, &a.context, first, &mut a.output);
+        self.output.forward(pass, &a.context, first, &mut a.output);
     }
 
     /// The precision of the products inside attention: f32 in training, whose backward pass must find the same
@@ -115,56 +101,42 @@ impl Attention {
     }
 
     /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.
-    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
+        pass: Pass<'_>,
         x: &[f32],
         a: &AttentionActivations,
         d_output: &mut [f32],
         scratch: &mut AttentionScratch,
         gradients: &mut [f32],
     ) {
-        scratch.d_context.resize(x.len(), 0.0);
-        scratch.d_qkv.resize(3 * x.len(), 0.0);
-        self.output.backward(
-            rt,
-            arena,
-            cu_seqlens,
-            mode,
-            &a.context,
-            &a.output,
-            d_output,
-            &mut scratch.d_sum,
-            &mut scratch.d_context,
-            gradients,
-        );
-        let key = mode.dropout();
-        let dropout =
-            key.and_then(|key| key.at(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout));
+        let AttentionScratch { output, d_qkv } = scratch;
+        let rt = pass.rt;
+        self.output.backward(pass, &a.context, &a.output, d_output, output, gradients);
+        d_qkv.resize(3 * x.len(), 0.0);
         attention_backward(
             rt,
             self.shape,
             &a.qkv,
-            cu_seqlens,
-            dropout.as_ref(),
+            pass.cu_seqlens,
+            self.probability_dropout(pass).as_ref(),
             &a.context,
             &a.log_sum_exp,
-            &scratch.d_context,
-            &mut scratch.d_qkv,
+            &output.d_inner,
+            d_qkv,
         );
-        self.qkv.backward_parameters(rt, x, &scratch.d_qkv, gradients);
-        self.qkv.backward_input(rt, &scratch.d_qkv, d_output, Into::Accumulate);
+        self.qkv.backward_parameters(rt, x, d_qkv, gradients);
+        self.qkv.backward_input(rt, d_qkv, d_output, Into::Accumulate);
+    }
+
+    fn probability_dropout<'a>(&self, pass: Pass<'a>) -> Option<Dropout<'a>> {
+        pass.dropout(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout)
     }
 }
 
 /// Gradients that live only inside one block's backward pass; shared by all layers.
 #[derive(Default)]
 pub struct AttentionScratch {
-    d_sum: Vec<f32>,
-    d_context: Vec<f32>,
+    output: ResidualOutputScratch,
     d_qkv: Vec<f32>,
 }

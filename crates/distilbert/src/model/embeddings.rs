@@ -5,12 +5,12 @@ use super::config::EncoderConfig;
 use super::linear::{LayerNorm, Packing, Purpose};
 use super::names::Names;
 use super::parameters::TableBuilder;
-use super::{DropoutSite, Mode};
+use super::{DropoutSite, Pass};
 use crate::data::batch::Batch;
 use distilbert_kernels::dropout::dropout_rows;
 use distilbert_kernels::embedding::{EmbeddingTables, embed, embed_backward};
 use distilbert_kernels::norm::NormStats;
-use distilbert_kernels::{Matrix, MatrixRef, Precision, Runtime};
+use distilbert_kernels::{Matrix, MatrixRef, Precision};
 use std::ops::Range;
 
 /// The embedding tables' places in the arena.
@@ -81,13 +81,12 @@ impl Embeddings {
     /// States `[tokens, hidden]` of a batch that [`super::Model::check`] has passed.
     pub(crate) fn forward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
+        pass: Pass<'_>,
         batch: &Batch,
-        mode: Mode<'_>,
         activations: &mut EmbeddingActivations,
         states: &mut Vec<f32>,
     ) {
+        let Pass { rt, arena, .. } = pass;
         let in_arena = |range: &Range<usize>| MatrixRef::F32(&arena[range.clone()]);
         let tables = match &self.tables {
             Some(tables) => EmbeddingTables {
@@ -107,24 +106,22 @@ impl Embeddings {
         let types = self.token_type.as_ref().and(batch.token_types());
         embed(rt, self.hidden, tables, batch.input_ids(), batch.positions(), types, &mut activations.sum);
         self.norm.forward(rt, arena, &activations.sum, states, Some(&mut activations.stats));
-        if let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::Embeddings, 0, self.dropout)) {
+        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, 0, self.dropout) {
             dropout_rows(rt, states, self.hidden, batch.cu_seqlens(), &dropout);
         }
     }
 
     /// Adds the tables' gradients; `d_states` is used up.
-    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
+        pass: Pass<'_>,
         batch: &Batch,
-        mode: Mode<'_>,
         activations: &EmbeddingActivations,
         d_states: &mut [f32],
         gradients: &mut [f32],
     ) {
-        if let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::Embeddings, 0, self.dropout)) {
+        let Pass { rt, arena, .. } = pass;
+        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, 0, self.dropout) {
             dropout_rows(rt, d_states, self.hidden, batch.cu_seqlens(), &dropout);
         }
         let mut d_sum = vec![0.0; d_states.len()];

@@ -3,11 +3,12 @@
 use super::attention::{Attention, AttentionActivations, AttentionScratch};
 use super::config::EncoderConfig;
 use super::embeddings::EmbeddingActivations;
-use super::feed_forward::{FeedForward, FeedForwardActivations, FeedForwardScratch};
+use super::feed_forward::{FeedForward, FeedForwardActivations};
 use super::linear::Packing;
 use super::names::Names;
 use super::parameters::TableBuilder;
-use super::{Mode, Model};
+use super::residual_output::ResidualOutputScratch;
+use super::{Mode, Model, Pass};
 use crate::data::batch::Batch;
 use distilbert_kernels::Runtime;
 use distilbert_kernels::elementwise::gather_rows;
@@ -69,7 +70,7 @@ impl Activations {
 #[derive(Default)]
 pub struct Scratch {
     attention: AttentionScratch,
-    feed_forward: FeedForwardScratch,
+    feed_forward: ResidualOutputScratch,
 }
 
 impl Encoder {
@@ -95,32 +96,32 @@ impl Encoder {
 }
 
 impl Layer {
-    fn forward(
-        &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
-        x: &[f32],
-        a: &mut LayerActivations,
-    ) {
-        self.attention.forward(rt, arena, cu_seqlens, mode, x, &mut a.attention);
-        self.feed_forward.forward(rt, arena, cu_seqlens, mode, &a.attention.output.states, &mut a.feed_forward);
+    fn forward(&self, pass: Pass<'_>, x: &[f32], a: &mut LayerActivations) {
+        self.attention.forward(pass, x, &mut a.attention);
+        self.feed_forward.forward(pass, &a.attention.output.states, &mut a.feed_forward);
     }
 
     /// As an inference pass of [`Layer::forward`], for the first tokens of the sequences only.
-    fn forward_first(
+    fn forward_first(&self, pass: Pass<'_>, x: &[f32], first: &[f32], a: &mut LayerActivations) {
+        self.attention.forward_first(pass, x, first, &mut a.attention);
+        self.feed_forward.forward(pass, &a.attention.output.states, &mut a.feed_forward);
+    }
+
+    /// `x` is the layer's input. `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are
+    /// added.
+    fn backward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
+        pass: Pass<'_>,
         x: &[f32],
-        first: &[f32],
-        a: &mut LayerActivations,
+        a: &LayerActivations,
+        d_output: &mut [f32],
+        scratch: &mut Scratch,
+        gradients: &mut [f32],
     ) {
-        self.attention.forward_first(rt, arena, cu_seqlens, x, first, &mut a.attention);
-        let x = &a.attention.output.states;
-        self.feed_forward.forward(rt, arena, cu_seqlens, Mode::Inference, x, &mut a.feed_forward);
+        let LayerActivations { attention, feed_forward } = a;
+        let between = &attention.output.states;
+        self.feed_forward.backward(pass, between, feed_forward, d_output, &mut scratch.feed_forward, gradients);
+        self.attention.backward(pass, x, attention, d_output, &mut scratch.attention, gradients);
     }
 }
 
@@ -141,21 +142,20 @@ impl Model {
         activations: &mut Activations,
         mut observe: impl FnMut(usize, &[f32]),
     ) {
-        let arena = self.parameters.weights();
-        self.embeddings.forward(rt, arena, batch, mode, &mut activations.embeddings, &mut activations.embedded);
+        let pass = self.pass(rt, batch, mode);
+        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
         observe(0, &activations.embedded);
-        let cu_seqlens = batch.cu_seqlens();
         match mode {
             Mode::Training(_) => {
                 activations.layers.resize_with(self.encoder.layers.len(), LayerActivations::default);
                 for (index, layer) in self.encoder.layers.iter().enumerate() {
                     let (before, rest) = activations.layers.split_at_mut(index);
                     let x = before.last().map_or(&activations.embedded[..], LayerActivations::output);
-                    layer.forward(rt, arena, cu_seqlens, mode, x, &mut rest[0]);
+                    layer.forward(pass, x, &mut rest[0]);
                     observe(index + 1, rest[0].output());
                 }
             }
-            Mode::Inference => self.infer(rt, cu_seqlens, &self.encoder.layers, activations, observe),
+            Mode::Inference => infer(pass, &self.encoder.layers, activations, observe),
         }
     }
 
@@ -163,44 +163,21 @@ impl Model {
     /// [`Model::encode`] gives them: the last layer is computed for them alone. The batch must have passed
     /// [`Model::check`] and the weights must be packed.
     pub fn encode_first<'a>(&self, rt: &Runtime, batch: &Batch, activations: &'a mut Activations) -> &'a [f32] {
-        let arena = self.parameters.weights();
-        let mode = Mode::Inference;
-        self.embeddings.forward(rt, arena, batch, mode, &mut activations.embeddings, &mut activations.embedded);
-        let (cu_seqlens, hidden) = (batch.cu_seqlens(), self.config.encoder.hidden);
+        let pass = self.pass(rt, batch, Mode::Inference);
+        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
+        let hidden = self.config.encoder.hidden;
         let (last, before) = match self.encoder.layers.split_last() {
             Some((last, before)) => (Some(last), before),
             None => (None, &[][..]),
         };
-        self.infer(rt, cu_seqlens, before, activations, |_, _| {});
+        infer(pass, before, activations, |_, _| {});
         let Activations { embedded, layers, first, last: a, .. } = activations;
         let x = layers.last().map_or(&embedded[..], LayerActivations::output);
         first.resize(batch.sequences() * hidden, 0.0);
         gather_rows(rt, x, hidden, batch.first_tokens(), first);
         let Some(last) = last else { return first };
-        last.forward_first(rt, arena, cu_seqlens, x, first, a);
+        last.forward_first(pass, x, first, a);
         a.output()
-    }
-
-    /// Runs some layers on the embedded tokens. One set of buffers serves all layers: a layer's input and output change
-    /// places.
-    fn infer(
-        &self,
-        rt: &Runtime,
-        cu_seqlens: &[u32],
-        layers: &[Layer],
-        activations: &mut Activations,
-        mut observe: impl FnMut(usize, &[f32]),
-    ) {
-        let arena = self.parameters.weights();
-        activations.layers.resize_with(1.min(layers.len()), LayerActivations::default);
-        for (index, layer) in layers.iter().enumerate() {
-            let a = &mut activations.layers[0];
-            if index > 0 {
-                std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
-            }
-            layer.forward(rt, arena, cu_seqlens, Mode::Inference, &activations.embedded, a);
-            observe(index + 1, a.output());
-        }
     }
 
     /// Carries the gradient of the last hidden state back to all parameters of encoder and embeddings, whose
@@ -216,34 +193,29 @@ impl Model {
         scratch: &mut Scratch,
         gradients: &mut [f32],
     ) {
-        let arena = self.parameters.weights();
-        let cu_seqlens = batch.cu_seqlens();
+        let pass = self.pass(rt, batch, mode);
         for (index, layer) in self.encoder.layers.iter().enumerate().rev() {
-            let a = &activations.layers[index];
-            let x = activations.input_of(index);
-            layer.feed_forward.backward(
-                rt,
-                arena,
-                cu_seqlens,
-                mode,
-                &a.attention.output.states,
-                &a.feed_forward,
-                d_hidden,
-                &mut scratch.feed_forward,
-                gradients,
-            );
-            layer.attention.backward(
-                rt,
-                arena,
-                cu_seqlens,
-                mode,
-                x,
-                &a.attention,
-                d_hidden,
-                &mut scratch.attention,
-                gradients,
-            );
+            let (a, x) = (&activations.layers[index], activations.input_of(index));
+            layer.backward(pass, x, a, d_hidden, scratch, gradients);
         }
-        self.embeddings.backward(rt, arena, batch, mode, &activations.embeddings, d_hidden, gradients);
+        self.embeddings.backward(pass, batch, &activations.embeddings, d_hidden, gradients);
+    }
+
+    fn pass<'a>(&'a self, rt: &'a Runtime, batch: &'a Batch, mode: Mode<'a>) -> Pass<'a> {
+        Pass { rt, arena: self.parameters.weights(), cu_seqlens: batch.cu_seqlens(), mode }
+    }
+}
+
+/// Runs some layers on the embedded tokens. One set of buffers serves all layers: a layer's input and output change
+/// places.
+fn infer(pass: Pass<'_>, layers: &[Layer], activations: &mut Activations, mut observe: impl FnMut(usize, &[f32])) {
+    activations.layers.resize_with(1.min(layers.len()), LayerActivations::default);
+    for (index, layer) in layers.iter().enumerate() {
+        let a = &mut activations.layers[0];
+        if index > 0 {
+            std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
+        }
+        layer.forward(pass, &activations.embedded, a);
+        observe(index + 1, a.output());
     }
 }

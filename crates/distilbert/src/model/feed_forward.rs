@@ -4,9 +4,10 @@ use super::config::EncoderConfig;
 use super::linear::{Finish, Into, Linear, Packing};
 use super::names::LayerNames;
 use super::parameters::TableBuilder;
-use super::residual_output::{ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputShape};
-use super::{DropoutSite, Mode};
-use distilbert_kernels::Runtime;
+use super::residual_output::{
+    ResidualDropout, ResidualOutput, ResidualOutputActivations, ResidualOutputScratch, ResidualOutputShape,
+};
+use super::{DropoutSite, Mode, Pass};
 use distilbert_kernels::elementwise::{GeluKind, gelu, gelu_backward};
 
 /// One layer's feed-forward block.
@@ -56,17 +57,9 @@ impl FeedForward {
         self.output.disable_dropout();
     }
 
-    /// `x` `[tokens, hidden]` to `activations.output.states`.
-    pub(crate) fn forward(
-        &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
-        x: &[f32],
-        activations: &mut FeedForwardActivations,
-    ) {
-        let a = activations;
+    /// `x` `[tokens, hidden]` to `a.output.states`.
+    pub(crate) fn forward(&self, pass: Pass<'_>, x: &[f32], a: &mut FeedForwardActivations) {
+        let Pass { rt, arena, mode, .. } = pass;
         let wide = x.len() / self.lin1.inputs * self.lin1.outputs;
         a.after.resize(wide, 0.0);
         match mode {
@@ -77,45 +70,24 @@ impl FeedForward {
                 gelu(rt, &a.before, &mut a.after, self.gelu);
             }
         }
-        self.output.forward(rt, arena, cu_seqlens, mode, &a.after, x, &mut a.output);
+        self.output.forward(pass, &a.after, x, &mut a.output);
     }
 
     /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.
-    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
+        pass: Pass<'_>,
         x: &[f32],
         a: &FeedForwardActivations,
         d_output: &mut [f32],
-        scratch: &mut FeedForwardScratch,
+        scratch: &mut ResidualOutputScratch,
         gradients: &mut [f32],
     ) {
-        scratch.d_wide.resize(a.before.len(), 0.0);
-        self.output.backward(
-            rt,
-            arena,
-            cu_seqlens,
-            mode,
-            &a.after,
-            &a.output,
-            d_output,
-            &mut scratch.d_sum,
-            &mut scratch.d_wide,
-            gradients,
-        );
-        gelu_backward(rt, &a.before, &mut scratch.d_wide, self.gelu);
-        self.lin1.backward_parameters(rt, x, &scratch.d_wide, gradients);
-        self.lin1.backward_input(rt, &scratch.d_wide, d_output, Into::Accumulate);
+        let rt = pass.rt;
+        self.output.backward(pass, &a.after, &a.output, d_output, scratch, gradients);
+        let d_wide = &mut scratch.d_inner; // [tokens, ffn]
+        gelu_backward(rt, &a.before, d_wide, self.gelu);
+        self.lin1.backward_parameters(rt, x, d_wide, gradients);
+        self.lin1.backward_input(rt, d_wide, d_output, Into::Accumulate);
     }
-}
-
-/// Gradients that live only inside one block's backward pass; shared by all layers.
-#[derive(Default)]
-pub struct FeedForwardScratch {
-    d_sum: Vec<f32>,
-    d_wide: Vec<f32>,
 }

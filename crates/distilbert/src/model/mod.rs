@@ -22,6 +22,7 @@ pub use parameters::{Parameter, Parameters};
 use crate::data::batch::Batch;
 use crate::heads::Head;
 use crate::random::{Rng, mix_key};
+use distilbert_kernels::dropout::Dropout;
 use distilbert_kernels::{Precision, Runtime};
 use embeddings::Embeddings;
 use encoder::Encoder;
@@ -110,16 +111,11 @@ pub(crate) enum DropoutSite {
     Head,
 }
 
-impl DropoutKey<'_> {
+impl<'a> DropoutKey<'a> {
     /// The kernel's dropout at one site, `None` if its probability is 0.
-    pub(crate) fn at(
-        &self,
-        site: DropoutSite,
-        layer: usize,
-        probability: f32,
-    ) -> Option<distilbert_kernels::dropout::Dropout<'_>> {
+    pub(crate) fn at(&self, site: DropoutSite, layer: usize, probability: f32) -> Option<Dropout<'a>> {
         const PURPOSE: u64 = 0xd20b;
-        (probability > 0.0).then(|| distilbert_kernels::dropout::Dropout {
+        (probability > 0.0).then(|| Dropout {
             probability,
             site_key: mix_key(&[self.seed, PURPOSE, self.step, layer as u64, site as u64]),
             slots: self.slots,
@@ -134,6 +130,24 @@ impl<'a> Mode<'a> {
             Mode::Inference => None,
             Mode::Training(key) => Some(key),
         }
+    }
+}
+
+/// What every part of the model needs for a pass over a batch, forward or backward.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) rt: &'a Runtime,
+    /// The model's weights.
+    pub(crate) arena: &'a [f32],
+    pub(crate) cu_seqlens: &'a [u32],
+    /// The same forward and backward, so that both draw the same dropout.
+    pub(crate) mode: Mode<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// The kernel's dropout at one site, `None` without training or if its probability is 0.
+    pub(crate) fn dropout(&self, site: DropoutSite, layer: usize, probability: f32) -> Option<Dropout<'a>> {
+        self.mode.dropout().and_then(|key| key.at(site, layer, probability))
     }
 }
 

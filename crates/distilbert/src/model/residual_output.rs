@@ -2,8 +2,7 @@
 
 use super::linear::{Finish, Into, LayerNorm, Linear, Packing};
 use super::parameters::TableBuilder;
-use super::{DropoutSite, Mode};
-use distilbert_kernels::Runtime;
+use super::{DropoutSite, Pass};
 use distilbert_kernels::dropout::dropout_rows;
 use distilbert_kernels::norm::{NormStats, residual_layer_norm};
 
@@ -46,6 +45,14 @@ pub struct ResidualOutputActivations {
     pub states: Vec<f32>,
 }
 
+/// Gradients that live only inside a block's backward pass; shared by all layers.
+#[derive(Default)]
+pub struct ResidualOutputScratch {
+    d_sum: Vec<f32>,
+    /// Of what comes in, `[tokens, inner]`.
+    pub(crate) d_inner: Vec<f32>,
+}
+
 impl ResidualOutput {
     pub(crate) fn new(
         shape: &ResidualOutputShape<'_>,
@@ -70,21 +77,12 @@ impl ResidualOutput {
     }
 
     /// `inner` `[tokens, inner]` and the block's input `x` `[tokens, hidden]` to `a.states`.
-    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
-    pub(crate) fn forward(
-        &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
-        inner: &[f32],
-        x: &[f32],
-        a: &mut ResidualOutputActivations,
-    ) {
+    pub(crate) fn forward(&self, pass: Pass<'_>, inner: &[f32], x: &[f32], a: &mut ResidualOutputActivations) {
+        let Pass { rt, arena, cu_seqlens, .. } = pass;
         a.sum.resize(x.len(), 0.0);
         a.states.resize(x.len(), 0.0);
         let stats = Some(&mut a.stats);
-        match mode.dropout().and_then(|key| key.at(self.site, self.layer, self.dropout)) {
+        match pass.dropout(self.site, self.layer, self.dropout) {
             Some(dropout) => {
                 self.linear.forward(rt, arena, inner, &mut a.sum, Finish::Bias);
                 let (gamma, beta) = self.norm.weights(arena);
@@ -98,28 +96,26 @@ impl ResidualOutput {
         }
     }
 
-    /// Gradient of `states` in and of the residual `x` out, both in `d_states`; that of `inner` goes to `d_inner`, which
-    /// has its length. `d_sum` is working memory. The parameters' gradients are added.
-    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
+    /// Gradient of `states` in and of the residual `x` out, both in `d_states`; that of `inner` goes to
+    /// `scratch.d_inner`. The parameters' gradients are added.
     pub(crate) fn backward(
         &self,
-        rt: &Runtime,
-        arena: &[f32],
-        cu_seqlens: &[u32],
-        mode: Mode<'_>,
+        pass: Pass<'_>,
         inner: &[f32],
         a: &ResidualOutputActivations,
         d_states: &mut [f32],
-        d_sum: &mut Vec<f32>,
-        d_inner: &mut [f32],
+        scratch: &mut ResidualOutputScratch,
         gradients: &mut [f32],
     ) {
+        let Pass { rt, arena, cu_seqlens, .. } = pass;
+        let ResidualOutputScratch { d_sum, d_inner } = scratch;
         d_sum.resize(d_states.len(), 0.0);
+        d_inner.resize(inner.len(), 0.0);
         // Forward: states = norm(sum). So:
         self.norm.backward(rt, arena, d_states, &a.sum, &a.stats, d_sum, gradients);
         // Forward: sum = x + dropout(linear(inner)). So the residual's gradient is d_sum itself:
         d_states.copy_from_slice(d_sum);
-        if let Some(dropout) = mode.dropout().and_then(|key| key.at(self.site, self.layer, self.dropout)) {
+        if let Some(dropout) = pass.dropout(self.site, self.layer, self.dropout) {
             dropout_rows(rt, d_sum, self.linear.outputs, cu_seqlens, &dropout);
         }
         self.linear.backward_parameters(rt, inner, d_sum, gradients);
