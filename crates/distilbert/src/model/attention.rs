@@ -19,7 +19,6 @@ pub struct Attention {
     /// The projection of the heads' outputs, residual and norm.
     pub output: ResidualOutput,
     shape: AttentionShape,
-    layer: usize,
     attention_dropout: f32,
 }
 
@@ -34,7 +33,7 @@ pub struct AttentionActivations {
 }
 
 impl Attention {
-    pub(crate) fn new(config: &EncoderConfig, layer: usize, names: &LayerNames, table: &mut TableBuilder) -> Attention {
+    pub(crate) fn new(config: &EncoderConfig, names: &LayerNames, table: &mut TableBuilder) -> Attention {
         let hidden = config.hidden;
         let qkv = Linear::joined(table, &[&names.query, &names.key, &names.value], hidden, hidden);
         let shape = ResidualOutputShape {
@@ -45,12 +44,11 @@ impl Attention {
             layer_norm_eps: config.layer_norm_eps,
         };
         let probability = if config.attention_output_dropout { config.dropout } else { 0.0 };
-        let dropout = ResidualDropout { site: DropoutSite::AttentionOutput, layer, probability };
+        let dropout = ResidualDropout { site: DropoutSite::AttentionOutput, probability };
         Attention {
             qkv,
             output: ResidualOutput::new(&shape, dropout, table),
             shape: AttentionShape { heads: config.heads, head_dim: hidden / config.heads },
-            layer,
             attention_dropout: config.attention_dropout,
         }
     }
@@ -67,7 +65,7 @@ impl Attention {
 
     /// `x` `[tokens, hidden]` to `a.output.states`.
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &[f32], a: &mut AttentionActivations) {
-        let Pass { rt, arena, cu_seqlens, mode } = pass;
+        let Pass { rt, arena, cu_seqlens, mode, .. } = pass;
         let tokens = x.len() / self.qkv.inputs;
         a.qkv.resize(3 * x.len(), 0.0);
         a.context.resize(x.len(), 0.0);
@@ -84,7 +82,7 @@ impl Attention {
     /// As an inference pass of [`Attention::forward`], for the first tokens of the sequences only: `x` holds all tokens,
     /// `first` and the result `[batch, hidden]` the first ones.
     pub(crate) fn forward_first(&self, pass: Pass<'_>, x: &[f32], first: &[f32], a: &mut AttentionActivations) {
-        let Pass { rt, arena, cu_seqlens, mode } = pass;
+        let Pass { rt, arena, cu_seqlens, mode, .. } = pass;
         a.qkv.resize(3 * x.len(), 0.0);
         a.context.resize(first.len(), 0.0);
         self.qkv.forward(rt, arena, x, &mut a.qkv, Finish::Bias);
@@ -130,7 +128,7 @@ impl Attention {
     }
 
     fn probability_dropout<'a>(&self, pass: Pass<'a>) -> Option<Dropout<'a>> {
-        pass.dropout(DropoutSite::AttentionProbabilities, self.layer, self.attention_dropout)
+        pass.dropout(DropoutSite::AttentionProbabilities, self.attention_dropout)
     }
 }
 

@@ -106,7 +106,7 @@ impl Embeddings {
         let types = self.token_type.as_ref().and(batch.token_types());
         embed(rt, self.hidden, tables, batch.input_ids(), batch.positions(), types, &mut activations.sum);
         self.norm.forward(rt, arena, &activations.sum, states, Some(&mut activations.stats));
-        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, 0, self.dropout) {
+        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, self.dropout) {
             dropout_rows(rt, states, self.hidden, batch.cu_seqlens(), &dropout);
         }
     }
@@ -121,7 +121,7 @@ impl Embeddings {
         gradients: &mut [f32],
     ) {
         let Pass { rt, arena, .. } = pass;
-        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, 0, self.dropout) {
+        if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, self.dropout) {
             dropout_rows(rt, d_states, self.hidden, batch.cu_seqlens(), &dropout);
         }
         let mut d_sum = vec![0.0; d_states.len()];

@@ -79,8 +79,8 @@ impl Encoder {
             .map(|index| {
                 let names = names.layer(index);
                 Layer {
-                    attention: Attention::new(config, index, &names, table),
-                    feed_forward: FeedForward::new(config, index, &names, table),
+                    attention: Attention::new(config, &names, table),
+                    feed_forward: FeedForward::new(config, &names, table),
                 }
             })
             .collect();
@@ -151,7 +151,7 @@ impl Model {
                 for (index, layer) in self.encoder.layers.iter().enumerate() {
                     let (before, rest) = activations.layers.split_at_mut(index);
                     let x = before.last().map_or(&activations.embedded[..], LayerActivations::output);
-                    layer.forward(pass, x, &mut rest[0]);
+                    layer.forward(pass.in_layer(index), x, &mut rest[0]);
                     observe(index + 1, rest[0].output());
                 }
             }
@@ -196,13 +196,13 @@ impl Model {
         let pass = self.pass(rt, batch, mode);
         for (index, layer) in self.encoder.layers.iter().enumerate().rev() {
             let (a, x) = (&activations.layers[index], activations.input_of(index));
-            layer.backward(pass, x, a, d_hidden, scratch, gradients);
+            layer.backward(pass.in_layer(index), x, a, d_hidden, scratch, gradients);
         }
         self.embeddings.backward(pass, batch, &activations.embeddings, d_hidden, gradients);
     }
 
     fn pass<'a>(&'a self, rt: &'a Runtime, batch: &'a Batch, mode: Mode<'a>) -> Pass<'a> {
-        Pass { rt, arena: self.parameters.weights(), cu_seqlens: batch.cu_seqlens(), mode }
+        Pass { rt, arena: self.parameters.weights(), cu_seqlens: batch.cu_seqlens(), mode, layer: 0 }
     }
 }
 

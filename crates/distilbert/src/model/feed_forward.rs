@@ -30,12 +30,7 @@ pub struct FeedForwardActivations {
 }
 
 impl FeedForward {
-    pub(crate) fn new(
-        config: &EncoderConfig,
-        layer: usize,
-        names: &LayerNames,
-        table: &mut TableBuilder,
-    ) -> FeedForward {
+    pub(crate) fn new(config: &EncoderConfig, names: &LayerNames, table: &mut TableBuilder) -> FeedForward {
         let lin1 = Linear::new(table, &names.lin1, config.hidden, config.ffn);
         let shape = ResidualOutputShape {
             linear_name: &names.lin2,
@@ -44,7 +39,7 @@ impl FeedForward {
             hidden: config.hidden,
             layer_norm_eps: config.layer_norm_eps,
         };
-        let dropout = ResidualDropout { site: DropoutSite::FeedForward, layer, probability: config.dropout };
+        let dropout = ResidualDropout { site: DropoutSite::FeedForward, probability: config.dropout };
         FeedForward { lin1, output: ResidualOutput::new(&shape, dropout, table), gelu: config.activation.gelu() }
     }
 

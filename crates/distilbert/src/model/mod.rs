@@ -142,12 +142,19 @@ pub(crate) struct Pass<'a> {
     pub(crate) cu_seqlens: &'a [u32],
     /// The same forward and backward, so that both draw the same dropout.
     pub(crate) mode: Mode<'a>,
+    /// The layer that is run, counted from 0; 0 outside the layers too.
+    pub(crate) layer: usize,
 }
 
 impl<'a> Pass<'a> {
     /// The kernel's dropout at one site, `None` without training or if its probability is 0.
-    pub(crate) fn dropout(&self, site: DropoutSite, layer: usize, probability: f32) -> Option<Dropout<'a>> {
-        self.mode.dropout().and_then(|key| key.at(site, layer, probability))
+    pub(crate) fn dropout(&self, site: DropoutSite, probability: f32) -> Option<Dropout<'a>> {
+        self.mode.dropout().and_then(|key| key.at(site, self.layer, probability))
+    }
+
+    /// The same pass inside a layer, counted from 0.
+    pub(crate) fn in_layer(self, layer: usize) -> Pass<'a> {
+        Pass { layer, ..self }
     }
 }
 

@@ -13,7 +13,6 @@ pub struct ResidualOutput {
     /// The norm after the residual.
     pub norm: LayerNorm,
     site: DropoutSite,
-    layer: usize,
     dropout: f32,
 }
 
@@ -28,10 +27,9 @@ pub(crate) struct ResidualOutputShape<'a> {
     pub(crate) layer_norm_eps: f32,
 }
 
-/// Where in the model the dropout stands, and how much it drops.
+/// Where in a layer the dropout stands, and how much it drops.
 pub(crate) struct ResidualDropout {
     pub(crate) site: DropoutSite,
-    pub(crate) layer: usize,
     pub(crate) probability: f32,
 }
 
@@ -63,7 +61,6 @@ impl ResidualOutput {
             linear: Linear::new(table, shape.linear_name, shape.inner, shape.hidden),
             norm: LayerNorm::new(table, shape.norm_name, shape.hidden, shape.layer_norm_eps),
             site: dropout.site,
-            layer: dropout.layer,
             dropout: dropout.probability,
         }
     }
@@ -82,7 +79,7 @@ impl ResidualOutput {
         a.sum.resize(x.len(), 0.0);
         a.states.resize(x.len(), 0.0);
         let stats = Some(&mut a.stats);
-        match pass.dropout(self.site, self.layer, self.dropout) {
+        match pass.dropout(self.site, self.dropout) {
             Some(dropout) => {
                 self.linear.forward(rt, arena, inner, &mut a.sum, Finish::Bias);
                 let (gamma, beta) = self.norm.weights(arena);
@@ -115,7 +112,7 @@ impl ResidualOutput {
         self.norm.backward(rt, arena, d_states, &a.sum, &a.stats, d_sum, gradients);
         // Forward: sum = x + dropout(linear(inner)). So the residual's gradient is d_sum itself:
         d_states.copy_from_slice(d_sum);
-        if let Some(dropout) = pass.dropout(self.site, self.layer, self.dropout) {
+        if let Some(dropout) = pass.dropout(self.site, self.dropout) {
             dropout_rows(rt, d_sum, self.linear.outputs, cu_seqlens, &dropout);
         }
         self.linear.backward_parameters(rt, inner, d_sum, gradients);
