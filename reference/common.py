@@ -35,6 +35,12 @@ def has_token_types(config: transformers.PretrainedConfig) -> bool:
     return getattr(config, "type_vocab_size", 0) > 1
 
 
+def longest_sequence(config: transformers.PretrainedConfig) -> int:
+    """RoBERTa's positions are counted behind the padding token's."""
+    behind = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return config.max_position_embeddings - behind
+
+
 def pad(sequences: list[list[int]], pad_id: int) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask` (1 = real token), both `[batch, longest]`."""
     longest = max(map(len, sequences))

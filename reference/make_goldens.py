@@ -30,10 +30,12 @@ Tensors = dict[str, Tensor]
 class Sizes:
     """Odd on purpose: no width is a multiple of a SIMD register.
 
-    `spread` multiplies the usual initial weights of the layers, `spread_outside` those of embeddings and heads.
+    `narrow` is the width of embedding tables that may be narrower than the states. `spread` multiplies the usual initial
+    weights of the layers, `spread_outside` those of embeddings and heads.
     """
 
     hidden: int
+    narrow: int
     heads: int
     ffn: int
     vocab: int
@@ -53,12 +55,33 @@ class Sizes:
             hidden_dim=self.ffn, max_position_embeddings=self.positions, n_layers=layers, **options,
         )  # fmt: skip
 
+    def roberta(self, config: type[hf.RobertaConfig], layers: int = 2, **options: Any) -> hf.RobertaConfig:
+        """Positions begin behind the padding token's; eps and token types are those of the published models."""
+        return config(
+            vocab_size=self.vocab, hidden_size=self.hidden, num_attention_heads=self.heads,
+            intermediate_size=self.ffn, max_position_embeddings=self.positions, num_hidden_layers=layers,
+            type_vocab_size=1, layer_norm_eps=1e-5, **options,
+        )  # fmt: skip
+
+    def electra(self, layers: int = 2, **options: Any) -> hf.ElectraConfig:
+        sizes = {"embedding_size": self.narrow, "hidden_size": self.hidden} | options
+        return hf.ElectraConfig(
+            vocab_size=self.vocab, num_attention_heads=self.heads, intermediate_size=self.ffn,
+            max_position_embeddings=self.positions, num_hidden_layers=layers, **sizes,
+        )  # fmt: skip
+
+    def albert(self, layers: int = 3, **options: Any) -> hf.AlbertConfig:
+        return hf.AlbertConfig(
+            vocab_size=self.vocab, embedding_size=self.narrow, hidden_size=self.hidden, num_attention_heads=self.heads,
+            intermediate_size=self.ffn, max_position_embeddings=self.positions, num_hidden_layers=layers, **options,
+        )  # fmt: skip
+
 
 # Layers spread so far that attention is sharp; embeddings so little that the epsilon of their norm counts.
-FORWARD = Sizes(hidden=21, heads=3, ffn=29, vocab=53, positions=18, spread=12.0, spread_outside=2.0)
+FORWARD = Sizes(hidden=21, narrow=11, heads=3, ffn=29, vocab=53, positions=18, spread=12.0, spread_outside=2.0)
 # Smaller, because a training golden holds the parameters, their gradients and, in a run, each step's. Spread less:
 # `k_lin.bias` has no gradient but rounding, which grows with the spread, and must stay far below the tolerance's floor.
-TRAINING = Sizes(hidden=15, heads=3, ffn=22, vocab=47, positions=16, spread=4.0, spread_outside=4.0)
+TRAINING = Sizes(hidden=15, narrow=9, heads=3, ffn=22, vocab=47, positions=16, spread=4.0, spread_outside=4.0)
 NO_DROPOUT_BERT: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
@@ -118,7 +141,8 @@ def spice(model: hf.PreTrainedModel, sizes: Sizes) -> hf.PreTrainedModel:
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             else:
-                parameter.mul_(sizes.spread if ".layer." in name else sizes.spread_outside)
+                in_layer = ".layer." in name or ".albert_layers." in name
+                parameter.mul_(sizes.spread if in_layer else sizes.spread_outside)
     model.set_attn_implementation("eager")
     return model.eval()
 
@@ -156,6 +180,28 @@ def forward_goldens(goldens: Goldens) -> None:
     forward(goldens, "bert-qa", lambda: hf.BertForQuestionAnswering(s.bert(2)))
     forward(goldens, "distilbert-tokens", lambda: hf.DistilBertForTokenClassification(s.distilbert(num_labels=5)))
     forward(goldens, "distilbert-qa", lambda: hf.DistilBertForQuestionAnswering(s.distilbert()))
+
+
+def family_goldens(goldens: Goldens) -> None:
+    """RoBERTa, XLM-R, ELECTRA and ALBERT with each of their heads."""
+    s = FORWARD
+    roberta, xlm = s.roberta(hf.RobertaConfig), s.roberta(hf.XLMRobertaConfig)
+    forward(goldens, "roberta-nohead", lambda: hf.RobertaModel(roberta))
+    forward(goldens, "roberta-mlm", lambda: hf.RobertaForMaskedLM(roberta))
+    labels = {"num_labels": 3}
+    forward(goldens, "roberta-classify", lambda: hf.RobertaForSequenceClassification(s.roberta(hf.RobertaConfig, **labels)))
+    forward(goldens, "roberta-qa", lambda: hf.RobertaForQuestionAnswering(roberta))
+    forward(goldens, "xlm-roberta-mlm", lambda: hf.XLMRobertaForMaskedLM(xlm))
+    tags = s.roberta(hf.XLMRobertaConfig, num_labels=5)
+    forward(goldens, "xlm-roberta-tokens", lambda: hf.XLMRobertaForTokenClassification(tags))
+    forward(goldens, "electra-nohead", lambda: hf.ElectraModel(s.electra(embedding_size=s.hidden)))
+    forward(goldens, "electra-mlm", lambda: hf.ElectraForMaskedLM(s.electra()))
+    forward(goldens, "electra-classify", lambda: hf.ElectraForSequenceClassification(s.electra(**labels)))
+    forward(goldens, "electra-tokens", lambda: hf.ElectraForTokenClassification(s.electra(num_labels=5)))
+    forward(goldens, "albert-nohead", lambda: hf.AlbertModel(s.albert(4, num_hidden_groups=2)))
+    forward(goldens, "albert-mlm", lambda: hf.AlbertForMaskedLM(s.albert()))
+    forward(goldens, "albert-classify", lambda: hf.AlbertForSequenceClassification(s.albert(**labels)))
+    forward(goldens, "albert-qa", lambda: hf.AlbertForQuestionAnswering(s.albert()))
 
 
 def pickled(goldens: Goldens, model: hf.PreTrainedModel) -> None:
@@ -319,6 +365,15 @@ def finetune_goldens(goldens: Goldens) -> None:
         hard = span_loss(output, inputs, labels)
         return soft["alpha_hard"] * hard + soft["alpha_soft"] * torch.stack(kl).mean()
 
+    def family(make: Callable[..., hf.PreTrainedModel], config: Callable[..., Any], **options: Any) -> Any:
+        return lambda: make(config(**NO_DROPOUT_BERT, **options))
+
+    def roberta(config: type[hf.RobertaConfig]) -> Callable[..., hf.RobertaConfig]:
+        return lambda **options: TRAINING.roberta(config, **options)
+
+    def albert(**options: Any) -> hf.AlbertConfig:
+        return TRAINING.albert(classifier_dropout_prob=options.pop("classifier_dropout"), **options)
+
     single = "single_label_classification"
     gradients(goldens, "finetune-classify", classifier(3, single), classes)
     gradients(goldens, "finetune-multilabel", classifier(4, "multi_label_classification"), several)
@@ -338,6 +393,22 @@ def finetune_goldens(goldens: Goldens) -> None:
     bert_classifier = bert(hf.BertForSequenceClassification, num_labels=3, problem_type=single)
     gradients(goldens, "finetune-bert-classify", bert_classifier, classes)
     gradients(goldens, "pretrain-bert-mlm", bert(hf.BertForMaskedLM), masked)
+    texts = {"num_labels": 3, "problem_type": single}
+    for name, make, config, options, labels in [
+        ("roberta-classify", hf.RobertaForSequenceClassification, roberta(hf.RobertaConfig), texts, classes),
+        ("xlm-roberta-tokens", hf.XLMRobertaForTokenClassification, roberta(hf.XLMRobertaConfig), {"num_labels": 5}, tags),
+        ("electra-classify", hf.ElectraForSequenceClassification, TRAINING.electra, texts, classes),
+        ("albert-classify", hf.AlbertForSequenceClassification, albert, texts, classes),
+    ]:
+        gradients(goldens, f"finetune-{name}", family(make, config, **options), labels)
+    answers = family(hf.AlbertForQuestionAnswering, albert, num_hidden_groups=3)
+    gradients(goldens, "finetune-albert-qa", answers, spans, span_loss)
+    for name, make, config in [
+        ("roberta", hf.RobertaForMaskedLM, roberta(hf.RobertaConfig)),
+        ("electra", hf.ElectraForMaskedLM, TRAINING.electra),
+        ("albert", hf.AlbertForMaskedLM, albert),
+    ]:
+        gradients(goldens, f"pretrain-{name}-mlm", family(make, config), masked)
 
 
 def kl_rows(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -543,6 +614,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     goldens = Goldens(arguments.out, arguments.seed)
     forward_goldens(goldens)
+    family_goldens(goldens)
     finetune_goldens(goldens)
     distil_goldens(goldens)
     check_reload(arguments.out)

@@ -1,4 +1,4 @@
-"""Makes a reference file from any PyTorch checkpoint of BERT or DistilBERT, for `distilbert verify`.
+"""Makes a reference file from any PyTorch checkpoint of the families read here, for `distilbert verify`.
 
 It holds `input.*`, `hidden.0` to `hidden.N` and what the head gives (`logits`, or `start_logits` and `end_logits`).
 """
@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from common import load_model, random_inputs, reference_tensors, save
+from common import load_model, longest_sequence, random_inputs, reference_tensors, save
 
 
 def tokenized(model: str, config: hf.PretrainedConfig, lines: list[str], pairs: bool) -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ def tokenized(model: str, config: hf.PretrainedConfig, lines: list[str], pairs: 
     tokenizer = hf.AutoTokenizer.from_pretrained(model)
     texts = [line.split("\t", 1) for line in lines] if pairs else [[line] for line in lines]
     columns = [list(column) for column in zip(*texts, strict=True)]
-    limit = config.max_position_embeddings
+    limit = longest_sequence(config)
     return dict(tokenizer(*columns, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
 
 

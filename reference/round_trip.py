@@ -17,7 +17,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file
 
-from common import load_model, random_inputs, reference_tensors, save
+from common import load_model, longest_sequence, random_inputs, reference_tensors, save
 
 SAMPLES = [
     "A plain sentence, with a comma.",
@@ -30,7 +30,7 @@ SAMPLES = [
 
 def round_trip(folder: Path, out: Path) -> None:
     model = load_model(str(folder), unused_is_an_error=True)
-    longest = min(23, model.config.max_position_embeddings)
+    longest = min(23, longest_sequence(model.config))
     inputs = random_inputs(model.config, 4, longest, torch.Generator().manual_seed(7))
     model.save_pretrained(out)  # transformers' own folder, for our reader
     save(out / "expected.safetensors", reference_tensors(model, inputs))

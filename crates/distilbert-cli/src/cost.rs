@@ -9,7 +9,7 @@ const ATTENTION_LENGTH: usize = 128;
 /// Operations of a forward pass.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// A token, in the encoder's linear layers.
+    /// A token, in the linear layers of embeddings and encoder.
     pub linear_mflop_per_token: f64,
     /// A token, in the products of attention, in a sequence of `attention_length` tokens.
     pub attention_mflop_per_token: f64,
@@ -24,20 +24,21 @@ pub struct Cost {
 impl Cost {
     /// The cost of a model.
     pub fn of(config: &ModelConfig) -> Cost {
-        let &EncoderConfig { hidden, ffn, layers, vocab_size, max_positions, .. } = &config.encoder;
+        let &EncoderConfig { hidden, embedding_size, ffn, layers, vocab_size, max_positions, .. } = &config.encoder;
         let attention_length = ATTENTION_LENGTH.min(max_positions);
         let mflop = |multiplications: f64| 2.0 * multiplications / 1e6;
-        let (h, layers) = (hidden as f64, layers as f64);
+        let (h, e, layers) = (hidden as f64, embedding_size as f64, layers as f64);
+        let projection = if config.encoder.projects_embeddings { e * h } else { 0.0 };
         let (head, head_per) = match &config.head {
             HeadKind::None => (0.0, "none"),
-            HeadKind::MaskedLm => (h * h + h * vocab_size as f64, "token"),
+            HeadKind::MaskedLm => (h * e + e * vocab_size as f64, "token"),
             HeadKind::Classification { labels, .. } => (h * h + h * labels.len() as f64, "sequence"),
             head @ (HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering) => {
                 (h * head.outputs() as f64, "token")
             }
         };
         Cost {
-            linear_mflop_per_token: mflop(layers * (4.0 * h * h + 2.0 * h * ffn as f64)),
+            linear_mflop_per_token: mflop(projection + layers * (4.0 * h * h + 2.0 * h * ffn as f64)),
             // Queries by keys, and weights by values.
             attention_mflop_per_token: mflop(layers * 2.0 * attention_length as f64 * h),
             attention_length,

@@ -108,7 +108,7 @@ fn a_truncated_weight_file_is_named_with_both_lengths() {
 fn another_family_or_shape_is_refused_by_key_or_tensor() {
     let folder = Folder::new();
     let gpt = folder.model("gpt", "distilbert-classify", |path| set_config(path, "model_type", json!("gpt2")));
-    folder.refuses_model(&gpt, &["config.json", "`model_type`", "`bert` or `distilbert`", "gpt2"]);
+    folder.refuses_model(&gpt, &["config.json", "`model_type`", "one of `bert`, `distilbert`, `roberta`", "gpt2"]);
     let wide = folder.model("wide", "distilbert-classify", |path| set_config(path, "hidden_dim", json!(31)));
     folder.refuses_model(&wide, &["tensor `", "expected shape [31", "found [29"]);
     let odd = folder.model("odd", "distilbert-classify", |path| set_config(path, "n_heads", json!(4)));

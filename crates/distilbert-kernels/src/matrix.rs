@@ -31,6 +31,22 @@ pub enum MatrixRef<'a> {
     },
 }
 
+impl<'a> MatrixRef<'a> {
+    /// The rows from `first` on of a matrix of this width.
+    ///
+    /// # Panics
+    /// If there are fewer rows.
+    pub fn rows_from(self, first: usize, width: usize) -> MatrixRef<'a> {
+        match self {
+            MatrixRef::F32(values) => MatrixRef::F32(&values[first * width..]),
+            MatrixRef::Bf16(values) => MatrixRef::Bf16(&values[first * width..]),
+            MatrixRef::Int8 { values, scales } => {
+                MatrixRef::Int8 { values: &values[first * width..], scales: &scales[first..] }
+            }
+        }
+    }
+}
+
 impl Matrix {
     /// A matrix without rows, and room for some.
     pub fn with_capacity(precision: Precision, rows: usize, width: usize) -> Matrix {

@@ -7,7 +7,7 @@ use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch,
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
-const OUTPUTS: [&str; 15] = [
+const OUTPUTS: [&str; 29] = [
     "bert-mlm",
     "bert-mlm-pickled",
     "bert-mlm-legacy",
@@ -23,9 +23,23 @@ const OUTPUTS: [&str; 15] = [
     "bert-qa",
     "distilbert-tokens",
     "distilbert-qa",
+    "roberta-nohead",
+    "roberta-mlm",
+    "roberta-classify",
+    "roberta-qa",
+    "xlm-roberta-mlm",
+    "xlm-roberta-tokens",
+    "electra-nohead",
+    "electra-mlm",
+    "electra-classify",
+    "electra-tokens",
+    "albert-nohead",
+    "albert-mlm",
+    "albert-classify",
+    "albert-qa",
 ];
 
-const LABELLED: [&str; 12] = [
+const LABELLED: [&str; 20] = [
     "finetune-classify",
     "finetune-multilabel",
     "finetune-regress",
@@ -38,6 +52,14 @@ const LABELLED: [&str; 12] = [
     "finetune-bert-qa",
     "finetune-qa-soft-labels",
     "pretrain-bert-mlm",
+    "finetune-roberta-classify",
+    "finetune-xlm-roberta-tokens",
+    "finetune-electra-classify",
+    "finetune-albert-classify",
+    "finetune-albert-qa",
+    "pretrain-roberta-mlm",
+    "pretrain-electra-mlm",
+    "pretrain-albert-mlm",
 ];
 
 const RUNS: [&str; 3] = ["distil-run", "distil-run-masked", "distil-run-schedule"];

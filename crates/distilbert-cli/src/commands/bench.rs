@@ -126,7 +126,7 @@ struct Workload {
 /// Where the weights come from.
 enum Source {
     Folder(PathBuf),
-    Random(ModelConfig),
+    Random(Box<ModelConfig>),
 }
 
 /// Runs the command.
@@ -218,7 +218,7 @@ fn source(args: &BenchArgs, console: &Console) -> anyhow::Result<(String, Source
             let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             let config = ModelConfig::from_json(&text).with_context(|| path.display().to_string())?;
             let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-            Ok((format!("random weights of {}", path.display()), Source::Random(config), folder))
+            Ok((format!("random weights of {}", path.display()), Source::Random(Box::new(config)), folder))
         }
         // The parser asks for one of them.
         (None, None) => bail!("expected --model or --random"),
@@ -229,7 +229,7 @@ impl Source {
     fn config(&self) -> anyhow::Result<ModelConfig> {
         match self {
             Source::Folder(folder) => Ok(read_config(folder)?),
-            Source::Random(config) => Ok(config.clone()),
+            Source::Random(config) => Ok(ModelConfig::clone(config)),
         }
     }
 
@@ -238,7 +238,7 @@ impl Source {
         let start = Instant::now();
         let model = match self {
             Source::Folder(folder) => Model::load_for_inference(folder, rt, Some(precision))?.model,
-            Source::Random(config) => Model::random(config.clone(), SEED).for_inference(rt, precision),
+            Source::Random(config) => Model::random(ModelConfig::clone(config), SEED).for_inference(rt, precision),
         };
         let seconds = start.elapsed().as_secs_f64();
         Ok((model, matches!(self, Source::Folder(_)).then_some(seconds)))

@@ -24,6 +24,9 @@ use std::path::PathBuf;
 
 /// Distil a teacher into a student with fewer layers, on a corpus.
 ///
+/// A BERT or DistilBERT becomes a DistilBERT, any other teacher a smaller one of its own family. ALBERT's layers share
+/// their weights, so that its student has as many parameters and runs them less often.
+///
 /// The student starts from layers of the teacher (evenly spread, both ends kept: 12 to 6 takes 0, 2, 4, 7, 9, 11) and
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
 /// masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
@@ -262,6 +265,13 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
 pub fn first_student(config: &DistilConfig, teacher: &Model) -> anyhow::Result<Model> {
     let StudentConfig { layers, from_layers, random, token_types, freeze_positions } = &config.student;
     let teacher_layers = teacher.config.encoder.layers;
+    if teacher.config.encoder.shares_layers() && !from_layers.is_empty() {
+        bail!(
+            "student layers: the {teacher_layers} layers of a teacher of family {} are the same weights, so there are none \
+             to choose from; give the number of layers instead (--layers)",
+            teacher.config.encoder.family
+        );
+    }
     let layers = match (*layers, from_layers.len()) {
         (0, 0) => teacher_layers.div_ceil(2),
         (0, count) => count,

@@ -10,7 +10,7 @@ use clap::Args;
 use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
 use distilbert::data::examples::SavedTask;
-use distilbert::model::{HeadKind, Model, ModelConfig};
+use distilbert::model::{Family, HeadKind, Model};
 use distilbert::report::grouped;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
@@ -41,7 +41,11 @@ struct Inspection {
     problem: Option<distilbert::model::Problem>,
     labels: Vec<String>,
     layers: usize,
+    /// Layers that have weights of their own.
+    layer_groups: usize,
     hidden: usize,
+    /// Width of the embedding tables.
+    embedding_size: usize,
     heads: usize,
     ffn: usize,
     vocab_size: usize,
@@ -128,11 +132,13 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
     };
     Ok(Inspection {
         family: encoder.family.model_type(),
-        architecture: architecture(config),
+        architecture: config.architecture(),
         problem,
         labels: config.head.labels().to_vec(),
         layers: encoder.layers,
+        layer_groups: encoder.layer_groups,
         hidden: encoder.hidden,
+        embedding_size: encoder.embedding_size,
         heads: encoder.heads,
         ffn: encoder.ffn,
         vocab_size: encoder.vocab_size,
@@ -165,15 +171,6 @@ fn load(folder: &Path, rt: &Runtime) -> Result<Loaded, ModelFolderError> {
     }
 }
 
-/// The class that Hugging Face calls the model.
-fn architecture(config: &ModelConfig) -> String {
-    let family = match config.encoder.family {
-        distilbert::model::Family::Bert => "Bert",
-        distilbert::model::Family::DistilBert => "DistilBert",
-    };
-    format!("{family}{}", config.head.class_suffix())
-}
-
 /// The parameters by part, in the model's order.
 fn parts(model: &Model) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
@@ -190,15 +187,21 @@ fn parts(model: &Model) -> Vec<Part> {
 }
 
 fn part_of(tensor: &str) -> String {
-    let plain = tensor.strip_prefix("bert.").or_else(|| tensor.strip_prefix("distilbert.")).unwrap_or(tensor);
-    if let Some(rest) = plain.strip_prefix("encoder.layer.").or_else(|| plain.strip_prefix("transformer.layer.")) {
-        return format!("layer {}", rest.split('.').next().unwrap_or_default());
+    let plain = Family::ALL.iter().find_map(|family| tensor.strip_prefix(family.prefix())).unwrap_or(tensor);
+    for (stack, name) in
+        [("encoder.layer.", "layer"), ("transformer.layer.", "layer"), ("encoder.albert_layer_groups.", "shared layer")]
+    {
+        if let Some(rest) = plain.strip_prefix(stack) {
+            return format!("{name} {}", rest.split('.').next().unwrap_or_default());
+        }
     }
     let named = [
         ("embeddings.word", "word embeddings"),
         ("embeddings.position", "position embeddings"),
         ("embeddings.token_type", "type embeddings"),
         ("embeddings.", "embedding norm"),
+        ("embeddings_project.", "embedding projection"),
+        ("encoder.embedding_hidden_mapping_in.", "embedding projection"),
         ("pooler.", "pooler"),
     ];
     let name = named.iter().find(|(prefix, _)| plain.starts_with(prefix)).map_or("head", |(_, name)| name);
@@ -232,8 +235,17 @@ fn text(name: &str, found: &Inspection) -> String {
     line(
         "encoder",
         format!(
-            "{} layers, {} wide, {} heads, {} in the feed-forward block, {} positions",
-            found.layers, found.hidden, found.heads, found.ffn, found.max_positions
+            "{} layers{}, {} wide, {} heads, {} in the feed-forward block, {} positions",
+            found.layers,
+            match found.layer_groups {
+                1 if found.layers > 1 => " of the same weights".to_owned(),
+                groups if groups < found.layers => format!(" of {groups} sets of weights"),
+                _ => String::new(),
+            },
+            found.hidden,
+            found.heads,
+            found.ffn,
+            found.max_positions
         ),
     );
     if !found.labels.is_empty() {
@@ -298,9 +310,17 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use distilbert::model::ModelConfig;
 
     fn zeroed(family: &str, class: &str, vocab_size: usize) -> Model {
-        let text = format!(r#"{{"model_type": "{family}", "architectures": ["{class}"], "vocab_size": {vocab_size}}}"#);
+        // What the published files say and transformers' defaults do not.
+        let more = match family {
+            "roberta" | "xlm-roberta" => r#", "max_position_embeddings": 514, "type_vocab_size": 1"#,
+            "albert" => r#", "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072"#,
+            _ => "",
+        };
+        let text =
+            format!(r#"{{"model_type": "{family}", "architectures": ["{class}"], "vocab_size": {vocab_size}{more}}}"#);
         // Untouched zeros take no memory: the system gives pages when they are first written.
         Model::zeroed(ModelConfig::from_json(&text).unwrap())
     }
@@ -315,6 +335,10 @@ mod tests {
             ("bert", "BertModel", 30522, 109_482_240),
             ("bert", "BertForMaskedLM", 30522, 109_514_298),
             ("bert", "BertForSequenceClassification", 28996, 108_311_810),
+            ("roberta", "RobertaForMaskedLM", 50265, 124_697_433),
+            ("roberta", "RobertaForSequenceClassification", 50265, 124_647_170),
+            ("xlm-roberta", "XLMRobertaForMaskedLM", 250_002, 278_295_186),
+            ("albert", "AlbertModel", 30000, 11_683_584),
             ("bert", "BertForTokenClassification", 30522, 108_893_186),
             ("bert", "BertForQuestionAnswering", 30522, 108_893_186),
             ("distilbert", "DistilBertForTokenClassification", 30522, 66_364_418),

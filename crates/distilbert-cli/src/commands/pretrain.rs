@@ -7,10 +7,11 @@ use clap::Args;
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
-use distilbert::model::{Activation, EncoderConfig, Family, HeadKind, Model, ModelConfig};
+use distilbert::model::{EncoderConfig, Family, HeadKind, Model, ModelConfig};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
+use distilbert::train::by_name;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
@@ -37,6 +38,9 @@ pub struct PretrainArgs {
     /// Train the head only, and leave the encoder as it is.
     #[arg(long, requires = "init")]
     head_only: bool,
+    /// Family of a model from scratch: bert, distilbert, roberta, xlm-roberta, electra or albert [default: bert].
+    #[arg(long, value_name = "NAME", conflicts_with = "init")]
+    family: Option<Family>,
     /// Layers of a model from scratch [default: 4].
     #[arg(long, value_name = "N", conflicts_with = "init")]
     layers: Option<u32>,
@@ -75,14 +79,20 @@ pub struct PretrainConfig {
     pub run_loop: LoopConfig,
 }
 
-/// Shape of a model from scratch: a BERT without token types' use, with a masked-LM head.
+/// Shape of a model from scratch, with a masked-LM head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Shape {
-    /// Layers.
+    /// Family.
+    #[serde(with = "by_name", default = "bert")]
+    pub family: Family,
+    /// Layers; ALBERT's are one set of weights, used as often.
     pub layers: usize,
     /// Width of the states.
     pub hidden: usize,
+    /// Width of the embedding tables of ELECTRA and ALBERT; 0 for 128 or `hidden`, whichever is less.
+    #[serde(default)]
+    pub embedding: usize,
     /// Attention heads.
     pub heads: usize,
     /// Width inside the feed-forward block.
@@ -101,8 +111,10 @@ impl Default for PretrainConfig {
             init: String::new(),
             head_only: false,
             model: Shape {
+                family: Family::Bert,
                 layers: 4,
                 hidden: 256,
+                embedding: 0,
                 heads: 4,
                 ffn: 1024,
                 max_positions: 512,
@@ -134,26 +146,33 @@ impl Default for PretrainConfig {
 }
 
 impl Shape {
-    /// A BERT of this shape for this vocabulary.
+    /// A model of this shape for this vocabulary.
     pub fn config(&self, tokenizer: &Tokenizer) -> ModelConfig {
+        let published = EncoderConfig::published(self.family);
+        let pad = tokenizer.special().pad;
+        let embedding_size = match (self.family.has_embedding_size(), self.embedding) {
+            (true, 0) => published.embedding_size.min(self.hidden),
+            (true, width) => width,
+            (false, _) => self.hidden,
+        };
+        let shares_layers = published.shares_layers();
         ModelConfig {
             encoder: EncoderConfig {
-                family: Family::Bert,
                 vocab_size: tokenizer.vocab_size(),
                 hidden: self.hidden,
+                embedding_size,
+                projects_embeddings: published.projects_embeddings || embedding_size != self.hidden,
                 layers: self.layers,
+                layer_groups: if shares_layers { published.layer_groups } else { self.layers },
                 heads: self.heads,
                 ffn: self.ffn,
                 max_positions: self.max_positions,
-                token_types: 2,
-                activation: Activation::Gelu,
-                layer_norm_eps: distilbert::model::config::LAYER_NORM_EPS,
+                position_offset: if self.family.positions_follow_padding() { pad as usize + 1 } else { 0 },
                 dropout: self.dropout,
                 attention_dropout: self.dropout,
-                attention_output_dropout: true,
                 initializer_range: self.initializer_range,
-                pad_token_id: Some(tokenizer.special().pad),
-                sinusoidal_positions: false,
+                pad_token_id: Some(pad),
+                ..published
             },
             head: HeadKind::MaskedLm,
             pooler: false,
@@ -165,6 +184,10 @@ impl Shape {
     }
 }
 
+fn bert() -> Family {
+    Family::Bert
+}
+
 /// Runs the command.
 pub fn run(args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
@@ -172,6 +195,7 @@ pub fn run(args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     flags.extend([
         ("init".to_owned(), config::flag(&args.init)),
         ("head-only".to_owned(), args.head_only.then_some(toml::Value::Boolean(true))),
+        ("model.family".to_owned(), args.family.map(|family| toml::Value::from(family.model_type()))),
         ("model.layers".to_owned(), integer(args.layers)),
         ("model.hidden".to_owned(), integer(args.hidden)),
         ("model.ffn".to_owned(), integer(args.hidden.map(|hidden| hidden.saturating_mul(4)))),

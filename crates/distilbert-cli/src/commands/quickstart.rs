@@ -16,7 +16,7 @@ use distilbert::data::corpus::{self, By, Corpus, CorpusConfig, CorpusInputs, Fie
 use distilbert::data::examples::Task;
 use distilbert::data::synthetic::{SyntheticConfig, generate, sst2_tsv};
 use distilbert::evaluate::statistics::Bootstrap;
-use distilbert::model::{HeadKind, Model, Purpose};
+use distilbert::model::{Family, HeadKind, Model, Purpose};
 use distilbert::report::{Report, ReportInput, Role};
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
@@ -52,6 +52,8 @@ const MAX_POSITIONS: usize = 128;
 /// Shape of the teacher; the student is half as deep. In a run of a minute dropout costs more than it saves, and a
 /// narrow model needs larger first weights than BERT's 0.02: about one over the root of its width.
 const TEACHER: Shape = Shape {
+    family: Family::Bert,
+    embedding: 0,
     layers: 4,
     hidden: 128,
     heads: 4,

@@ -310,6 +310,9 @@ pub fn save_tokenizer(tokenizer: &Tokenizer, config: &ModelConfig, folder: &Path
     let class = match config.encoder.family {
         Family::Bert => TokenizerClass::Bert,
         Family::DistilBert => TokenizerClass::DistilBert,
+        Family::Roberta | Family::XlmRoberta => TokenizerClass::Roberta,
+        Family::Electra => TokenizerClass::Electra,
+        Family::Albert => TokenizerClass::Albert,
     };
     tokenizer.save(folder, class, config.encoder.max_positions)
 }
@@ -331,7 +334,7 @@ impl Source {
         let prefix = family.prefix();
         let by_plain_name = checkpoint.names().map(|name| (plain_name(name, prefix), name.to_owned())).collect();
         let source = Source { folder: folder.to_owned(), checkpoint, by_plain_name, family, prefix };
-        config.pooler &= source.find("pooler.dense.weight").is_some();
+        config.pooler &= source.find(&format!("{}.weight", family.pooler())).is_some();
         Ok(source)
     }
 
@@ -432,12 +435,11 @@ impl Source {
     /// Fills every parameter; returns the names of those left fresh, which only a head's may be.
     fn fill(&self, model: &mut Model, fresh_head: bool) -> Result<Vec<String>, ModelFolderError> {
         let mut fresh = Vec::new();
+        let encoder_end = model.encoder_end();
         let weights = model.parameters.weights_mut();
         for parameter in weights.table {
             let plain = plain_name(&parameter.name, self.prefix);
-            let is_encoder =
-                plain.starts_with("embeddings.") || plain.starts_with("encoder.") || plain.starts_with("transformer.");
-            let may_be_fresh = fresh_head && !is_encoder;
+            let may_be_fresh = fresh_head && parameter.range.start >= encoder_end;
             let found = self.find_parameter(&plain);
             let shape = found.map(|name| self.checkpoint.shape(name)).transpose()?;
             match (found, shape) {

@@ -1,45 +1,49 @@
-//! Sequence classification and regression from the first token: BERT by its pooler (tanh), DistilBERT by its
-//! `pre_classifier` (ReLU), then dropout and a linear.
+//! Sequence classification and regression from the first token: a dense layer (BERT's and ALBERT's pooler, DistilBERT's
+//! `pre_classifier`), a non-linearity by family, dropout and a linear; RoBERTa and ELECTRA drop out the first token too.
 
-use crate::model::config::{Family, HeadKind, ModelConfig};
+use crate::model::config::{HeadKind, ModelConfig};
+use crate::model::family::ClassifierActivation;
 use crate::model::linear::{Finish, Into, Linear, Packing};
-use crate::model::names::{CLASSIFIER, Names};
+use crate::model::names::Names;
 use crate::model::parameters::TableBuilder;
 use crate::model::{DropoutSite, Mode};
 use distilbert_kernels::Runtime;
 use distilbert_kernels::dropout::dropout_rows;
-use distilbert_kernels::elementwise::{relu, relu_backward, tanh, tanh_backward};
+use distilbert_kernels::elementwise::{GeluKind, gelu, gelu_backward, relu, relu_backward, tanh, tanh_backward};
 
 /// The head's layers.
 pub struct Classifier {
-    /// BERT's `pooler.dense`, DistilBERT's `pre_classifier`.
+    /// BERT's `pooler.dense`, DistilBERT's `pre_classifier`, RoBERTa's `classifier.dense`.
     pub dense: Linear,
-    /// `classifier`.
+    /// `classifier`, `classifier.out_proj`.
     pub classifier: Linear,
-    family: Family,
+    activation: ClassifierActivation,
+    drops_input: bool,
     dropout: f32,
 }
 
 /// Buffers of one pass.
 #[derive(Default)]
 pub struct ClassifierActivations {
+    /// The dense layer's input, where it is dropped out.
+    input: Vec<f32>,
+    /// The dense layer before GELU, whose backward needs it.
+    before: Vec<f32>,
     dense: Vec<f32>,
     dropped: Vec<f32>,
 }
 
 impl Classifier {
     pub(crate) fn new(config: &ModelConfig, names: &Names, table: &mut TableBuilder) -> Classifier {
-        let family = config.encoder.family;
+        let form = config.encoder.family.classifier();
         let hidden = config.encoder.hidden;
-        let dense = match family {
-            Family::Bert => names.pooler(),
-            Family::DistilBert => "pre_classifier".to_owned(),
-        };
+        let names = names.classifier();
         debug_assert!(matches!(config.head, HeadKind::Classification { .. }));
         Classifier {
-            dense: Linear::new(table, &dense, hidden, hidden),
-            classifier: Linear::new(table, CLASSIFIER, hidden, config.head.outputs()),
-            family,
+            dense: Linear::new(table, &names.dense, hidden, hidden),
+            classifier: Linear::new(table, names.output, hidden, config.head.outputs()),
+            activation: form.activation,
+            drops_input: form.drops_input,
             dropout: config.head_dropout(),
         }
     }
@@ -68,13 +72,23 @@ impl Classifier {
         let batch = first.len() / hidden;
         a.dense.resize(first.len(), 0.0);
         logits.resize(batch * self.classifier.outputs, 0.0);
-        self.dense.forward(rt, arena, first, &mut a.dense, Finish::Bias);
-        match self.family {
-            Family::Bert => tanh(rt, &mut a.dense),
-            Family::DistilBert => relu(rt, &mut a.dense),
+        if self.drops_input {
+            a.input.clear();
+            a.input.extend_from_slice(first);
+            self.drop_out(rt, mode, DropoutSite::HeadInput, &mut a.input);
+        }
+        let input = if self.drops_input { &a.input } else { first };
+        self.dense.forward(rt, arena, input, &mut a.dense, Finish::Bias);
+        match self.activation {
+            ClassifierActivation::Tanh => tanh(rt, &mut a.dense),
+            ClassifierActivation::Relu => relu(rt, &mut a.dense),
+            ClassifierActivation::Gelu => {
+                a.before.clone_from(&a.dense);
+                gelu(rt, &a.before, &mut a.dense, GeluKind::Erf);
+            }
         }
         a.dropped.clone_from(&a.dense);
-        self.drop_out(rt, mode, &mut a.dropped);
+        self.drop_out(rt, mode, DropoutSite::Head, &mut a.dropped);
         self.classifier.forward(rt, arena, &a.dropped, logits, Finish::Bias);
     }
 
@@ -93,18 +107,23 @@ impl Classifier {
         let mut d_dense = vec![0.0; first.len()];
         self.classifier.backward_parameters(rt, &a.dropped, d_logits, gradients);
         self.classifier.backward_input(rt, d_logits, &mut d_dense, Into::Overwrite);
-        self.drop_out(rt, mode, &mut d_dense);
-        match self.family {
-            Family::Bert => tanh_backward(rt, &a.dense, &mut d_dense),
-            Family::DistilBert => relu_backward(rt, &a.dense, &mut d_dense),
+        self.drop_out(rt, mode, DropoutSite::Head, &mut d_dense);
+        match self.activation {
+            ClassifierActivation::Tanh => tanh_backward(rt, &a.dense, &mut d_dense),
+            ClassifierActivation::Relu => relu_backward(rt, &a.dense, &mut d_dense),
+            ClassifierActivation::Gelu => gelu_backward(rt, &a.before, &mut d_dense, GeluKind::Erf),
         }
-        self.dense.backward_parameters(rt, first, &d_dense, gradients);
+        let input = if self.drops_input { &a.input } else { first };
+        self.dense.backward_parameters(rt, input, &d_dense, gradients);
         self.dense.backward_input(rt, &d_dense, d_first, Into::Overwrite);
+        if self.drops_input {
+            self.drop_out(rt, mode, DropoutSite::HeadInput, d_first);
+        }
     }
 
     /// Each sequence has one row here.
-    fn drop_out(&self, rt: &Runtime, mode: Mode<'_>, rows: &mut [f32]) {
-        let Some(dropout) = mode.dropout().and_then(|key| key.at(DropoutSite::Head, 0, self.dropout)) else {
+    fn drop_out(&self, rt: &Runtime, mode: Mode<'_>, site: DropoutSite, rows: &mut [f32]) {
+        let Some(dropout) = mode.dropout().and_then(|key| key.at(site, 0, self.dropout)) else {
             return;
         };
         let one_row_each: Vec<u32> = (0..=(rows.len() / self.dense.outputs) as u32).collect();

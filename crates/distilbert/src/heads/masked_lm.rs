@@ -15,7 +15,7 @@ pub const LOGIT_CHUNK_ROWS: usize = 512;
 
 /// The head's layers.
 pub struct MaskedLm {
-    /// `vocab_transform`, `cls.predictions.transform.dense`.
+    /// `vocab_transform`, `cls.predictions.transform.dense`; to the width of the word embeddings.
     pub transform: Linear,
     /// The norm after GELU.
     pub norm: LayerNorm,
@@ -30,7 +30,7 @@ pub struct MaskedLmActivations {
     before: Vec<f32>,
     after: Vec<f32>,
     stats: NormStats,
-    /// The decoder's input, `[rows, hidden]`.
+    /// The decoder's input, `[rows, embedding]`.
     output: Vec<f32>,
 }
 
@@ -38,13 +38,15 @@ impl MaskedLm {
     pub(crate) fn new(config: &ModelConfig, table: &mut TableBuilder) -> MaskedLm {
         let encoder = &config.encoder;
         let names = encoder.family.masked_lm_names();
-        let hidden = encoder.hidden;
-        let transform = Linear::new(table, names.transform, hidden, hidden);
-        let norm = LayerNorm::new(table, names.norm, hidden, encoder.layer_norm_eps);
+        // The decoder's weight is the word embeddings, which may be narrower than the states.
+        let width = encoder.embedding_size;
+        let transform = Linear::new(table, names.transform, encoder.hidden, width);
+        let norm = LayerNorm::new(table, names.norm, width, encoder.layer_norm_eps);
         let bias = table.vector(names.bias.to_owned(), encoder.vocab_size);
         // `pack` sets the weight's range: the word embeddings belong to the embeddings.
-        let decoder = Linear::over(0..0, bias, hidden, encoder.vocab_size);
-        MaskedLm { transform, norm, decoder, gelu: encoder.activation.gelu() }
+        let decoder = Linear::over(0..0, bias, width, encoder.vocab_size);
+        let activation = encoder.family.masked_lm_activation().unwrap_or(encoder.activation);
+        MaskedLm { transform, norm, decoder, gelu: activation.gelu() }
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>, word: Range<usize>) {
@@ -61,7 +63,7 @@ impl MaskedLm {
     /// Everything before the decoder, for states `[rows, hidden]`.
     pub(crate) fn forward(&self, rt: &Runtime, arena: &[f32], states: &[f32], a: &mut MaskedLmActivations) {
         for buffer in [&mut a.before, &mut a.after, &mut a.output] {
-            buffer.resize(states.len(), 0.0);
+            buffer.resize(states.len() / self.transform.inputs * self.transform.outputs, 0.0);
         }
         self.transform.forward(rt, arena, states, &mut a.before, Finish::Bias);
         gelu(rt, &a.before, &mut a.after, self.gelu);
@@ -83,7 +85,7 @@ impl MaskedLm {
     }
 
     /// From the gradient of some rows' logits: adds the decoder's gradients (those of its tied weight only if it is
-    /// trained), writes these rows of `d_output` `[all rows, hidden]`.
+    /// trained), writes these rows of `d_output` `[all rows, embedding]`.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub fn logits_backward(
         &self,
@@ -104,7 +106,7 @@ impl MaskedLm {
         self.decoder.backward_input(rt, d_logits, &mut d_output[rows], Into::Overwrite);
     }
 
-    /// From the gradient of the decoder's input to that of the states; both `[rows, hidden]`.
+    /// From the gradient of the decoder's input `[rows, embedding]` to that of the states `[rows, hidden]`.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub fn backward(
         &self,

@@ -1,5 +1,6 @@
 //! `config.json` of every family, read into one neutral configuration and written back.
 
+pub use super::family::Family;
 pub use crate::data::examples::Problem;
 use distilbert_kernels::elementwise::GeluKind;
 use distilbert_kernels::matmul::QuantizedMatrix;
@@ -12,15 +13,6 @@ pub const LAYER_NORM_EPS: f32 = 1e-12;
 /// Name and version of the layout of saved weights below f32, in `quantization_config`.
 const QUANTIZATION_FORMAT: &str = "distilbert";
 const QUANTIZATION_FORMAT_VERSION: u32 = 1;
-
-/// A family of checkpoints: tensor names, heads and a few rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Devlin et al. 2018.
-    Bert,
-    /// Sanh et al. 2019.
-    DistilBert,
-}
 
 /// The feed-forward block's non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,14 +32,22 @@ pub struct EncoderConfig {
     pub vocab_size: usize,
     /// Width of the states.
     pub hidden: usize,
-    /// Number of layers.
+    /// Width of the embedding tables.
+    pub embedding_size: usize,
+    /// Whether a linear stands between embeddings and layers: ALBERT's always, ELECTRA's if the widths differ.
+    pub projects_embeddings: bool,
+    /// Layers that a pass runs.
     pub layers: usize,
+    /// Layers that have weights of their own: `layers`, or fewer in ALBERT, whose neighbouring layers share theirs.
+    pub layer_groups: usize,
     /// Attention heads; `hidden` is a multiple.
     pub heads: usize,
     /// Width inside the feed-forward block.
     pub ffn: usize,
     /// Longest sequence, in tokens.
     pub max_positions: usize,
+    /// Row of the position table that the first token takes: RoBERTa's follow the padding token's.
+    pub position_offset: usize,
     /// Segments that have an embedding; 0 where the family has none.
     pub token_types: usize,
     /// Non-linearity of the feed-forward block.
@@ -60,6 +60,8 @@ pub struct EncoderConfig {
     pub attention_dropout: f32,
     /// Whether the attention block's output is dropped out too: BERT's is, DistilBERT's is not.
     pub attention_output_dropout: bool,
+    /// Whether the feed-forward block's output is: ALBERT's is not.
+    pub feed_forward_output_dropout: bool,
     /// Standard deviation of fresh weights.
     pub initializer_range: f32,
     /// The padding token; its word embedding gets no gradient from the look-up.
@@ -71,7 +73,7 @@ pub struct EncoderConfig {
 /// What stands on top of the encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadKind {
-    /// Nothing; BERT's pooler is kept if `pooler`.
+    /// Nothing; the pooler is kept if `pooler`.
     None,
     /// Tokens behind masks.
     MaskedLm,
@@ -98,7 +100,7 @@ pub struct ModelConfig {
     pub encoder: EncoderConfig,
     /// The head.
     pub head: HeadKind,
-    /// BERT without a head may have a pooler.
+    /// A model without a head may have a pooler, in BERT, RoBERTa and ALBERT.
     pub pooler: bool,
     /// Probability in front of the classifier.
     pub classifier_dropout: f32,
@@ -147,24 +149,6 @@ impl Activation {
         match self {
             Activation::Gelu => "gelu",
             Activation::GeluNew => "gelu_new",
-        }
-    }
-}
-
-impl Family {
-    /// `model_type` in `config.json`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Family::Bert => "bert",
-            Family::DistilBert => "distilbert",
-        }
-    }
-
-    /// The class prefix in `architectures`.
-    fn class(self) -> &'static str {
-        match self {
-            Family::Bert => "Bert",
-            Family::DistilBert => "DistilBert",
         }
     }
 }
@@ -230,38 +214,34 @@ impl ModelConfig {
         let mut set = |key: &str, value: Value| {
             object.insert(key.to_owned(), value);
         };
-        let class = format!("{}{}", encoder.family.class(), self.head.class_suffix());
-        set("architectures", json!([class]));
+        set("architectures", json!([self.architecture()]));
         set("model_type", json!(encoder.family.model_type()));
         set("vocab_size", json!(encoder.vocab_size));
-        set("max_position_embeddings", json!(encoder.max_positions));
+        set("max_position_embeddings", json!(encoder.position_rows()));
         set("initializer_range", number(encoder.initializer_range));
         set("pad_token_id", json!(encoder.pad_token_id));
-        match encoder.family {
-            Family::Bert => {
-                set("hidden_size", json!(encoder.hidden));
-                set("num_hidden_layers", json!(encoder.layers));
-                set("num_attention_heads", json!(encoder.heads));
-                set("intermediate_size", json!(encoder.ffn));
-                set("type_vocab_size", json!(encoder.token_types));
-                set("hidden_act", json!(encoder.activation.name()));
-                set("layer_norm_eps", number(encoder.layer_norm_eps));
-                set("hidden_dropout_prob", number(encoder.dropout));
-                set("attention_probs_dropout_prob", number(encoder.attention_dropout));
-                set("classifier_dropout", number(self.classifier_dropout));
-            }
-            Family::DistilBert => {
-                set("dim", json!(encoder.hidden));
-                set("n_layers", json!(encoder.layers));
-                set("n_heads", json!(encoder.heads));
-                set("hidden_dim", json!(encoder.ffn));
-                set("activation", json!(encoder.activation.name()));
-                set("dropout", number(encoder.dropout));
-                set("attention_dropout", number(encoder.attention_dropout));
-                set("seq_classif_dropout", number(self.classifier_dropout));
-                set("qa_dropout", number(self.answering_dropout));
-                set("sinusoidal_pos_embds", json!(encoder.sinusoidal_positions));
-            }
+        let keys = encoder.family.keys();
+        set(keys.hidden[0], json!(encoder.hidden));
+        set(keys.layers[0], json!(encoder.layers));
+        set(keys.heads[0], json!(encoder.heads));
+        set(keys.ffn[0], json!(encoder.ffn));
+        set(keys.activation, json!(encoder.activation.name()));
+        set(keys.dropout, number(encoder.dropout));
+        set(keys.attention_dropout, number(encoder.attention_dropout));
+        set(keys.classifier_dropout, number(self.classifier_dropout));
+        if encoder.family == Family::DistilBert {
+            set("qa_dropout", number(self.answering_dropout));
+            set("sinusoidal_pos_embds", json!(encoder.sinusoidal_positions));
+        } else {
+            set("type_vocab_size", json!(encoder.token_types));
+            set("layer_norm_eps", number(encoder.layer_norm_eps));
+        }
+        if encoder.family.has_embedding_size() {
+            set("embedding_size", json!(encoder.embedding_size));
+        }
+        if encoder.family == Family::Albert {
+            set("num_hidden_groups", json!(encoder.layer_groups));
+            set("inner_group_num", json!(1));
         }
         if let HeadKind::Classification { problem, .. } = &self.head {
             set("problem_type", json!(problem_type(*problem)));
@@ -287,6 +267,11 @@ impl ModelConfig {
         text
     }
 
+    /// What Hugging Face calls the class of the model.
+    pub fn architecture(&self) -> String {
+        format!("{}{}", self.encoder.family.class(), self.head.class_suffix())
+    }
+
     /// The same encoder under another head.
     pub fn with_head(&self, head: HeadKind) -> ModelConfig {
         let pooler = head == HeadKind::None && self.pooler;
@@ -303,14 +288,13 @@ impl ModelConfig {
         }
     }
 
-    /// Whether BERT's pooler is part of the model.
+    /// Whether the pooler is part of the model.
     pub(crate) fn has_pooler(&self) -> bool {
-        self.encoder.family == Family::Bert
-            && match self.head {
-                HeadKind::None => self.pooler,
-                HeadKind::Classification { .. } => true,
-                HeadKind::MaskedLm | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => false,
-            }
+        match self.head {
+            HeadKind::None => self.pooler,
+            HeadKind::Classification { .. } => self.encoder.family.classifier().dense_is_pooler,
+            HeadKind::MaskedLm | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => false,
+        }
     }
 }
 
@@ -333,21 +317,11 @@ struct Reader(Map<String, Value>);
 
 impl Reader {
     fn model(mut self) -> Result<ModelConfig, ConfigError> {
-        let family = match self.take("model_type") {
-            Some(Value::String(name)) if name == "bert" => Family::Bert,
-            Some(Value::String(name)) if name == "distilbert" => Family::DistilBert,
-            Some(found) => return Err(invalid("model_type", "`bert` or `distilbert`", &found)),
-            None => return Err(ConfigError::Missing { key: "model_type" }),
-        };
+        let family = self.family()?;
         let encoder = self.encoder(family)?;
-        let classifier_dropout = match family {
-            Family::Bert => self.probability("classifier_dropout", encoder.dropout)?,
-            Family::DistilBert => self.probability("seq_classif_dropout", 0.2)?,
-        };
-        let answering_dropout = match family {
-            Family::Bert => 0.0,
-            Family::DistilBert => self.probability("qa_dropout", 0.1)?,
-        };
+        let classifier_dropout =
+            self.probability(family.keys().classifier_dropout, family.default_classifier_dropout(encoder.dropout))?;
+        let answering_dropout = if family == Family::DistilBert { self.probability("qa_dropout", 0.1)? } else { 0.0 };
         let (head, pooler) = self.head(family)?;
         for key in ["tie_word_embeddings", "tie_weights_"] {
             if let Some(found) = self.take(key).filter(|found| found != &Value::Bool(true)) {
@@ -384,44 +358,50 @@ impl Reader {
             .ok_or_else(|| invalid("quantization_config.precision", "`bf16` or `int8`", &precision))
     }
 
+    fn family(&mut self) -> Result<Family, ConfigError> {
+        let Some(found) = self.take("model_type") else { return Err(ConfigError::Missing { key: "model_type" }) };
+        found.as_str().and_then(|name| name.parse().ok()).ok_or_else(|| {
+            let known = Family::ALL.map(|family| format!("`{family}`"));
+            invalid("model_type", &format!("one of {}", known.join(", ")), &found)
+        })
+    }
+
     fn encoder(&mut self, family: Family) -> Result<EncoderConfig, ConfigError> {
-        let config = match family {
-            Family::Bert => EncoderConfig {
-                family,
-                vocab_size: self.size(&["vocab_size"], 30522)?,
-                hidden: self.size(&["hidden_size"], 768)?,
-                layers: self.size(&["num_hidden_layers"], 12)?,
-                heads: self.size(&["num_attention_heads"], 12)?,
-                ffn: self.size(&["intermediate_size"], 3072)?,
-                max_positions: self.size(&["max_position_embeddings"], 512)?,
-                token_types: self.size(&["type_vocab_size"], 2)?,
-                activation: self.activation("hidden_act")?,
-                layer_norm_eps: self.positive("layer_norm_eps", LAYER_NORM_EPS)?,
-                dropout: self.probability("hidden_dropout_prob", 0.1)?,
-                attention_dropout: self.probability("attention_probs_dropout_prob", 0.1)?,
-                attention_output_dropout: true,
-                initializer_range: self.positive("initializer_range", 0.02)?,
-                pad_token_id: self.token_id("pad_token_id")?,
-                sinusoidal_positions: false,
-            },
-            Family::DistilBert => EncoderConfig {
-                family,
-                vocab_size: self.size(&["vocab_size"], 30522)?,
-                hidden: self.size(&["dim", "hidden_size"], 768)?,
-                layers: self.size(&["n_layers", "num_hidden_layers"], 6)?,
-                heads: self.size(&["n_heads", "num_attention_heads"], 12)?,
-                ffn: self.size(&["hidden_dim", "intermediate_size"], 3072)?,
-                max_positions: self.size(&["max_position_embeddings"], 512)?,
-                token_types: 0,
-                activation: self.activation("activation")?,
-                layer_norm_eps: LAYER_NORM_EPS,
-                dropout: self.probability("dropout", 0.1)?,
-                attention_dropout: self.probability("attention_dropout", 0.1)?,
-                attention_output_dropout: false,
-                initializer_range: self.positive("initializer_range", 0.02)?,
-                pad_token_id: self.token_id("pad_token_id")?,
-                sinusoidal_positions: self.flag("sinusoidal_pos_embds")?,
-            },
+        let (keys, defaults) = (family.keys(), EncoderConfig::defaults(family));
+        let hidden = self.size(keys.hidden, defaults.hidden)?;
+        let embedding_size = match family.has_embedding_size() {
+            true => self.size(&["embedding_size"], defaults.embedding_size)?,
+            false => hidden,
+        };
+        let layers = self.size(keys.layers, defaults.layers)?;
+        let pad_token_id = self.token_id("pad_token_id", defaults.pad_token_id)?;
+        let (max_positions, position_offset) = self.positions(family, pad_token_id)?;
+        let config = EncoderConfig {
+            vocab_size: self.size(&["vocab_size"], defaults.vocab_size)?,
+            hidden,
+            embedding_size,
+            projects_embeddings: defaults.projects_embeddings || embedding_size != hidden,
+            layers,
+            layer_groups: if family == Family::Albert { self.layer_groups(layers)? } else { layers },
+            heads: self.size(keys.heads, defaults.heads)?,
+            ffn: self.size(keys.ffn, defaults.ffn)?,
+            max_positions,
+            position_offset,
+            activation: self.activation(keys.activation, defaults.activation)?,
+            dropout: self.probability(keys.dropout, defaults.dropout)?,
+            attention_dropout: self.probability(keys.attention_dropout, defaults.attention_dropout)?,
+            initializer_range: self.positive("initializer_range", defaults.initializer_range)?,
+            pad_token_id,
+            ..match family {
+                Family::DistilBert => {
+                    EncoderConfig { sinusoidal_positions: self.flag("sinusoidal_pos_embds")?, ..defaults }
+                }
+                _ => EncoderConfig {
+                    token_types: self.size(&["type_vocab_size"], defaults.token_types)?,
+                    layer_norm_eps: self.positive("layer_norm_eps", defaults.layer_norm_eps)?,
+                    ..defaults
+                },
+            }
         };
         if let Some(found) = self.take("position_embedding_type").filter(|found| found != "absolute") {
             return Err(invalid("position_embedding_type", "`absolute`", &found));
@@ -431,20 +411,45 @@ impl Reader {
         }
         if !config.hidden.is_multiple_of(config.heads) {
             let found = format!("{} heads for a width of {}", config.heads, config.hidden);
-            return Err(ConfigError::Invalid {
-                key: match family {
-                    Family::Bert => "num_attention_heads",
-                    Family::DistilBert => "n_heads",
-                },
-                expected: "a divisor of the width".into(),
-                found,
-            });
+            return Err(ConfigError::Invalid { key: keys.heads[0], expected: "a divisor of the width".into(), found });
         }
         if let Some(pad) = config.pad_token_id.filter(|&pad| pad as usize >= config.vocab_size) {
             let expected = format!("below the vocabulary size {}", config.vocab_size);
             return Err(ConfigError::Invalid { key: "pad_token_id", expected, found: pad.to_string() });
         }
         Ok(config)
+    }
+
+    /// The longest sequence, and the row of the position table that its first token takes.
+    fn positions(&mut self, family: Family, pad_token_id: Option<u32>) -> Result<(usize, usize), ConfigError> {
+        const KEY: &str = "max_position_embeddings";
+        let rows = self.size(&[KEY], 512)?;
+        let offset = match (family.positions_follow_padding(), pad_token_id) {
+            (false, _) => 0,
+            (true, Some(pad)) => pad as usize + 1,
+            (true, None) => {
+                return Err(invalid("pad_token_id", "a token id, behind which positions are counted", &Value::Null));
+            }
+        };
+        if rows <= offset {
+            let expected = format!("more than {offset}: positions are counted behind `pad_token_id`");
+            return Err(ConfigError::Invalid { key: KEY, expected, found: rows.to_string() });
+        }
+        Ok((rows - offset, offset))
+    }
+
+    /// ALBERT's layers that have weights of their own.
+    fn layer_groups(&mut self, layers: usize) -> Result<usize, ConfigError> {
+        let inner = self.size(&["inner_group_num"], 1)?;
+        if inner != 1 {
+            return Err(invalid("inner_group_num", "1 (groups of several layers are not implemented)", &json!(inner)));
+        }
+        let groups = self.size(&["num_hidden_groups"], 1)?;
+        if !layers.is_multiple_of(groups) {
+            let expected = format!("a divisor of the {layers} layers");
+            return Err(ConfigError::Invalid { key: "num_hidden_groups", expected, found: groups.to_string() });
+        }
+        Ok(groups)
     }
 
     /// The head named by `architectures`; without that key, none.
@@ -457,9 +462,14 @@ impl Reader {
             Some(found) => return Err(invalid("architectures", "a list of one class name", &found)),
         };
         match class.strip_prefix(family.class()) {
-            Some("Model") => Ok((HeadKind::None, family == Family::Bert)),
-            // A file of BERT's own pre-training also holds the next-sentence head, which nothing here uses.
-            Some("ForMaskedLM" | "ForPreTraining") => Ok((HeadKind::MaskedLm, false)),
+            Some("Model") => Ok((HeadKind::None, family.has_pooler())),
+            // ELECTRA's discriminator: nothing here tells replaced tokens, but its encoder is what is fine-tuned.
+            Some("ForPreTraining") if family == Family::Electra => Ok((HeadKind::None, false)),
+            // A file of BERT's or ALBERT's own pre-training also holds a head over pairs, which nothing here uses.
+            Some("ForPreTraining") if matches!(family, Family::Bert | Family::Albert) => {
+                Ok((HeadKind::MaskedLm, false))
+            }
+            Some("ForMaskedLM") => Ok((HeadKind::MaskedLm, false)),
             Some("ForSequenceClassification") => Ok((self.classification()?, false)),
             Some("ForTokenClassification") => Ok((HeadKind::TokenClassification { labels: self.labels()? }, false)),
             Some("ForQuestionAnswering") => Ok((self.question_answering()?, false)),
@@ -578,10 +588,9 @@ impl Reader {
         }
     }
 
-    fn token_id(&mut self, key: &'static str) -> Result<Option<u32>, ConfigError> {
+    fn token_id(&mut self, key: &'static str, default: Option<u32>) -> Result<Option<u32>, ConfigError> {
         match self.take(key) {
-            // Both families' own default.
-            None => Ok(Some(0)),
+            None => Ok(default),
             Some(Value::Null) => Ok(None),
             Some(value) => {
                 let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -590,9 +599,9 @@ impl Reader {
         }
     }
 
-    fn activation(&mut self, key: &'static str) -> Result<Activation, ConfigError> {
+    fn activation(&mut self, key: &'static str, default: Activation) -> Result<Activation, ConfigError> {
         match self.take(key) {
-            None => Ok(Activation::Gelu),
+            None => Ok(default),
             Some(Value::String(name)) if name == "gelu" => Ok(Activation::Gelu),
             Some(Value::String(name)) if name == "gelu_new" || name == "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
             Some(found) => Err(invalid(key, "`gelu`, `gelu_new` or `gelu_pytorch_tanh`", &found)),
@@ -640,6 +649,10 @@ mod tests {
             r#"{"model_type":"distilbert","architectures":["DistilBertForQuestionAnswering"],"qa_dropout":0.25}"#,
             r#"{"model_type":"bert","architectures":["BertForQuestionAnswering"]}"#,
             r#"{"model_type":"bert","quantization_config":{"format":"distilbert","format_version":1,"precision":"int8"}}"#,
+            r#"{"model_type":"roberta","architectures":["RobertaForMaskedLM"],"max_position_embeddings":514,"type_vocab_size":1}"#,
+            r#"{"model_type":"xlm-roberta","architectures":["XLMRobertaModel"],"pad_token_id":3}"#,
+            r#"{"model_type":"electra","architectures":["ElectraForSequenceClassification"],"embedding_size":24}"#,
+            r#"{"model_type":"albert","architectures":["AlbertForMaskedLM"],"num_hidden_layers":6,"num_hidden_groups":3}"#,
         ] {
             let config = read(text).unwrap();
             assert_eq!(read(&config.to_json()).unwrap(), config, "{text}");
@@ -653,6 +666,16 @@ mod tests {
         assert_eq!((config.classifier_dropout, config.encoder.token_types), (0.2, 0));
         let config = read(r#"{"model_type":"bert"}"#).unwrap();
         assert_eq!((config.encoder.token_types, config.encoder.layers, config.pooler), (2, 12, true));
+        let config = read(r#"{"model_type":"roberta","max_position_embeddings":514}"#).unwrap();
+        assert_eq!((config.encoder.max_positions, config.encoder.position_offset), (512, 2));
+        let electra = |text| read(text).unwrap().encoder.projects_embeddings;
+        assert!(electra(r#"{"model_type":"electra"}"#));
+        assert!(!electra(r#"{"model_type":"electra","embedding_size":256}"#));
+        let config = read(r#"{"model_type":"albert","hidden_size":128,"num_attention_heads":4}"#).unwrap();
+        assert_eq!((config.encoder.layers, config.encoder.layer_groups), (12, 1));
+        assert!(config.encoder.projects_embeddings && config.encoder.activation == Activation::GeluNew);
+        let config = read(r#"{"model_type":"electra","architectures":["ElectraForPreTraining"]}"#).unwrap();
+        assert_eq!((config.head, config.pooler), (HeadKind::None, false));
     }
 
     #[test]
@@ -674,7 +697,30 @@ mod tests {
         for (text, message) in [
             ("{", "config: EOF while parsing an object at line 1 column 1"),
             ("{}", "config: `model_type` is missing"),
-            (r#"{"model_type":"gpt2"}"#, "config: `model_type`: expected `bert` or `distilbert`, found \"gpt2\""),
+            (
+                r#"{"model_type":"gpt2"}"#,
+                "config: `model_type`: expected one of `bert`, `distilbert`, `roberta`, `xlm-roberta`, `electra`, `albert`, found \"gpt2\"",
+            ),
+            (
+                r#"{"model_type":"roberta","max_position_embeddings":2}"#,
+                "config: `max_position_embeddings`: expected more than 2: positions are counted behind `pad_token_id`, found 2",
+            ),
+            (
+                r#"{"model_type":"xlm-roberta","pad_token_id":null}"#,
+                "config: `pad_token_id`: expected a token id, behind which positions are counted, found null",
+            ),
+            (
+                r#"{"model_type":"albert","inner_group_num":2}"#,
+                "config: `inner_group_num`: expected 1 (groups of several layers are not implemented), found 2",
+            ),
+            (
+                r#"{"model_type":"albert","num_hidden_groups":5}"#,
+                "config: `num_hidden_groups`: expected a divisor of the 12 layers, found 5",
+            ),
+            (
+                r#"{"model_type":"roberta","architectures":["RobertaForPreTraining"]}"#,
+                "config: `architectures`: expected Roberta followed by one of Model, ForMaskedLM, ForSequenceClassification, ForTokenClassification, ForQuestionAnswering, found `RobertaForPreTraining`",
+            ),
             (
                 r#"{"model_type":"bert","hidden_size":0}"#,
                 "config: `hidden_size`: expected a positive 31-bit number, found 0",

@@ -1,8 +1,8 @@
-//! Token ids to states: word, segment and position embeddings, norm, dropout. A model packed below f32 for inference
-//! looks them up in tables of that precision.
+//! Token ids to states: word, segment and position embeddings, norm, dropout, and a linear where the tables are narrower
+//! than the states. A model packed below f32 for inference looks them up in tables of that precision.
 
 use super::config::EncoderConfig;
-use super::linear::{LayerNorm, Packing, Purpose};
+use super::linear::{Finish, Into, LayerNorm, Linear, Packing, Purpose};
 use super::names::Names;
 use super::parameters::TableBuilder;
 use super::{DropoutSite, Pass};
@@ -15,17 +15,21 @@ use std::ops::Range;
 
 /// The embedding tables' places in the arena.
 pub struct Embeddings {
-    /// `[vocab, hidden]`.
+    /// `[vocab, embedding]`.
     pub word: Range<usize>,
-    /// `[max_positions, hidden]`.
+    /// `[position_offset + max_positions, embedding]`.
     pub position: Range<usize>,
-    /// `[token_types, hidden]`; DistilBERT has none.
+    /// `[token_types, embedding]`; DistilBERT has none.
     pub token_type: Option<Range<usize>>,
     /// The norm after the sum.
     pub norm: LayerNorm,
+    /// From the tables' width to the states', `[hidden, embedding]`, in ELECTRA and ALBERT.
+    pub projection: Option<Linear>,
     /// The tables, where it is not the arena that they are looked up in.
     pub(crate) tables: Option<Tables>,
-    hidden: usize,
+    /// The tables' width.
+    width: usize,
+    position_offset: usize,
     pad_token_id: Option<u32>,
     dropout: f32,
 }
@@ -42,30 +46,39 @@ pub(crate) struct Tables {
 pub struct EmbeddingActivations {
     sum: Vec<f32>,
     stats: NormStats,
+    /// The projection's input, where there is one.
+    narrow: Vec<f32>,
 }
 
 impl Embeddings {
     pub(crate) fn new(config: &EncoderConfig, names: &Names, table: &mut TableBuilder) -> Embeddings {
         let name = |part: &str| format!("{}{part}", names.embeddings);
-        let hidden = config.hidden;
+        let width = config.embedding_size;
         Embeddings {
-            word: table.matrix(name("word_embeddings.weight"), config.vocab_size, hidden),
-            position: table.matrix(name("position_embeddings.weight"), config.max_positions, hidden),
+            word: table.matrix(name("word_embeddings.weight"), config.vocab_size, width),
+            position: table.matrix(name("position_embeddings.weight"), config.position_rows(), width),
             token_type: (config.token_types > 0)
-                .then(|| table.matrix(name("token_type_embeddings.weight"), config.token_types, hidden)),
-            norm: LayerNorm::new(table, &name("LayerNorm"), hidden, config.layer_norm_eps),
+                .then(|| table.matrix(name("token_type_embeddings.weight"), config.token_types, width)),
+            norm: LayerNorm::new(table, &name("LayerNorm"), width, config.layer_norm_eps),
+            projection: config
+                .projects_embeddings
+                .then(|| Linear::new(table, &names.embedding_projection(), width, config.hidden)),
             tables: None,
-            hidden,
+            width,
+            position_offset: config.position_offset,
             pad_token_id: config.pad_token_id,
             dropout: config.dropout,
         }
     }
 
-    /// Makes tables in the precision of an inference pass; training looks up what it changes.
+    /// Packs the projection, and makes tables in the precision of an inference pass; training looks up what it changes.
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         let Packing { rt, arena, precision, purpose, .. } = *packing;
+        if let Some(projection) = &mut self.projection {
+            projection.pack(packing);
+        }
         self.tables = (purpose == Purpose::Inference && precision != Precision::F32).then(|| {
-            let table = |range: &Range<usize>| Matrix::from_f32(rt, precision, &arena[range.clone()], self.hidden);
+            let table = |range: &Range<usize>| Matrix::from_f32(rt, precision, &arena[range.clone()], self.width);
             Tables {
                 word: table(&self.word),
                 position: table(&self.position),
@@ -91,27 +104,38 @@ impl Embeddings {
         let tables = match &self.tables {
             Some(tables) => EmbeddingTables {
                 word: tables.word.view(),
-                position: Some(tables.position.view()),
+                position: Some(self.positions_of_tokens(tables.position.view())),
                 token_type: tables.token_type.as_ref().map(Matrix::view),
             },
             None => EmbeddingTables {
                 word: in_arena(&self.word),
-                position: Some(in_arena(&self.position)),
+                position: Some(self.positions_of_tokens(in_arena(&self.position))),
                 token_type: self.token_type.as_ref().map(in_arena),
             },
         };
-        let len = batch.tokens() * self.hidden;
-        activations.sum.resize(len, 0.0);
-        states.resize(len, 0.0);
+        let EmbeddingActivations { sum, stats, narrow } = activations;
+        let normed = if self.projection.is_some() { narrow } else { &mut *states };
+        sum.resize(batch.tokens() * self.width, 0.0);
+        normed.resize(sum.len(), 0.0);
         let types = self.token_type.as_ref().and(batch.token_types());
-        embed(rt, self.hidden, tables, batch.input_ids(), batch.positions(), types, &mut activations.sum);
-        self.norm.forward(rt, arena, &activations.sum, states, Some(&mut activations.stats));
+        embed(rt, self.width, tables, batch.input_ids(), batch.positions(), types, sum);
+        self.norm.forward(rt, arena, sum, normed, Some(stats));
         if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, self.dropout) {
-            dropout_rows(rt, states, self.hidden, batch.cu_seqlens(), &dropout);
+            dropout_rows(rt, normed, self.width, batch.cu_seqlens(), &dropout);
+        }
+        if let Some(projection) = &self.projection {
+            let hidden = projection.outputs;
+            states.resize(batch.tokens() * hidden, 0.0);
+            projection.forward(rt, arena, &activations.narrow, states, Finish::Bias); // [tokens, hidden]
         }
     }
 
-    /// Adds the tables' gradients; `d_states` is used up.
+    /// The position table without the rows in front, which belong to no token.
+    fn positions_of_tokens<'a>(&self, table: MatrixRef<'a>) -> MatrixRef<'a> {
+        table.rows_from(self.position_offset, self.width)
+    }
+
+    /// Adds the gradients of tables, norm and projection; `d_states` is used up.
     pub(crate) fn backward(
         &self,
         pass: Pass<'_>,
@@ -121,16 +145,27 @@ impl Embeddings {
         gradients: &mut [f32],
     ) {
         let Pass { rt, arena, .. } = pass;
+        let width = self.width;
+        let mut d_narrow = Vec::new();
+        let d_normed = match &self.projection {
+            Some(projection) => {
+                d_narrow.resize(batch.tokens() * width, 0.0);
+                projection.backward_parameters(rt, &activations.narrow, d_states, gradients);
+                projection.backward_input(rt, d_states, &mut d_narrow, Into::Overwrite);
+                &mut d_narrow[..]
+            }
+            None => d_states,
+        };
         if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, self.dropout) {
-            dropout_rows(rt, d_states, self.hidden, batch.cu_seqlens(), &dropout);
+            dropout_rows(rt, d_normed, width, batch.cu_seqlens(), &dropout);
         }
-        let mut d_sum = vec![0.0; d_states.len()];
-        self.norm.backward(rt, arena, d_states, &activations.sum, &activations.stats, &mut d_sum, gradients);
-        let hidden = self.hidden;
+        let mut d_sum = vec![0.0; d_normed.len()];
+        self.norm.backward(rt, arena, d_normed, &activations.sum, &activations.stats, &mut d_sum, gradients);
         // The look-up treats the padding token's row as a constant, as the reference does; a tied decoder still
         // changes it.
-        embed_backward(rt, hidden, batch.input_ids(), &d_sum, &mut gradients[self.word.clone()], self.pad_token_id);
-        embed_backward(rt, hidden, batch.positions(), &d_sum, &mut gradients[self.position.clone()], None);
+        embed_backward(rt, width, batch.input_ids(), &d_sum, &mut gradients[self.word.clone()], self.pad_token_id);
+        let positions = self.position.start + self.position_offset * width..self.position.end;
+        embed_backward(rt, width, batch.positions(), &d_sum, &mut gradients[positions], None);
         if let Some(range) = &self.token_type {
             let zeros;
             let types = match batch.token_types() {
@@ -140,7 +175,7 @@ impl Embeddings {
                     &zeros
                 }
             };
-            embed_backward(rt, hidden, types, &d_sum, &mut gradients[range.clone()], None);
+            embed_backward(rt, width, types, &d_sum, &mut gradients[range.clone()], None);
         }
     }
 }

@@ -15,8 +15,9 @@ use distilbert_kernels::elementwise::gather_rows;
 
 /// A stack of layers.
 pub struct Encoder {
-    /// First to last.
+    /// First to last; of layers that share their weights, one.
     pub layers: Vec<Layer>,
+    depth: usize,
 }
 
 /// Self-attention and feed-forward, each followed by its norm.
@@ -75,7 +76,7 @@ pub struct Scratch {
 
 impl Encoder {
     pub(crate) fn new(config: &EncoderConfig, names: &Names, table: &mut TableBuilder) -> Encoder {
-        let layers = (0..config.layers)
+        let layers = (0..config.layer_groups)
             .map(|index| {
                 let names = names.layer(index);
                 Layer {
@@ -84,13 +85,43 @@ impl Encoder {
                 }
             })
             .collect();
-        Encoder { layers }
+        Encoder { layers, depth: config.layers }
+    }
+
+    /// Layers that a pass runs, shared ones counted as often as they run.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The weights of the layer that a pass runs after `index` others.
+    fn layer(&self, index: usize) -> &Layer {
+        &self.layers[index * self.layers.len() / self.depth]
     }
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         for layer in &mut self.layers {
             layer.attention.pack(packing);
             layer.feed_forward.pack(packing);
+        }
+    }
+
+    /// Runs the first `depth` layers on the embedded tokens. One set of buffers serves all: a layer's input and output
+    /// change places.
+    fn infer(
+        &self,
+        pass: Pass<'_>,
+        depth: usize,
+        activations: &mut Activations,
+        mut observe: impl FnMut(usize, &[f32]),
+    ) {
+        activations.layers.resize_with(1.min(depth), LayerActivations::default);
+        for index in 0..depth {
+            let a = &mut activations.layers[0];
+            if index > 0 {
+                std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
+            }
+            self.layer(index).forward(pass.in_layer(index), &activations.embedded, a);
+            observe(index + 1, a.output());
         }
     }
 }
@@ -147,15 +178,15 @@ impl Model {
         observe(0, &activations.embedded);
         match mode {
             Mode::Training(_) => {
-                activations.layers.resize_with(self.encoder.layers.len(), LayerActivations::default);
-                for (index, layer) in self.encoder.layers.iter().enumerate() {
+                activations.layers.resize_with(self.encoder.depth, LayerActivations::default);
+                for index in 0..self.encoder.depth {
                     let (before, rest) = activations.layers.split_at_mut(index);
                     let x = before.last().map_or(&activations.embedded[..], LayerActivations::output);
-                    layer.forward(pass.in_layer(index), x, &mut rest[0]);
+                    self.encoder.layer(index).forward(pass.in_layer(index), x, &mut rest[0]);
                     observe(index + 1, rest[0].output());
                 }
             }
-            Mode::Inference => infer(pass, &self.encoder.layers, activations, observe),
+            Mode::Inference => self.encoder.infer(pass, self.encoder.depth, activations, observe),
         }
     }
 
@@ -166,17 +197,13 @@ impl Model {
         let pass = self.pass(rt, batch, Mode::Inference);
         self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
         let hidden = self.config.encoder.hidden;
-        let (last, before) = match self.encoder.layers.split_last() {
-            Some((last, before)) => (Some(last), before),
-            None => (None, &[][..]),
-        };
-        infer(pass, before, activations, |_, _| {});
+        let last_layer = self.encoder.depth - 1; // a configuration has one layer at least
+        self.encoder.infer(pass, last_layer, activations, |_, _| {});
         let Activations { embedded, layers, first, last: a, .. } = activations;
         let x = layers.last().map_or(&embedded[..], LayerActivations::output);
         first.resize(batch.sequences() * hidden, 0.0);
         gather_rows(rt, x, hidden, batch.first_tokens(), first);
-        let Some(last) = last else { return first };
-        last.forward_first(pass, x, first, a);
+        self.encoder.layer(last_layer).forward_first(pass, x, first, a);
         a.output()
     }
 
@@ -194,28 +221,15 @@ impl Model {
         gradients: &mut [f32],
     ) {
         let pass = self.pass(rt, batch, mode);
-        for (index, layer) in self.encoder.layers.iter().enumerate().rev() {
+        for index in (0..self.encoder.depth).rev() {
             let (a, x) = (&activations.layers[index], activations.input_of(index));
-            layer.backward(pass.in_layer(index), x, a, d_hidden, scratch, gradients);
+            // Layers that share their weights add to the same gradients.
+            self.encoder.layer(index).backward(pass.in_layer(index), x, a, d_hidden, scratch, gradients);
         }
         self.embeddings.backward(pass, batch, &activations.embeddings, d_hidden, gradients);
     }
 
     fn pass<'a>(&'a self, rt: &'a Runtime, batch: &'a Batch, mode: Mode<'a>) -> Pass<'a> {
         Pass { rt, arena: self.parameters.weights(), cu_seqlens: batch.cu_seqlens(), mode, layer: 0 }
-    }
-}
-
-/// Runs some layers on the embedded tokens. One set of buffers serves all layers: a layer's input and output change
-/// places.
-fn infer(pass: Pass<'_>, layers: &[Layer], activations: &mut Activations, mut observe: impl FnMut(usize, &[f32])) {
-    activations.layers.resize_with(1.min(layers.len()), LayerActivations::default);
-    for (index, layer) in layers.iter().enumerate() {
-        let a = &mut activations.layers[0];
-        if index > 0 {
-            std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
-        }
-        layer.forward(pass, &activations.embedded, a);
-        observe(index + 1, a.output());
     }
 }

@@ -39,7 +39,8 @@ impl FeedForward {
             hidden: config.hidden,
             layer_norm_eps: config.layer_norm_eps,
         };
-        let dropout = ResidualDropout { site: DropoutSite::FeedForward, probability: config.dropout };
+        let probability = if config.feed_forward_output_dropout { config.dropout } else { 0.0 };
+        let dropout = ResidualDropout { site: DropoutSite::FeedForward, probability };
         FeedForward { lin1, output: ResidualOutput::new(&shape, dropout, table), gelu: config.activation.gelu() }
     }
 

@@ -44,7 +44,7 @@ impl Model {
         let token_type = model.embeddings.token_type.is_some();
         let tables =
             Tables { word: matrix(0)?, position: matrix(1)?, token_type: token_type.then(|| matrix(2)).transpose()? };
-        let mut linears = Vec::new();
+        let mut linears: Vec<_> = model.embeddings.projection.iter_mut().collect();
         for layer in &mut model.encoder.layers {
             linears.extend([&mut layer.attention.qkv, &mut layer.attention.output.linear]);
             linears.extend([&mut layer.feed_forward.lin1, &mut layer.feed_forward.output.linear]);
@@ -88,7 +88,7 @@ mod tests {
         let config = format!(
             r#"{{"model_type":"{family}","architectures":["{architecture}"],"vocab_size":60,"hidden_size":12,"dim":12,
             "num_hidden_layers":2,"n_layers":2,"num_attention_heads":3,"n_heads":3,"intermediate_size":24,
-            "hidden_dim":24,"max_position_embeddings":16}}"#
+            "hidden_dim":24,"max_position_embeddings":16,"embedding_size":7}}"#
         );
         let mut model = Model::random(ModelConfig::from_json(&config).unwrap(), 3);
         // Biases and norms that another range would not equal by chance.
@@ -111,6 +111,11 @@ mod tests {
                 ("DistilBertForSequenceClassification", "distilbert"),
                 ("BertForTokenClassification", "bert"),
                 ("DistilBertForQuestionAnswering", "distilbert"),
+                ("RobertaForSequenceClassification", "roberta"),
+                ("XLMRobertaModel", "xlm-roberta"),
+                ("ElectraForMaskedLM", "electra"),
+                ("AlbertForMaskedLM", "albert"),
+                ("AlbertForSequenceClassification", "albert"),
             ] {
                 let mut whole = model(architecture, family);
                 for precision in Precision::ALL.into_iter().filter(|precision| precision.is_available(isa)) {

@@ -7,6 +7,7 @@ pub mod attention; // self-attention block
 pub mod config; // config.json <-> EncoderConfig, HeadKind
 pub mod embeddings; // token ids -> states
 pub mod encoder; // states -> states
+pub mod family; // what tells the families apart
 pub mod feed_forward; // feed-forward block
 pub mod inference; // models without the f32 copies that only training needs
 pub mod linear; // Linear and LayerNorm: their place in the arena, packed weights
@@ -109,6 +110,8 @@ pub(crate) enum DropoutSite {
     FeedForward,
     /// In front of the last linear of a head with labels.
     Head,
+    /// In front of the linear before it.
+    HeadInput,
 }
 
 impl<'a> DropoutKey<'a> {
@@ -177,8 +180,8 @@ impl Model {
         }
         let word = &model.embeddings.word;
         if let Some(pad) = config.pad_token_id {
-            let start = word.start + pad as usize * config.hidden;
-            weights.values[start..start + config.hidden].fill(0.0);
+            let start = word.start + pad as usize * config.embedding_size;
+            weights.values[start..start + config.embedding_size].fill(0.0);
         }
         if config.sinusoidal_positions {
             embeddings::fill_sinusoidal(&mut weights.values[model.embeddings.position.clone()], config.hidden);
@@ -256,7 +259,7 @@ impl Model {
     }
 
     /// Where the arena's part of embeddings and encoder ends and the head's begins.
-    fn encoder_end(&self) -> usize {
+    pub(crate) fn encoder_end(&self) -> usize {
         let last = self.encoder.layers.last();
         last.map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.output.norm.bias.end)
     }

@@ -15,6 +15,16 @@ pub enum StudentError {
         /// The list.
         found: Vec<usize>,
     },
+    /// Layers that share their weights in several groups have no fewer layers of the same kind.
+    #[error(
+        "student layers: the teacher's {layers} layers share {groups} sets of weights, from which no student of fewer layers can be made; expected a teacher with one set, or one for each layer"
+    )]
+    Groups {
+        /// Layers of the teacher.
+        layers: usize,
+        /// Those that have weights of their own.
+        groups: usize,
+    },
     /// Distillation compares the vocabulary's distributions, so the teacher must have a masked-LM head.
     #[error("teacher: expected a model with a masked-LM head, found {found}")]
     NoMaskedLmHead {
@@ -41,45 +51,59 @@ pub fn uniform_with_ends(teacher_layers: usize, layers: usize) -> Vec<usize> {
     (0..layers).map(|i| (2 * i * (teacher_layers.saturating_sub(1)) + gaps) / (2 * gaps)).collect()
 }
 
-/// The configuration of a DistilBERT student of the teacher's width with `layers` layers.
+/// The configuration of a student of the teacher's width with `layers` layers: a DistilBERT of a BERT or DistilBERT, of
+/// any other teacher one of its own family. Of a teacher whose layers share their weights the student's do too.
 pub fn student_config(teacher: &ModelConfig, layers: usize) -> ModelConfig {
-    let encoder = EncoderConfig {
-        family: Family::DistilBert,
+    let fewer = EncoderConfig {
         layers,
-        token_types: 0,
-        layer_norm_eps: super::config::LAYER_NORM_EPS,
-        attention_output_dropout: false,
-        sinusoidal_positions: false,
+        layer_groups: if teacher.encoder.shares_layers() { teacher.encoder.layer_groups } else { layers },
         ..teacher.encoder.clone()
     };
-    // 0.2: DistilBERT's own default in front of its classifier.
+    if !matches!(teacher.encoder.family, Family::Bert | Family::DistilBert) {
+        return ModelConfig { encoder: fewer, pooler: false, ..teacher.clone() };
+    }
+    let defaults = EncoderConfig::defaults(Family::DistilBert);
+    let encoder = EncoderConfig {
+        family: Family::DistilBert,
+        token_types: defaults.token_types,
+        layer_norm_eps: defaults.layer_norm_eps,
+        attention_output_dropout: defaults.attention_output_dropout,
+        sinusoidal_positions: false,
+        ..fewer
+    };
     ModelConfig {
+        classifier_dropout: Family::DistilBert.default_classifier_dropout(encoder.dropout),
         encoder,
         head: teacher.head.clone(),
         pooler: false,
-        classifier_dropout: 0.2,
         answering_dropout: 0.1,
         weights: Precision::F32,
         other: Default::default(),
     }
 }
 
-/// A student whose layers are copies of the teacher's `layers`, with its embeddings and masked-LM head.
+/// A student whose layers are copies of the teacher's `layers`, with its embeddings and masked-LM head. Where all layers
+/// share one set of weights, only the number of them counts.
 ///
 /// # Errors
-/// [`StudentError`] if the list is empty or names a layer the teacher lacks, or the teacher has no masked-LM head.
+/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has no masked-LM head, or its
+/// layers share several sets of weights.
 /// # Source
 /// Sanh et al. 2019, section 3; section 2 of the recipe's extraction script for the mapping of names.
 pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) -> Result<Model, StudentError> {
-    let teacher_layers = teacher.encoder.layers.len();
+    let (teacher_layers, groups) = (teacher.encoder.depth(), teacher.encoder.layers.len());
     if layers.is_empty() || layers.iter().any(|&layer| layer >= teacher_layers) {
         return Err(StudentError::Layers { teacher_layers, found: layers.to_vec() });
+    }
+    if teacher.config.encoder.shares_layers() && groups > 1 {
+        return Err(StudentError::Groups { layers: teacher_layers, groups });
     }
     if teacher.config.head != HeadKind::MaskedLm {
         return Err(StudentError::NoMaskedLmHead { found: teacher.config.head.class_suffix() });
     }
     let mut student = Model::zeroed(student_config(&teacher.config, layers.len()));
-    let renames = renames(&teacher.config, &student.config, layers);
+    let sources: Vec<usize> = if teacher.config.encoder.shares_layers() { vec![0] } else { layers.to_vec() };
+    let renames = renames(&teacher.config, &student.config, &sources);
     let weights = student.parameters.weights_mut();
     for parameter in weights.table {
         let (stem, kind) = parameter.name.rsplit_once('.').unwrap_or((&parameter.name, ""));
@@ -87,13 +111,15 @@ pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) 
         let source = teacher
             .parameters
             .get(&format!("{source}.{kind}"))
-            .expect("every part of a DistilBERT is a part of a BERT or DistilBERT teacher of the same width");
+            .expect("every part of a student is a part of its teacher, of the same width");
         weights.values[parameter.range.clone()].copy_from_slice(teacher.parameters.tensor(source));
     }
-    if let (TokenTypes::Fold, Some(segment)) = (token_types, &teacher.embeddings.token_type) {
-        let hidden = teacher.config.encoder.hidden;
-        let segment_0 = &teacher.parameters.weights()[segment.start..segment.start + hidden];
-        for position in weights.values[student.embeddings.position.clone()].chunks_exact_mut(hidden) {
+    if let (TokenTypes::Fold, Some(segment), None) =
+        (token_types, &teacher.embeddings.token_type, &student.embeddings.token_type)
+    {
+        let width = teacher.config.encoder.embedding_size;
+        let segment_0 = &teacher.parameters.weights()[segment.start..segment.start + width];
+        for position in weights.values[student.embeddings.position.clone()].chunks_exact_mut(width) {
             position.iter_mut().zip(segment_0).for_each(|(position, segment)| *position += segment);
         }
     }
@@ -104,9 +130,10 @@ pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) 
 fn renames(teacher: &ModelConfig, student: &ModelConfig, layers: &[usize]) -> Vec<(String, String)> {
     let (from, to) = (Names::of(teacher), Names::of(student));
     let mut pairs = Vec::new();
-    for part in ["word_embeddings", "position_embeddings", "LayerNorm"] {
+    for part in ["word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm"] {
         pairs.push((format!("{}{part}", from.embeddings), format!("{}{part}", to.embeddings)));
     }
+    pairs.push((from.embedding_projection(), to.embedding_projection()));
     for (index, &layer) in layers.iter().enumerate() {
         let (from, to) = (from.layer(layer), to.layer(index));
         pairs.extend([
@@ -131,6 +158,41 @@ fn renames(teacher: &ModelConfig, student: &ModelConfig, layers: &[usize]) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn teacher(family: &str, class: &str, more: &str) -> Model {
+        let config = format!(
+            r#"{{"model_type":"{family}","architectures":["{class}ForMaskedLM"],"vocab_size":50,"hidden_size":12,
+            "num_hidden_layers":4,"num_attention_heads":3,"intermediate_size":20,"max_position_embeddings":16,
+            "embedding_size":7{more}}}"#
+        );
+        Model::random(ModelConfig::from_json(&config).unwrap(), 5)
+    }
+
+    #[test]
+    fn a_student_of_another_family_than_bert_is_of_its_teachers_and_has_its_weights() {
+        for (family, class) in [("roberta", "Roberta"), ("xlm-roberta", "XLMRoberta"), ("electra", "Electra")] {
+            let teacher = teacher(family, class, "");
+            let student = from_teacher(&teacher, &[1, 3], TokenTypes::Fold).unwrap();
+            assert_eq!(student.config.encoder.family.model_type(), family);
+            assert_eq!((student.config.encoder.layers, student.encoder.depth()), (2, 2));
+            for parameter in student.parameters.table() {
+                let name = parameter.name.replace(".layer.1.", ".layer.3.").replace(".layer.0.", ".layer.1.");
+                let source = teacher.parameters.get(&name).unwrap();
+                assert_eq!(student.parameters.tensor(parameter), teacher.parameters.tensor(source), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_student_of_layers_that_share_their_weights_runs_them_less_often() {
+        let albert = teacher("albert", "Albert", "");
+        let student = from_teacher(&albert, &[0, 3], TokenTypes::Fold).unwrap();
+        assert_eq!((albert.encoder.depth(), student.encoder.depth(), student.encoder.layers.len()), (4, 2, 1));
+        assert_eq!(student.parameters.weights(), albert.parameters.weights());
+        let grouped = teacher("albert", "Albert", r#","num_hidden_groups":2"#);
+        let message = from_teacher(&grouped, &[0, 3], TokenTypes::Fold).err().unwrap().to_string();
+        assert!(message.contains("the teacher's 4 layers share 2 sets of weights"), "{message}");
+    }
 
     #[test]
     fn the_published_list_and_its_generalisation() {

@@ -379,7 +379,7 @@ impl Pass<'_> {
         let mut losses = VocabularyLosses::default();
         let (key, mut gradients) = training.map_or((None, None), |(key, gradients)| (Some(key), Some(gradients)));
         buffers.d_output.clear();
-        buffers.d_output.resize(buffers.student_rows.len(), 0.0);
+        buffers.d_output.resize(rows.len() * head.decoder.inputs, 0.0);
         for start in (0..rows.len()).step_by(LOGIT_CHUNK_ROWS) {
             let chunk = start..(start + LOGIT_CHUNK_ROWS).min(rows.len());
             head.logits(rt, arena, &buffers.student_head, chunk.clone(), &mut buffers.student_logits);
