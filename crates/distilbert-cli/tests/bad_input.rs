@@ -218,6 +218,8 @@ fn a_corpus_of_another_vocabulary_or_none_is_refused() {
         &vocabulary,
     );
 
+    let nothing = format!("corpus `{corpus}`: no training data");
+    folder.refuses(&["pretrain", "--corpus", &corpus, "--init", &ours, "-o", &output, "--max-steps", "0"], &[&nothing]);
     // Cut off, altered, and no corpus at all.
     let whole = fs::read(&corpus).expect("a corpus");
     let train = |corpus: &str, parts: &[&str]| {

@@ -60,6 +60,17 @@ pub enum HubError {
         /// What failed last.
         reason: String,
     },
+    /// The server cannot show who it is: a certificate that nobody trusted has signed, that is for another name, or that
+    /// has expired. Asking again would change nothing.
+    #[error(
+        "{url}: no secure connection: {reason} (a certificate authority of your own is trusted if SSL_CERT_FILE names its file)"
+    )]
+    Tls {
+        /// Address asked.
+        url: String,
+        /// What was refused.
+        reason: String,
+    },
     /// An answer that breaks the protocol.
     #[error("{url}: unexpected answer: {reason}")]
     Answer {

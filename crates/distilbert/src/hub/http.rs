@@ -123,14 +123,26 @@ impl<'a> Client<'a> {
         if let Some(token) = self.config.token.as_ref().filter(|_| is_hub) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let failed = |error: ureq::Error| HubError::Transport { url: target.to_string(), reason: error.to_string() };
-        request.call().map_err(failed)
+        request.call().map_err(|error| {
+            let (url, reason) = (target.to_string(), error.to_string());
+            if is_tls(&error) { HubError::Tls { url, reason } } else { HubError::Transport { url, reason } }
+        })
     }
 }
 
 /// Failures that may be gone a moment later.
 fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether the two sides could not agree on a secure connection, as opposed to having none.
+fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        // What the TLS library finds wrong while it reads and writes.
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 /// Scheme and authority: who gets to see what is sent there.

@@ -40,7 +40,7 @@ pub(super) fn resolve(
     let model = Model { id, revision, config, client: Client::new(config)?, cache };
     // With a copy at hand, an unreachable hub is not worth waiting for.
     let info = match model.info(if cached.is_some() { 1 } else { MAX_ATTEMPTS }) {
-        Err(error @ HubError::Transport { .. }) => return cached.ok_or(error),
+        Err(error @ (HubError::Transport { .. } | HubError::Tls { .. })) => return cached.ok_or(error),
         info => info?,
     };
     let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str());

@@ -127,7 +127,7 @@ impl<'a> LanguageTraining<'a> {
         let order =
             Order::new(lengths, config.batching, config.accumulation, config.epochs, config.max_steps, config.seed);
         if order.total_steps() == 0 {
-            return Err(TrainError::Empty("the corpus".to_owned()));
+            return Err(TrainError::Empty(format!("corpus `{}`", corpus.path().display())));
         }
         Ok(LanguageTraining { model, teacher, tokenizer, corpus, masker, order, config, buffers: Buffers::default() })
     }

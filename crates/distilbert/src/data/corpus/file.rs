@@ -123,6 +123,11 @@ impl Corpus {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Size of the vocabulary; all ids are below it.
     pub fn vocab_size(&self) -> usize {
         self.header.vocab_size as usize
