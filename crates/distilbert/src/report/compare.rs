@@ -38,6 +38,8 @@ pub(super) struct Row {
     pub tokens_per_second: Option<f64>,
     pub score: Option<(f64, Option<Interval>)>,
     pub seeds: Option<SeedSpread>,
+    pub perplexity: Option<f64>,
+    pub teacher_agreement: Option<f64>,
     /// Against the reference; `None` for the reference itself.
     pub against: Option<Against>,
 }
@@ -181,6 +183,8 @@ impl Comparison {
             tokens_per_second: model.tokens_per_second,
             score,
             seeds: seed_spread(&model.seed_scores),
+            perplexity: model.perplexity,
+            teacher_agreement: model.teacher_agreement,
             against,
         });
     }

@@ -70,6 +70,12 @@ pub struct ModelReport {
     /// The headline metric for each training seed.
     #[serde(default)]
     pub seed_scores: Vec<f64>,
+    /// Perplexity of masked words on held-out text, before any fine-tuning.
+    #[serde(default)]
+    pub perplexity: Option<f64>,
+    /// Share, in `0..=1`, of the masked words at which the model's first guess is the teacher's, likewise.
+    #[serde(default)]
+    pub teacher_agreement: Option<f64>,
     /// Where the model comes from.
     #[serde(default)]
     pub lineage: Lineage,

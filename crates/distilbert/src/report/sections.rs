@@ -9,15 +9,14 @@ use super::{ModelReport, ReportInput, Role};
 /// The whole report.
 pub(super) fn document(input: &ReportInput, comparison: &Comparison) -> Document {
     let machine = input.machine.iter().map(|machine| format!("Speeds measured on: {machine}"));
-    let mut sections = vec![Section {
-        title: "Comparison".to_owned(),
-        blocks: vec![
-            Block::Table(headline(comparison)),
-            Block::Text(how_to_read(comparison)),
-            Block::Table(against_teacher(comparison)),
-            over_seeds(comparison),
-        ],
-    }];
+    let mut blocks = vec![
+        Block::Table(headline(comparison)),
+        Block::Text(how_to_read(comparison)),
+        Block::Table(against_teacher(comparison)),
+        over_seeds(comparison),
+    ];
+    blocks.extend(language(comparison).map(Block::Table));
+    let mut sections = vec![Section { title: "Comparison".to_owned(), blocks }];
     sections.extend(comparison_plots(input, comparison));
     sections.extend(loss_plots(input));
     sections.extend(scores(comparison));
@@ -166,23 +165,44 @@ fn over_seeds(comparison: &Comparison) -> Block {
     Block::Table(table)
 }
 
-/// The headline for a terminal: the columns that fit.
+/// What the models say of masked words, if that was measured.
+fn language(comparison: &Comparison) -> Option<Table> {
+    if comparison.rows.iter().all(|row| row.perplexity.is_none() && row.teacher_agreement.is_none()) {
+        return None;
+    }
+    let mut table = Table::new(
+        "Masked words of held-out text, before fine-tuning",
+        &[("model", Align::Left), ("perplexity", Align::Right), ("teacher's first guess, % of words", Align::Right)],
+    );
+    for row in &comparison.rows {
+        table.push([row.name.clone(), perplexity(row), agreement(row)]);
+    }
+    Some(table)
+}
+
+/// The headline for a terminal: the columns that fit; those of seeds and of masked words only if they were measured.
 pub(super) fn terminal_headline(comparison: &Comparison) -> Table {
     let score = score_title(comparison);
-    let mut table = Table::new(
-        "",
-        &[
-            ("model", Align::Left),
-            ("parameters", Align::Right),
-            ("size", Align::Right),
-            ("latency", Align::Right),
-            ("tokens/s", Align::Right),
-            (&score, Align::Right),
-            ("of teacher kept", Align::Right),
-        ],
-    );
+    let mut columns = vec![
+        ("model", Align::Left),
+        ("parameters", Align::Right),
+        ("size", Align::Right),
+        ("latency", Align::Right),
+        ("tokens/s", Align::Right),
+        (score.as_str(), Align::Right),
+        ("of teacher kept", Align::Right),
+    ];
+    let with_seeds = comparison.rows.iter().any(|row| row.seeds.is_some());
+    if with_seeds {
+        columns.push(("mean of seeds", Align::Right));
+    }
+    let with_language = language(comparison).is_some();
+    if with_language {
+        columns.extend([("perplexity", Align::Right), ("agreement", Align::Right)]);
+    }
+    let mut table = Table::new("", &columns);
     for (index, row) in comparison.rows.iter().enumerate() {
-        table.push([
+        let mut cells = vec![
             row.name.clone(),
             parameters(row),
             size(row),
@@ -190,9 +210,24 @@ pub(super) fn terminal_headline(comparison: &Comparison) -> Table {
             or_not_measured(row.tokens_per_second, format::rate),
             score_cell(row),
             kept(row, comparison.reference == Some(index)),
-        ]);
+        ];
+        if with_seeds {
+            cells.push(or_not_measured(row.seeds.as_ref().map(|seeds| seeds.mean), format::score));
+        }
+        if with_language {
+            cells.extend([perplexity(row), agreement(row)]);
+        }
+        table.push(cells);
     }
     table
+}
+
+fn perplexity(row: &Row) -> String {
+    or_not_measured(row.perplexity, format::rate)
+}
+
+fn agreement(row: &Row) -> String {
+    or_not_measured(row.teacher_agreement, format::score)
 }
 
 fn score_title(comparison: &Comparison) -> String {

@@ -44,6 +44,8 @@ fn input() -> ReportInput {
                 evaluations: evaluation(20),
                 loss_curves: curve(7.0),
                 seed_scores: vec![0.95, 0.94, 0.96],
+                perplexity: Some(2.345),
+                teacher_agreement: Some(1.0),
                 ..ModelReport::default()
             },
             ModelReport {
@@ -80,7 +82,7 @@ fn the_numbers_are_the_same_in_every_form() {
         .filter(|cell| cell.chars().next().is_some_and(|c| c.is_ascii_digit()))
         .collect();
     assert!(cells.len() >= 10, "{cells:?}");
-    for cell in ["22.7 M", "90.9 MB", "8.25 ms", "12,346", "95.0 [", "92.1 % ["] {
+    for cell in ["22.7 M", "90.9 MB", "8.25 ms", "12,346", "95.0 [", "92.1 % [", "2.35", "100.0"] {
         assert!(cells.iter().any(|found| found.starts_with(cell)), "{cell} not in {cells:?}");
     }
     for cell in cells {
@@ -97,7 +99,7 @@ fn what_is_missing_is_said_to_be_not_measured() {
     let line = |text: &str| {
         text.lines().find(|line| line.contains("nothing")).map(str::to_owned).expect("the model without numbers")
     };
-    assert_eq!(line(&report.terminal_table()).matches("not measured").count(), 6);
+    assert_eq!(line(&report.terminal_table()).matches("not measured").count(), 9);
     assert_eq!(line(&report.markdown()).matches("not measured").count(), 7);
     let empty = Report::new(&ReportInput::default(), &Bootstrap::default());
     assert!(empty.html().ends_with("</html>\n") && empty.terminal_table().lines().count() == 2);
