@@ -400,7 +400,10 @@ fn warn_skipped(data: &DataSet, console: &Console) {
 }
 
 /// `summary.json` of several seeds: the main metric of each.
-fn write_summary(output: &Path, results: &[(u64, Outcome, Option<EvaluationResult>)]) -> anyhow::Result<()> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_summary(output: &Path, results: &[(u64, Outcome, Option<EvaluationResult>)]) -> anyhow::Result<()> {
     let scored: Vec<(&str, f64)> = results.iter().filter_map(|(_, _, result)| result.as_ref()?.main_metric()).collect();
     let Some((metric, _)) = scored.first() else { return Ok(()) };
     let seeds: Vec<u64> = results.iter().map(|(seed, ..)| *seed).collect();
