@@ -1,9 +1,10 @@
-//! A fine-tuned classifier, with what its folder says about how to use it.
+//! A fine-tuned classifier of texts or words, with what its folder says about how to use it.
 
 use crate::model_source;
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
+use distilbert::data::tagging::WordColumns;
 use distilbert::model::{HeadKind, Model};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
@@ -33,15 +34,37 @@ impl Classifier {
     /// If there is no such model, it has no classification head, or its tokenizer has ids that it lacks.
     pub fn load(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
         let folder = model_source::resolve(name, progress)?;
-        let (problem, labels) = match read_config(&folder)?.head {
-            HeadKind::Classification { problem, labels } => (problem, labels),
+        match read_config(&folder)?.head {
+            HeadKind::Classification { .. } => Classifier::load_any(name, rt, progress),
             other => {
                 let found = other.class_suffix();
                 bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
             }
+        }
+    }
+
+    /// Loads a classifier of whole texts or of words.
+    ///
+    /// # Errors
+    /// As [`Classifier::load`].
+    pub fn load_any(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
+        let folder = model_source::resolve(name, progress)?;
+        let saved = SavedTask::read(&folder)?;
+        let (problem, labels) = match read_config(&folder)?.head {
+            HeadKind::Classification { problem, labels } => (problem, labels),
+            HeadKind::TokenClassification { labels } => {
+                let own = saved.as_ref().map(|saved| saved.task.problem).filter(|problem| problem.is_of_words());
+                (own.unwrap_or_else(|| problem_of_tags(&labels)), labels)
+            }
+            other => {
+                let found = other.class_suffix();
+                bail!(
+                    "model `{name}`: expected a head for classification of texts or tokens, found {found}; fine-tune it first"
+                )
+            }
         };
         let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
-        Ok(Classifier { model, tokenizer, saved: SavedTask::read(&folder)?, problem, labels })
+        Ok(Classifier { model, tokenizer, saved, problem, labels })
     }
 
     /// Longest input in tokens: as asked, or else as it was trained, or else `otherwise`; at most what it can take.
@@ -75,6 +98,19 @@ impl Classifier {
             labels,
             defaults: Defaults::default(),
             layout: Layout::Columns(columns),
+        }
+    }
+
+    /// The task of tagging words that the model's own labels define.
+    pub fn own_word_task(&self, name: &str, columns: WordColumns) -> Task {
+        Task {
+            name: name.to_owned(),
+            kind: TaskKind::Single,
+            problem: self.problem,
+            metrics: Task::usual_metrics(self.problem, self.labels.len()),
+            labels: self.labels.clone(),
+            defaults: Defaults::default(),
+            layout: Layout::Words(columns),
         }
     }
 
@@ -129,7 +165,18 @@ pub fn problem_name(problem: Problem) -> &'static str {
         Problem::Classification => "classification",
         Problem::MultiLabel => "multi-label classification",
         Problem::Regression => "regression",
+        Problem::Entities => "named entities",
+        Problem::Tags => "tags of words",
     }
+}
+
+/// Entities if all labels are of one of their schemes.
+fn problem_of_tags(labels: &[String]) -> Problem {
+    let of_entities = |label: &String| {
+        label == "O" || ["B-", "I-", "E-", "S-", "L-", "U-"].iter().any(|prefix| label.starts_with(prefix))
+    };
+    let some = labels.iter().any(|label| label != "O");
+    if some && labels.iter().all(of_entities) { Problem::Entities } else { Problem::Tags }
 }
 
 fn plain(label: &str) -> String {

@@ -1,4 +1,4 @@
-//! `distilbert evaluate`: a classifier's official scores on labelled data.
+//! `distilbert evaluate`: the official scores of a classifier of texts or words on labelled data.
 
 use crate::classifier::Classifier;
 use crate::console::Console;
@@ -8,6 +8,8 @@ use clap::Args;
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{self, Columns, DataError, DataSet, Label, Layout, Split, Task, TaskKind};
+use distilbert::data::tagging::words::WordWindows;
+use distilbert::data::tagging::{self, TaggedSet, WordColumns};
 use distilbert::evaluate::statistics::Bootstrap;
 use distilbert::evaluate::{EvaluationResult, Predictions, submission};
 use distilbert::predict;
@@ -23,7 +25,7 @@ pub const EVALUATION_FILE: &str = "evaluation.json";
 /// File of the predictions that [`EVALUATION_FILE`] is about.
 pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
-/// Score a classifier on labelled data with the task's official metrics.
+/// Score a classifier of texts or words on labelled data with the task's official metrics.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// The fine-tuned model.
@@ -37,7 +39,8 @@ pub struct EvaluateArgs {
     /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
     #[arg(long, default_value_t = Split::Dev)]
     split: Split,
-    /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header.
+    /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header; of the words in a
+    /// file of tagged words.
     #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
@@ -101,11 +104,21 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let Some(path) = args.source.data.as_ref().or(args.source.file.as_ref()) else {
         bail!("expected --data or --file");
     };
-    let classifier = Classifier::load(&args.model, rt, console)?;
-    let task = task(args, path, &classifier)?;
+    let classifier = Classifier::load_any(&args.model, rt, console)?;
+    let task = match classifier.problem.is_of_words() {
+        true => word_task(args, path, &classifier)?,
+        false => task(args, path, &classifier)?,
+    };
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
 
     let mut scored = Vec::new();
+    if task.problem.is_of_words() {
+        let data = tagging::load(&task, path, args.split)?;
+        let split = score_words(&classifier, &data, max_length, rt, console)?;
+        warn(&split.result, max_length, console);
+        scored.push(split);
+        return finish(args, &scored, console);
+    }
     for data in load(args, path, &task)? {
         if !has_labels(&data) && args.output.is_none() && args.submission.is_none() {
             bail!(
@@ -118,9 +131,13 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         warn(&split.result, max_length, console);
         scored.push(split);
     }
+    finish(args, &scored, console)
+}
 
+/// Writes and prints what was scored.
+fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::Result<()> {
     if let Some(folder) = &args.output {
-        write(folder, &scored)?;
+        write(folder, scored)?;
     }
     if let (Some(path), Some(first)) = (&args.submission, scored.first()) {
         let (name, text) = submission(&first.predictions)?;
@@ -128,7 +145,7 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         console.say(&format!("{}: {name} of a GLUE submission", path.display()));
     }
     if args.json {
-        let mut line = serde_json::to_string(&evaluations(&scored)?)?;
+        let mut line = serde_json::to_string(&evaluations(scored)?)?;
         line.push('\n');
         output::print(&line)
     } else {
@@ -176,6 +193,59 @@ pub fn score(
     Ok(Scored { result, predictions })
 }
 
+/// Runs the tagger over a split and scores it; sentences of any length, by windows.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_words(
+    tagger: &Classifier,
+    data: &TaggedSet,
+    max_length: usize,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Scored> {
+    let outputs = tagger.outputs_for(&data.task)?;
+    let windows = WordWindows::new(&data.sentences, &tagger.tokenizer, max_length, rt.threads());
+    let what = format!("evaluating on {} {}", data.task.name, data.split);
+    let logits = predict::logits(rt, &tagger.model, &windows.encoded, &what, console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let words = predict::word_logits(&windows, &logits, outputs.len());
+    let mut predictions = Predictions::new(&data.task, data.split);
+    for ((sentence, rows), &tokens) in data.sentences.iter().zip(words).zip(&windows.tokens) {
+        let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
+        let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
+        predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
+    }
+    let counts = (data.skipped.len(), 0);
+    let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
+    Ok(Scored { result, predictions })
+}
+
+/// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
+/// asked for.
+fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -> anyhow::Result<Task> {
+    if args.pair_column.is_some() || args.submission.is_some() {
+        bail!("--pair-column and --submission: the model tags words, which have neither pairs nor a GLUE server");
+    }
+    let saved = tagger.saved.as_ref().map(|saved| &saved.task);
+    let columns = match saved {
+        Some(Task { layout: Layout::Words(columns), .. }) => columns.clone(),
+        _ => WordColumns::default(),
+    };
+    let columns = WordColumns {
+        words: args.text_column.clone().or(columns.words),
+        tags: args.label_column.clone().or(columns.tags),
+    };
+    let file = path.file_stem().unwrap_or_default().to_string_lossy();
+    let task = match saved {
+        Some(task) if task.problem == tagger.problem => Task { layout: Layout::Words(columns), ..task.clone() },
+        _ => tagger.own_word_task(&file, columns),
+    };
+    Ok(Task { name: args.task.clone().unwrap_or(task.name), ..task })
+}
+
 fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> EvaluationResult {
     EvaluationResult {
         task: predictions.task.clone(),
@@ -184,6 +254,7 @@ fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> 
         metrics: Default::default(),
         intervals: Default::default(),
         calibration_error: None,
+        by_type: Default::default(),
         skipped,
         truncated,
     }
@@ -298,6 +369,16 @@ fn table(result: &EvaluationResult) -> String {
     }
     if let Some(error) = result.calibration_error {
         let _ = writeln!(text, "  {:<18}{:>7.2}", "calibration error", 100.0 * error);
+    }
+    for (name, scores) in result.by_type.iter() {
+        let _ = writeln!(
+            text,
+            "  {name:<18}{:>7.2}  precision {:.2}, recall {:.2}, of {}",
+            100.0 * scores.f1,
+            100.0 * scores.precision,
+            100.0 * scores.recall,
+            scores.support
+        );
     }
     if result.metrics.is_empty() {
         text.push_str("  no labels, so no scores\n");

@@ -9,7 +9,8 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, DataError, DataSet, Problem, Split, Task, load};
+use distilbert::data::examples::{Columns, DataError, Problem, Skipped, Split, Task, load};
+use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
 use distilbert::model::Purpose;
@@ -18,6 +19,7 @@ use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
+use distilbert::train::finetune::tagging::TaggingData;
 use distilbert::train::finetune::texts::TextData;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, TaskData};
 use distilbert::train::run::{Resume, Run};
@@ -38,7 +40,8 @@ pub struct FinetuneArgs {
     /// A fine-tuned teacher whose answers the model learns too.
     #[arg(long, value_name = "MODEL")]
     teacher: Option<String>,
-    /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; or a name for your own data.
+    /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; ner or pos for words with tags (CoNLL files,
+    /// CoNLL-U, JSONL); or a name for your own data.
     #[arg(long, value_name = "NAME")]
     task: String,
     /// The folder with the task's files, or the training file.
@@ -47,28 +50,30 @@ pub struct FinetuneArgs {
     /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
     dev: Option<PathBuf>,
-    /// Column of the text, for your own data: its name, or its number from 1 with --no-header.
-    #[arg(long, value_name = "COLUMN", requires = "label_column")]
+    /// Column of the text, for your own data: its name, or its number from 1 with --no-header. For words with tags the
+    /// column of the words [default: the first; form in CoNLL-U; tokens in JSONL].
+    #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
     #[arg(long, value_name = "COLUMN", requires = "text_column")]
     pair_column: Option<String>,
-    /// Column of the label.
-    #[arg(long, value_name = "COLUMN", requires = "text_column")]
+    /// Column of the label. For words with tags: a number, or upos, xpos, pos, chunk, ner [default: the last, for pos the
+    /// second; upos in CoNLL-U; tags in JSONL].
+    #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
     /// The CSV or TSV files have no header line; columns are named by their numbers.
     #[arg(long, requires = "text_column")]
     no_header: bool,
-    /// What the label column holds.
-    #[arg(long, value_enum, default_value_t)]
-    problem: ProblemChoice,
+    /// What the label column holds [default: entities for ner, tags for pos, else classification].
+    #[arg(long, value_enum)]
+    problem: Option<ProblemChoice>,
     /// Trains with this many seeds, from --seed on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seeds: u32,
     /// Examples a step.
     #[arg(long, value_name = "N")]
     batch_size: Option<u32>,
-    /// Longest input in tokens; longer ones are cut and counted.
+    /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows.
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
     /// Stops after this many measurements in a row without a better one; 0 never does.
@@ -87,15 +92,18 @@ pub struct FinetuneArgs {
     run: RunArgs,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum ProblemChoice {
     /// One of several classes.
-    #[default]
     Classification,
     /// Any of several.
     MultiLabel,
     /// A number.
     Regression,
+    /// Named spans of words, in any scheme of B-, I-, E-, S- and O.
+    Entities,
+    /// A tag for each word.
+    Tags,
 }
 
 /// Everything that decides a fine-tuning run.
@@ -206,16 +214,27 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
 }
 
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
+    let problem = match (args.problem, args.task.as_str()) {
+        (None, "ner") | (Some(ProblemChoice::Entities), _) => Problem::Entities,
+        (None, "pos") | (Some(ProblemChoice::Tags), _) => Problem::Tags,
+        (None | Some(ProblemChoice::Classification), _) => Problem::Classification,
+        (Some(ProblemChoice::MultiLabel), _) => Problem::MultiLabel,
+        (Some(ProblemChoice::Regression), _) => Problem::Regression,
+    };
+    if problem.is_of_words() {
+        ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");
+        let columns = WordColumns { words: args.text_column.clone(), tags: args.label_column.clone() };
+        return Ok(Task::from_words(&args.task, &args.data, &columns, problem)?);
+    }
     let (Some(text), Some(label)) = (&args.text_column, &args.label_column) else {
+        ensure!(
+            args.text_column.is_none() && args.label_column.is_none(),
+            "expected both --text-column and --label-column"
+        );
         return Task::glue(&args.task)
             .with_context(|| "for your own data name its columns with --text-column and --label-column");
     };
     let columns = Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
-    let problem = match args.problem {
-        ProblemChoice::Classification => Problem::Classification,
-        ProblemChoice::MultiLabel => Problem::MultiLabel,
-        ProblemChoice::Regression => Problem::Regression,
-    };
     Ok(Task::from_columns(&args.task, &args.data, &columns, problem)?)
 }
 
@@ -256,8 +275,11 @@ impl Job<'_> {
         let source = training::load(&config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
 
+        if self.task.problem.is_of_words() {
+            return self.run_words(source, config, output, resume, rt, console);
+        }
         let data = load(&self.task, self.data, Split::Train)?;
-        warn_skipped(&data, console);
+        warn_skipped(&data.skipped, data.split, console);
         let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
         if texts.truncated() > 0 {
             console.warn(&format!(
@@ -273,7 +295,35 @@ impl Job<'_> {
             return Ok(Finetuned { outcome, result: None });
         }
         let result = self.score(&outcome.best, &config, output, rt, console)?;
-        self.write_lineage(&config, &data, output, &outcome.best, result.as_ref())?;
+        self.write_lineage(&config, data.content_hash(), output, &outcome.best, result.as_ref())?;
+        Ok(Finetuned { outcome, result })
+    }
+
+    /// The same for a task of words.
+    fn run_words(
+        &self,
+        source: Source,
+        mut config: FinetuneRunConfig,
+        output: &Path,
+        resume: Resume,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Finetuned> {
+        let data = tagging::load(&self.task, self.data, Split::Train)?;
+        warn_skipped(&data.skipped, data.split, console);
+        let words = TaggingData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+        if words.long() > 0 {
+            let (long, all, most) = (words.long(), data.sentences.len(), config.training.max_length);
+            console.say(&format!("{long} of {all} sentences are longer than {most} tokens and read in windows"));
+        }
+        let hash = data.content_hash();
+        let place = Place { output, resume, data_hash: hash.clone() };
+        let outcome = fit(source, &words, &mut config, place, rt, console)?;
+        if outcome.end == End::Stopped {
+            return Ok(Finetuned { outcome, result: None });
+        }
+        let result = self.score(&outcome.best, &config, output, rt, console)?;
+        self.write_lineage(&config, hash, output, &outcome.best, result.as_ref())?;
         Ok(Finetuned { outcome, result })
     }
 
@@ -286,20 +336,33 @@ impl Job<'_> {
         rt: &Runtime,
         console: &Console,
     ) -> anyhow::Result<Option<EvaluationResult>> {
-        let data = match (self.dev, self.data.is_dir()) {
-            (Some(file), _) => load(&self.task, file, Split::Dev)?,
-            (None, true) => match load(&self.task, self.data, Split::Dev) {
-                Err(DataError::MissingFile { .. }) => {
-                    console.warn("no dev file to score; name one with --dev");
-                    return Ok(None);
-                }
-                data => data?,
-            },
+        let path = match (self.dev, self.data.is_dir()) {
+            (Some(file), _) => file,
+            (None, true) => self.data,
             (None, false) => return Ok(None),
         };
-        warn_skipped(&data, console);
-        let classifier = Classifier::load(&best.to_string_lossy(), rt, console)?;
-        let scored = evaluate::score(&classifier, &data, config.training.max_length, rt, console)?;
+        let max_length = config.training.max_length;
+        let best = best.to_string_lossy();
+        let scored = if self.task.problem.is_of_words() {
+            tagging::load(&self.task, path, Split::Dev).map(|data| {
+                warn_skipped(&data.skipped, data.split, console);
+                let tagger = Classifier::load_any(&best, rt, console)?;
+                evaluate::score_words(&tagger, &data, max_length, rt, console)
+            })
+        } else {
+            load(&self.task, path, Split::Dev).map(|data| {
+                warn_skipped(&data.skipped, data.split, console);
+                let classifier = Classifier::load(&best, rt, console)?;
+                evaluate::score(&classifier, &data, max_length, rt, console)
+            })
+        };
+        let scored = match scored {
+            Err(DataError::MissingFile { .. }) if self.dev.is_none() => {
+                console.warn("no dev file to score; name one with --dev");
+                return Ok(None);
+            }
+            scored => scored??,
+        };
         let result = scored.result.clone();
         evaluate::write(output, &[scored])?;
         Ok(Some(result))
@@ -308,7 +371,7 @@ impl Job<'_> {
     fn write_lineage(
         &self,
         config: &FinetuneRunConfig,
-        data: &DataSet,
+        data_hash: String,
         output: &Path,
         best: &Path,
         result: Option<&EvaluationResult>,
@@ -323,7 +386,7 @@ impl Job<'_> {
             config.training.batch_size,
             config.training.seed
         );
-        let lineage = Lineage { teacher, corpus_sha256: Some(data.content_hash()), recipe: Some(recipe) };
+        let lineage = Lineage { teacher, corpus_sha256: Some(data_hash), recipe: Some(recipe) };
         training::write_lineage(output, best, &lineage, result)
     }
 }
@@ -391,9 +454,9 @@ fn teacher_logits(
     Ok(Some(logits))
 }
 
-fn warn_skipped(data: &DataSet, console: &Console) {
-    if let Some(first) = data.skipped.first() {
-        let (count, split) = (data.skipped.len(), data.split);
+fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {
+    if let Some(first) = skipped.first() {
+        let count = skipped.len();
         console
             .warn(&format!("{count} rows of {split} were left out; the first, line {}: {}", first.line, first.reason));
     }

@@ -5,4 +5,5 @@ pub mod corpus; // text -> token file
 pub mod encoded; // labelled examples -> tokens
 pub mod examples; // TSV, CSV, JSONL -> labelled examples
 pub mod masking; // which tokens a masked-LM step hides
+pub mod tagging; // CoNLL, CoNLL-U, JSONL -> sentences with a tag a word
 pub mod synthetic; // the seeded text generator of the quickstart

@@ -3,6 +3,8 @@
 //! All are computed from weighted examples (how often an example counts), which is what a bootstrap resample is.
 
 use crate::data::examples::{Label, Metric};
+use crate::data::tagging::entities::{Entity, entities};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::predictions::Prediction;
 
@@ -27,6 +29,34 @@ enum Kind {
         truth: Sorted,
         predicted: Sorted,
     },
+    /// Row by row.
+    Tags {
+        truth: Vec<Vec<String>>,
+        counts: Vec<TagCounts>,
+    },
+}
+
+/// What one row of tags adds to the counts of spans and words.
+#[derive(Clone, Copy, Debug, Default)]
+struct TagCounts {
+    /// Spans that are true and predicted, predicted, and true.
+    entities: [u64; 3],
+    /// Words with the right tag.
+    right: u64,
+    words: u64,
+}
+
+/// How well one type of span, or one tag, is found.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TypeScores {
+    /// Share of the predicted ones that are right.
+    pub precision: f64,
+    /// Share of the true ones that are found.
+    pub recall: f64,
+    /// Harmonic mean of both.
+    pub f1: f64,
+    /// True ones.
+    pub support: u64,
 }
 
 /// Numbers with the order that sorts them, so that ranks of a resample need no sorting.
@@ -141,6 +171,37 @@ impl Outcomes {
         Ok(Outcomes(Kind::Scores { truth: Sorted::new(truth), predicted: Sorted::new(predicted) }))
     }
 
+    /// A row of tags for each example.
+    ///
+    /// # Errors
+    /// [`MetricError`] if the lengths differ, or are 0.
+    pub fn tags(truth: Vec<Vec<String>>, predicted: &[Vec<String>]) -> Result<Self, MetricError> {
+        same_rows(&truth, predicted)?;
+        let mut counts: Vec<TagCounts> = (truth.iter().zip(predicted))
+            .map(|(truth, predicted)| TagCounts {
+                entities: [0; 3],
+                right: truth.iter().zip(predicted).filter(|(truth, predicted)| truth == predicted).count() as u64,
+                words: truth.len() as u64,
+            })
+            .collect();
+        // Words are counted with one more behind each row.
+        let ends: Vec<usize> = truth
+            .iter()
+            .scan(0, |end, row| {
+                *end += row.len() + 1;
+                Some(*end)
+            })
+            .collect();
+        let (true_spans, predicted_spans) = (spans(&truth), spans(predicted));
+        let both = true_spans.intersection(&predicted_spans).cloned().collect();
+        for (kind, spans) in [both, predicted_spans, true_spans].iter().enumerate() {
+            for span in spans {
+                counts[ends.partition_point(|&end| end <= span.end)].entities[kind] += 1;
+            }
+        }
+        Ok(Outcomes(Kind::Tags { truth, counts }))
+    }
+
     /// From labels and predictions, all of the kind of the first label; `labels` is the number of label names.
     ///
     /// # Errors
@@ -152,16 +213,19 @@ impl Outcomes {
         let (mut class_truth, mut class_predicted) = (Vec::new(), Vec::new());
         let (mut set_truth, mut set_predicted) = (Vec::new(), Vec::new());
         let (mut score_truth, mut score_predicted) = (Vec::new(), Vec::new());
+        let (mut tags_truth, mut tags_predicted) = (Vec::new(), Vec::new());
         let mut kind = None;
         for (index, (label, prediction)) in pairs.into_iter().enumerate() {
             let (this, fits) = match (label, prediction) {
                 (Label::Class(_), Prediction::Class(_)) => ("class", true),
                 (Label::Classes(_), Prediction::Classes(_)) => ("multi-label", true),
                 (Label::Score(_), Prediction::Score(_)) => ("score", true),
+                (Label::Tags(_), Prediction::Tags(_)) => ("tags", true),
                 (Label::Class(_), _) => ("class", false),
                 (Label::Classes(_), _) => ("multi-label", false),
                 (Label::Score(_), _) => ("score", false),
-                (Label::None, _) => (kind.unwrap_or("class, multi-label or score"), false),
+                (Label::Tags(_), _) => ("tags", false),
+                (Label::None, _) => (kind.unwrap_or("class, multi-label, score or tags"), false),
             };
             let expected = *kind.get_or_insert(this);
             if !fits || expected != this {
@@ -184,12 +248,17 @@ impl Outcomes {
                     score_truth.push(f64::from(*truth));
                     score_predicted.push(f64::from(*predicted));
                 }
+                (Label::Tags(truth), Prediction::Tags(predicted)) => {
+                    tags_truth.push(truth.clone());
+                    tags_predicted.push(predicted.clone());
+                }
                 _ => {}
             }
         }
         match kind {
             Some("class") => Outcomes::classes(labels, class_truth, class_predicted),
             Some("multi-label") => Outcomes::multi_label(labels, &set_truth, &set_predicted),
+            Some("tags") => Outcomes::tags(tags_truth, &tags_predicted),
             Some(_) => Outcomes::scores(score_truth, score_predicted),
             None => Err(MetricError::Empty),
         }
@@ -201,6 +270,7 @@ impl Outcomes {
             Kind::Classes { truth, .. } => truth.len(),
             Kind::MultiLabel { labels, truth, .. } => truth.len() / labels,
             Kind::Scores { truth, .. } => truth.values.len(),
+            Kind::Tags { truth, .. } => truth.len(),
         }
     }
 
@@ -256,6 +326,21 @@ impl Outcomes {
             (Kind::Scores { truth, predicted }, Metric::Spearman) => {
                 Ok(correlation(&truth.ranks(weights), &predicted.ranks(weights), weights))
             }
+            (
+                Kind::Tags { counts, .. },
+                Metric::EntityF1 | Metric::EntityPrecision | Metric::EntityRecall | Metric::TokenAccuracy,
+            ) => {
+                let sum = |count: &dyn Fn(&TagCounts) -> u64| -> u64 {
+                    counts.iter().zip(weights).map(|(counts, &weight)| count(counts) * u64::from(weight)).sum()
+                };
+                let [both, predicted, truth] = [0, 1, 2].map(|kind| sum(&|counts| counts.entities[kind]));
+                Ok(match metric {
+                    Metric::EntityF1 => ratio(2 * both, predicted + truth),
+                    Metric::EntityPrecision => ratio(both, predicted),
+                    Metric::EntityRecall => ratio(both, truth),
+                    _ => ratio(sum(&|counts| counts.right), sum(&|counts| counts.words)),
+                })
+            }
             (kind, metric) => Err(MetricError::NotApplicable { metric: metric.name(), problem: kind.describe() }),
         }
     }
@@ -270,6 +355,7 @@ impl Outcomes {
             Kind::Scores { truth, predicted } => {
                 truth.values.iter().zip(&predicted.values).map(|(a, b)| a == b).collect()
             }
+            Kind::Tags { counts, .. } => counts.iter().map(|counts| counts.right == counts.words).collect(),
         }
     }
 
@@ -284,6 +370,7 @@ impl Outcomes {
                 if labels == others { first_difference(a, b).map(|index| index / labels) } else { Some(0) }
             }
             (Kind::Scores { truth: a, .. }, Kind::Scores { truth: b, .. }) => first_difference(&a.values, &b.values),
+            (Kind::Tags { truth: a, .. }, Kind::Tags { truth: b, .. }) => first_difference(a, b),
             _ => Some(0),
         };
         differs.map_or(Ok(()), |index| Err(MetricError::OtherExamples { index }))
@@ -296,6 +383,7 @@ impl Kind {
             Kind::Classes { labels, .. } => format!("classification with {labels} labels"),
             Kind::MultiLabel { .. } => "multi-label classification".to_owned(),
             Kind::Scores { .. } => "regression".to_owned(),
+            Kind::Tags { .. } => "tags of words".to_owned(),
         }
     }
 }
@@ -305,6 +393,72 @@ fn same_length(truth: usize, predicted: usize) -> Result<(), MetricError> {
         return Err(MetricError::Length { what: "predictions", expected: truth, found: predicted });
     }
     if truth == 0 { Err(MetricError::Empty) } else { Ok(()) }
+}
+
+fn same_rows(truth: &[Vec<String>], predicted: &[Vec<String>]) -> Result<(), MetricError> {
+    same_length(truth.len(), predicted.len())?;
+    match truth.iter().zip(predicted).find(|(truth, predicted)| truth.len() != predicted.len()) {
+        Some((truth, predicted)) => {
+            Err(MetricError::Length { what: "tags in each row", expected: truth.len(), found: predicted.len() })
+        }
+        None => Ok(()),
+    }
+}
+
+fn spans(rows: &[Vec<String>]) -> BTreeSet<Entity> {
+    entities(rows).into_iter().collect()
+}
+
+/// Precision, recall and F1 of every type of span, in byte order of the types.
+///
+/// # Errors
+/// [`MetricError`] if the rows differ in number or length, or there are none.
+pub fn entity_scores_by_type(
+    truth: &[Vec<String>],
+    predicted: &[Vec<String>],
+) -> Result<BTreeMap<String, TypeScores>, MetricError> {
+    same_rows(truth, predicted)?;
+    let (true_spans, predicted_spans) = (spans(truth), spans(predicted));
+    let right = true_spans.intersection(&predicted_spans).map(|span| span.kind.as_str());
+    let kinds = |spans: &'_ BTreeSet<Entity>| spans.iter().map(|span| span.kind.clone()).collect::<Vec<_>>();
+    Ok(by_type(right, &kinds(&predicted_spans), &kinds(&true_spans)))
+}
+
+/// Precision, recall and F1 of every tag, word by word, in byte order of the tags.
+///
+/// # Errors
+/// [`MetricError`] if the rows differ in number or length, or there are none.
+pub fn tag_scores_by_type(
+    truth: &[Vec<String>],
+    predicted: &[Vec<String>],
+) -> Result<BTreeMap<String, TypeScores>, MetricError> {
+    same_rows(truth, predicted)?;
+    let (truth, predicted) = (truth.concat(), predicted.concat());
+    let right = truth.iter().zip(&predicted).filter(|(truth, predicted)| truth == predicted);
+    Ok(by_type(right.map(|(truth, _)| truth.as_str()), &predicted, &truth))
+}
+
+fn by_type<'a>(
+    right: impl Iterator<Item = &'a str>,
+    predicted: &[String],
+    truth: &[String],
+) -> BTreeMap<String, TypeScores> {
+    let mut counts: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
+    let all = [right.collect::<Vec<_>>(), as_strs(predicted), as_strs(truth)];
+    for (index, names) in all.iter().enumerate() {
+        names.iter().for_each(|name| counts.entry(name).or_default()[index] += 1);
+    }
+    let scores = |[right, predicted, truth]: [u64; 3]| TypeScores {
+        precision: ratio(right, predicted),
+        recall: ratio(right, truth),
+        f1: ratio(2 * right, predicted + truth),
+        support: truth,
+    };
+    counts.into_iter().map(|(name, counts)| (name.to_owned(), scores(counts))).collect()
+}
+
+fn as_strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {

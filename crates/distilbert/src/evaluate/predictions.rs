@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use serde_json::{Map, Value, json};
 
 use crate::data::examples::{Example, Label, Problem, Split, Task};
+use crate::data::tagging::Sentence;
 
 use super::metrics::{MetricError, Outcomes, argmax};
 
@@ -32,7 +33,8 @@ pub struct PredictionRow {
     pub label: Label,
     /// What the model says.
     pub prediction: Prediction,
-    /// Probabilities in label order (softmax for classes, sigmoid for multi-label); empty for regression.
+    /// Probabilities in label order (softmax for classes, sigmoid for multi-label); for tags that of each word's tag;
+    /// empty for regression.
     pub scores: Vec<f32>,
     /// Length of the input in tokens, special tokens included, after truncation.
     pub tokens: usize,
@@ -40,6 +42,8 @@ pub struct PredictionRow {
     pub text_a: String,
     /// The second of the pair.
     pub text_b: Option<String>,
+    /// The words of `text_a`, where each has a tag; else empty.
+    pub words: Vec<String>,
 }
 
 /// What a model says of one example; the variant follows the task's [`Problem`].
@@ -51,6 +55,8 @@ pub enum Prediction {
     Classes(Vec<bool>),
     /// The number predicted.
     Score(f32),
+    /// The tag of the largest probability of each word.
+    Tags(Vec<String>),
 }
 
 /// A predictions file that cannot be written or read.
@@ -68,6 +74,12 @@ pub enum PredictionsError {
         expected: String,
         /// What this one has.
         found: String,
+    },
+    /// A whole text where words are tagged, or the other way round.
+    #[error("expected predictions of the task's kind, {problem:?}, found another")]
+    Kind {
+        /// What the task predicts.
+        problem: Problem,
     },
     /// The model's output is not finite, or has another width than the task has labels.
     #[error("expected {expected} finite logits, found {found:?}")]
@@ -108,6 +120,7 @@ impl Predictions {
                 (Prediction::Classes(logits.iter().map(|&x| x > 0.0).collect()), logits.iter().map(sigmoid).collect())
             }
             Problem::Regression => (Prediction::Score(first), Vec::new()),
+            Problem::Entities | Problem::Tags => return Err(PredictionsError::Kind { problem: self.problem }),
         };
         self.rows.push(PredictionRow {
             id: example.line,
@@ -117,8 +130,54 @@ impl Predictions {
             tokens,
             text_a: example.text_a.clone(),
             text_b: example.text_b.clone(),
+            words: Vec::new(),
         });
         Ok(())
+    }
+
+    /// Adds what the model said of a sentence: for each of its words the logits of `labels`, from `tokens` tokens.
+    ///
+    /// # Errors
+    /// [`PredictionsError::Kind`] if the task is not one of words; [`PredictionsError::Logits`] if a word lacks its
+    /// logits, or they are not finite or of another width.
+    pub fn push_words(
+        &mut self,
+        sentence: &Sentence,
+        logits: &[Vec<f32>],
+        tokens: usize,
+    ) -> Result<(), PredictionsError> {
+        if !self.problem.is_of_words() {
+            return Err(PredictionsError::Kind { problem: self.problem });
+        }
+        let expected = self.labels.len();
+        let is_good = |row: &Vec<f32>| row.len() == expected && row.iter().all(|x| x.is_finite());
+        if let Some(bad) = logits.iter().find(|row| !is_good(row)) {
+            return Err(PredictionsError::Logits { expected, found: bad.clone() });
+        }
+        if logits.len() != sentence.words.len() || expected == 0 {
+            return Err(PredictionsError::Logits { expected, found: Vec::new() });
+        }
+        let best: Vec<usize> = logits.iter().map(|row| argmax(row)).collect();
+        self.rows.push(PredictionRow {
+            id: sentence.line,
+            label: Label::Tags(sentence.tags.clone()),
+            prediction: Prediction::Tags(best.iter().map(|&best| self.labels[best].clone()).collect()),
+            scores: logits.iter().zip(&best).map(|(row, &best)| softmax(row)[best]).collect(),
+            tokens,
+            text_a: sentence.words.join(" "),
+            text_b: None,
+            words: sentence.words.clone(),
+        });
+        Ok(())
+    }
+
+    /// True and predicted tags, row by row; empty unless the task is one of words.
+    pub fn tag_rows(&self) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+        let pairs = self.rows.iter().filter_map(|row| match (&row.label, &row.prediction) {
+            (Label::Tags(truth), Prediction::Tags(predicted)) => Some((truth.clone(), predicted.clone())),
+            _ => None,
+        });
+        pairs.unzip()
     }
 
     /// Labels against predictions, for metrics.
@@ -151,6 +210,9 @@ impl Predictions {
             object.insert("text_a".to_owned(), json!(row.text_a));
             if let Some(text) = &row.text_b {
                 object.insert("text_b".to_owned(), json!(text));
+            }
+            if !row.words.is_empty() {
+                object.insert("words".to_owned(), json!(row.words));
             }
             writeln!(writer, "{}", Value::Object(object))?;
         }
@@ -197,6 +259,8 @@ struct RawRow {
     tokens: usize,
     text_a: String,
     text_b: Option<String>,
+    #[serde(default)]
+    words: Vec<String>,
 }
 
 fn read_row(predictions: &Predictions, line: usize, text: &str) -> Result<PredictionRow, PredictionsError> {
@@ -215,18 +279,30 @@ fn read_row(predictions: &Predictions, line: usize, text: &str) -> Result<Predic
         let score = value.as_f64().map(|score| score as f32).filter(|score| score.is_finite());
         score.ok_or_else(|| bad("a number", value))
     };
+    let tags = |value: &Value| {
+        let tags: Option<Vec<String>> =
+            value.as_array().and_then(|values| values.iter().map(|tag| Some(tag.as_str()?.to_owned())).collect());
+        tags.filter(|tags| tags.len() == raw.words.len())
+            .ok_or_else(|| bad(&format!("a tag for each of {} words", raw.words.len()), value))
+    };
     let label = match (&raw.label, predictions.problem) {
         (Value::Null, _) => Label::None,
         (value, Problem::Classification) => Label::Class(class(value)?),
         (value, Problem::MultiLabel) => Label::Classes(set(value)?),
         (value, Problem::Regression) => Label::Score(score(value)?),
+        (value, Problem::Entities | Problem::Tags) => Label::Tags(tags(value)?),
     };
     let prediction = match predictions.problem {
         Problem::Classification => Prediction::Class(class(&raw.prediction)?),
         Problem::MultiLabel => Prediction::Classes(set(&raw.prediction)?),
         Problem::Regression => Prediction::Score(score(&raw.prediction)?),
+        Problem::Entities | Problem::Tags => Prediction::Tags(tags(&raw.prediction)?),
     };
-    let expected = if predictions.problem == Problem::Regression { 0 } else { labels };
+    let expected = match predictions.problem {
+        Problem::Regression => 0,
+        Problem::Entities | Problem::Tags => raw.words.len(),
+        Problem::Classification | Problem::MultiLabel => labels,
+    };
     if raw.scores.len() != expected {
         return Err(wrong(line, &format!("{expected} scores"), &raw.scores.len().to_string()));
     }
@@ -238,6 +314,7 @@ fn read_row(predictions: &Predictions, line: usize, text: &str) -> Result<Predic
         tokens: raw.tokens,
         text_a: raw.text_a,
         text_b: raw.text_b,
+        words: raw.words,
     })
 }
 
@@ -250,6 +327,7 @@ fn label_value(label: &Label) -> Value {
         Label::Class(class) => json!(class),
         Label::Classes(set) => json!(set),
         Label::Score(score) => json!(score),
+        Label::Tags(tags) => json!(tags),
         Label::None => Value::Null,
     }
 }
@@ -259,6 +337,7 @@ fn prediction_value(prediction: &Prediction) -> Value {
         Prediction::Class(class) => json!(class),
         Prediction::Classes(set) => json!(set),
         Prediction::Score(score) => json!(score),
+        Prediction::Tags(tags) => json!(tags),
     }
 }
 
@@ -312,6 +391,22 @@ mod tests {
         // A whole number must stay a score and not become a class.
         scores.push(&example(Label::Score(2.0)), &[0.1], 4).expect("one logit");
         assert_eq!(reread(&scores), scores);
+    }
+
+    #[test]
+    fn tags_are_read_back_with_their_words() {
+        let mut tags = Predictions::new(&task(Problem::Entities, &["O", "B-X", "I-X"]), Split::Dev);
+        let words = ["10 000", "\"b\""].map(str::to_owned).to_vec();
+        let sentence = Sentence { words, tags: vec!["B-X".to_owned(), "O".to_owned()], line: 4 };
+        let logits = [vec![0.0, 3.0, 1.0], vec![2.0, 0.0, 0.0]];
+        tags.push_words(&sentence, &logits, 6).expect("logits of two words");
+        let Prediction::Tags(predicted) = &tags.rows[0].prediction else { panic!("tags") };
+        assert_eq!(predicted, &["B-X", "O"]);
+        assert_eq!(reread(&tags), tags);
+        for bad in [&logits[..1], &[vec![0.0; 3], vec![0.0; 2]], &[vec![0.0; 3], vec![f32::NAN; 3]]] {
+            assert!(tags.push_words(&sentence, bad, 6).is_err(), "{bad:?}");
+        }
+        assert!(tags.push(&example(Label::None), &[0.0; 3], 3).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::examples::{Label, Metric, Problem};
 
-use super::metrics::{MetricError, calibration_error};
+use super::metrics::{MetricError, TypeScores, calibration_error, entity_scores_by_type, tag_scores_by_type};
 use super::ordered::OrderedMap;
 use super::predictions::Predictions;
 use super::statistics::{Bootstrap, Interval, intervals};
@@ -28,6 +28,9 @@ pub struct EvaluationResult {
     /// Expected calibration error of the largest probability; `None` unless each example has one class.
     #[serde(default)]
     pub calibration_error: Option<f64>,
+    /// Of each type of span, or each tag; empty unless words are tagged.
+    #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
+    pub by_type: OrderedMap<TypeScores>,
     /// Rows of the file that were left out.
     pub skipped: usize,
     /// Examples whose text was cut to the longest input.
@@ -61,6 +64,7 @@ impl EvaluationResult {
             metrics: names.clone().zip(values).collect(),
             intervals: names.zip(intervals(&outcomes, metrics, bootstrap)?).collect(),
             calibration_error,
+            by_type: by_type(predictions)?,
             skipped,
             truncated,
         })
@@ -70,6 +74,16 @@ impl EvaluationResult {
     pub fn main_metric(&self) -> Option<(&str, f64)> {
         self.metrics.iter().next().map(|(name, &value)| (name, value))
     }
+}
+
+fn by_type(predictions: &Predictions) -> Result<OrderedMap<TypeScores>, MetricError> {
+    let (truth, predicted) = predictions.tag_rows();
+    let scores = match predictions.problem {
+        Problem::Entities => entity_scores_by_type(&truth, &predicted)?,
+        Problem::Tags => tag_scores_by_type(&truth, &predicted)?,
+        Problem::Classification | Problem::MultiLabel | Problem::Regression => Default::default(),
+    };
+    Ok(scores.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -304,6 +304,8 @@ fn problem_type(problem: Problem) -> &'static str {
         Problem::Classification => "single_label_classification",
         Problem::MultiLabel => "multi_label_classification",
         Problem::Regression => "regression",
+        // Nothing else classifies whole texts: other problems have other heads.
+        Problem::Entities | Problem::Tags => "single_label_classification",
     }
 }
 

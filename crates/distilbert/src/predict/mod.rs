@@ -2,6 +2,7 @@
 
 use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
+use crate::data::tagging::words::WordWindows;
 use crate::heads::classification::ClassifierActivations;
 use crate::heads::{Head, LabelledActivations};
 use crate::model::encoder::Activations;
@@ -149,6 +150,19 @@ pub fn logits(
     }
     progress.end();
     Ok(all)
+}
+
+/// The logits of every word of every sentence, `[sentences][words][outputs]`, from those of its windows.
+pub fn word_logits(windows: &WordWindows, logits: &Logits, outputs: usize) -> Vec<Vec<Vec<f32>>> {
+    let mut words: Vec<Vec<Vec<f32>>> = vec![Vec::new(); windows.tokens.len()];
+    // Windows come in the order of the sentences and answer for each word once, in order.
+    for (window, answers) in windows.answers.iter().enumerate().take(logits.texts()) {
+        let rows = logits.of(window);
+        for answer in answers {
+            words[answer.sentence].push(rows[answer.token * outputs..][..outputs].to_vec());
+        }
+    }
+    words
 }
 
 #[cfg(test)]

@@ -227,10 +227,7 @@ fn compare(
 }
 
 fn metric_by_name(name: &str) -> Option<Metric> {
-    use Metric::{Accuracy, F1, MacroF1, Matthews, MicroF1, Pearson, Spearman, SubsetAccuracy};
-    [Accuracy, F1, MacroF1, MicroF1, Matthews, Pearson, Spearman, SubsetAccuracy]
-        .into_iter()
-        .find(|metric| metric.name() == name)
+    Metric::ALL.into_iter().find(|metric| metric.name() == name)
 }
 
 fn score_rows<'a>(model: &'a ModelReport, evaluation: &'a Evaluation) -> impl Iterator<Item = ScoreRow> + 'a {
@@ -350,12 +347,17 @@ fn named(name: &str) -> Bucket {
     Bucket { name: name.to_owned(), ..Bucket::default() }
 }
 
-/// How good a prediction is: 1 if right and 0 if not; for regression the negative absolute error.
+/// How good a prediction is: 1 if right and 0 if not; of tags the share of right ones; for regression the negative
+/// absolute error.
 fn quality(row: &PredictionRow) -> f64 {
     match (&row.label, &row.prediction) {
         (Label::Class(truth), Prediction::Class(predicted)) => f64::from(truth == predicted),
         (Label::Classes(truth), Prediction::Classes(predicted)) => f64::from(truth == predicted),
         (Label::Score(truth), Prediction::Score(predicted)) => -f64::from((truth - predicted).abs()),
+        (Label::Tags(truth), Prediction::Tags(predicted)) => {
+            let right = truth.iter().zip(predicted).filter(|(truth, predicted)| truth == predicted).count();
+            right as f64 / truth.len().max(1) as f64
+        }
         _ => 0.0,
     }
 }
@@ -366,6 +368,13 @@ fn confidence(row: &PredictionRow) -> Option<f64> {
         Prediction::Class(_) => row.scores.get(argmax(&row.scores)).map(|&score| f64::from(score)),
         _ => None,
     }
+}
+
+/// The words that have another tag than `O`, each with its tag.
+fn marked(words: &[String], tags: &[String]) -> String {
+    let marked = words.iter().zip(tags).filter(|(_, tag)| *tag != "O").map(|(word, tag)| format!("{word}/{tag}"));
+    let text = marked.collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "none".to_owned() } else { shorten(&text, TEXT_SHOWN) }
 }
 
 fn case(labels: &[String], our: &PredictionRow, their: &PredictionRow) -> Case {
@@ -382,6 +391,7 @@ fn case(labels: &[String], our: &PredictionRow, their: &PredictionRow) -> Case {
         },
         Prediction::Classes(applies) => set(applies),
         Prediction::Score(score) => format!("{score:.2}"),
+        Prediction::Tags(tags) => marked(&row.words, tags),
     };
     Case {
         texts: std::iter::once(&our.text_a).chain(&our.text_b).map(|text| shorten(text, TEXT_SHOWN)).collect(),
@@ -389,6 +399,7 @@ fn case(labels: &[String], our: &PredictionRow, their: &PredictionRow) -> Case {
             Label::Class(class) => name(*class),
             Label::Classes(applies) => set(applies),
             Label::Score(score) => format!("{score:.2}"),
+            Label::Tags(tags) => marked(&our.words, tags),
             Label::None => "unknown".to_owned(),
         },
         reference: verdict(their),

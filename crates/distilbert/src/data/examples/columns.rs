@@ -62,7 +62,7 @@ impl Task {
     pub fn from_columns(name: &str, path: &Path, columns: &Columns, problem: Problem) -> Result<Task, DataError> {
         let file = find_file(path, Split::Train)?;
         let labels = match problem {
-            Problem::Regression => Vec::new(),
+            Problem::Regression | Problem::Entities | Problem::Tags => Vec::new(),
             Problem::Classification | Problem::MultiLabel => find_labels(columns, problem, &file)?,
         };
         Ok(Task {
@@ -163,6 +163,12 @@ fn resolve(columns: &Columns, task: &Task, path: &Path, line: usize, label: RawL
     };
     match (task.problem, label) {
         (_, RawLabel::Missing) => Err(label_expected(path, line)),
+        (Problem::Entities | Problem::Tags, _) => Err(DataError::row(
+            path,
+            line,
+            "a task that labels whole texts",
+            format!("`{}`, which tags words", task.name),
+        )),
         (Problem::Classification, RawLabel::One(name)) => Ok(Label::Class(class(&name)?)),
         (Problem::Regression, RawLabel::One(text)) => match text.trim().parse::<f32>() {
             Ok(score) if score.is_finite() => Ok(Label::Score(score)),

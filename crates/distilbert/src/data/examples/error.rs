@@ -112,13 +112,18 @@ impl DataError {
         DataError::Io { path: path.to_owned(), source }
     }
 
-    pub(super) fn row(path: &Path, line: usize, expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(in crate::data) fn row(
+        path: &Path,
+        line: usize,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
         DataError::Row { path: path.to_owned(), line, expected: expected.into(), found: found.into() }
     }
 }
 
 /// `text` in quotes, on one line, cut to a length that fits into a message.
-pub(super) fn excerpt(text: &str) -> String {
+pub(in crate::data) fn excerpt(text: &str) -> String {
     const SHOWN: usize = 40;
     if text.chars().count() <= SHOWN {
         return format!("{text:?}");

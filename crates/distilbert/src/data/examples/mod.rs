@@ -5,9 +5,9 @@
 //! are listed in [`DataSet::skipped`].
 
 mod columns; // CSV, TSV, JSONL with named or numbered columns
-mod error; // what can be wrong with a file
+pub(in crate::data) mod error; // what can be wrong with a file
 mod glue; // the official TSV layouts
-mod rows; // lines and records with their line numbers
+pub(in crate::data) mod rows; // lines and records with their line numbers
 mod saved; // task.json beside a model
 mod split; // train, dev, test
 mod task; // what is asked: problem, labels, metrics, defaults
@@ -44,6 +44,8 @@ pub enum Label {
     Classes(Vec<bool>),
     /// A number to predict; finite.
     Score(f32),
+    /// A tag for each word.
+    Tags(Vec<String>),
     /// Not labelled.
     None,
 }
@@ -108,6 +110,10 @@ pub fn load(task: &Task, path: &Path, split: Split) -> Result<DataSet, DataError
         Layout::Columns(columns) => {
             let file = columns::find_file(path, split)?;
             columns::read(columns, task, &file, split)?
+        }
+        Layout::Words(_) => {
+            let (path, found) = (path.to_owned(), format!("task `{}`, which tags words", task.name));
+            return Err(DataError::Labels { path, expected: "a task that labels whole texts".to_owned(), found });
         }
     };
     Ok(DataSet { task: task.clone(), split, examples, skipped })

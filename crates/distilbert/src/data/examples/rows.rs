@@ -12,7 +12,7 @@ pub(super) struct Row<'a> {
 }
 
 /// The whole file. Labelled sets are held in memory anyway, and line numbers come cheaply from one buffer.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
+pub(in crate::data) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     let mut bytes = fs::read(path).map_err(|source| DataError::io(path, source))?;
     // MRPC's training file and many spreadsheet exports begin with a byte order mark.
     if bytes.starts_with(b"\xef\xbb\xbf") {
@@ -23,7 +23,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
 
 /// The lines of `bytes` with their numbers from 1, ends (`\n` or `\r\n`) removed; the empty rest after the last line
 /// end is not a line. Only `\n` ends a line: GLUE texts hold other characters that Unicode counts as line ends.
-pub(super) fn lines<'a>(
+pub(in crate::data) fn lines<'a>(
     path: &'a Path,
     bytes: &'a [u8],
 ) -> impl Iterator<Item = Result<(usize, &'a str), DataError>> + 'a {

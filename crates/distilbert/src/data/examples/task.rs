@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::Columns;
 use super::error::DataError;
 use super::glue;
+use crate::data::tagging::WordColumns;
 
 /// A labelled task. Stored with a fine-tuned model, so that evaluation reads other files the same way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,10 @@ pub enum Problem {
     MultiLabel,
     /// A number.
     Regression,
+    /// Named spans of words, said by BIO tags.
+    Entities,
+    /// Exactly one of the labels for each word.
+    Tags,
 }
 
 /// A metric by name; [`crate::evaluate::metrics`] defines each.
@@ -68,9 +73,40 @@ pub enum Metric {
     Spearman,
     /// Share of examples whose whole label set is right.
     SubsetAccuracy,
+    /// F1 of named spans, right if type, start and end are.
+    EntityF1,
+    /// Share of the predicted spans that are right.
+    EntityPrecision,
+    /// Share of the true spans that are found.
+    EntityRecall,
+    /// Share of words with the right tag.
+    TokenAccuracy,
+}
+
+impl Problem {
+    /// Whether every word has an answer of its own, rather than the whole text.
+    pub fn is_of_words(self) -> bool {
+        matches!(self, Problem::Entities | Problem::Tags)
+    }
 }
 
 impl Metric {
+    /// Every metric.
+    pub const ALL: [Metric; 12] = [
+        Metric::Accuracy,
+        Metric::F1,
+        Metric::MacroF1,
+        Metric::MicroF1,
+        Metric::Matthews,
+        Metric::Pearson,
+        Metric::Spearman,
+        Metric::SubsetAccuracy,
+        Metric::EntityF1,
+        Metric::EntityPrecision,
+        Metric::EntityRecall,
+        Metric::TokenAccuracy,
+    ];
+
     /// The key under which results name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,6 +118,10 @@ impl Metric {
             Metric::Pearson => "pearson",
             Metric::Spearman => "spearman",
             Metric::SubsetAccuracy => "subset_accuracy",
+            Metric::EntityF1 => "entity_f1",
+            Metric::EntityPrecision => "entity_precision",
+            Metric::EntityRecall => "entity_recall",
+            Metric::TokenAccuracy => "token_accuracy",
         }
     }
 }
@@ -115,6 +155,8 @@ pub enum Layout {
     Glue,
     /// Named columns of a CSV, TSV or JSONL file.
     Columns(Columns),
+    /// Words with a tag each: CoNLL files, CoNLL-U, or lists in JSONL.
+    Words(WordColumns),
 }
 
 impl Task {
@@ -144,13 +186,18 @@ impl Task {
     }
 
     /// The metrics of a task that names none: for two classes accuracy, F1 of class 1 and Matthews; for more, accuracy,
-    /// macro F1 and Matthews; for multi-label micro F1, macro F1 and subset accuracy; for regression both correlations.
+    /// macro F1 and Matthews; for multi-label micro F1, macro F1 and subset accuracy; for regression both correlations;
+    /// for entities those of spans and the words' accuracy, for other tags the latter.
     pub fn usual_metrics(problem: Problem, labels: usize) -> Vec<Metric> {
         match (problem, labels) {
             (Problem::Classification, 2) => vec![Metric::Accuracy, Metric::F1, Metric::Matthews],
             (Problem::Classification, _) => vec![Metric::Accuracy, Metric::MacroF1, Metric::Matthews],
             (Problem::MultiLabel, _) => vec![Metric::MicroF1, Metric::MacroF1, Metric::SubsetAccuracy],
             (Problem::Regression, _) => vec![Metric::Pearson, Metric::Spearman],
+            (Problem::Entities, _) => {
+                vec![Metric::EntityF1, Metric::EntityPrecision, Metric::EntityRecall, Metric::TokenAccuracy]
+            }
+            (Problem::Tags, _) => vec![Metric::TokenAccuracy],
         }
     }
 

@@ -151,3 +151,67 @@ fn argmax_takes_the_first_of_equals_and_never_nan() {
     assert_eq!(argmax(&[f32::NAN, -1.0, f32::NEG_INFINITY]), 1);
     assert_eq!(argmax(&[]), 0);
 }
+
+#[derive(Deserialize)]
+struct TagGolden {
+    cases: Vec<TagCase>,
+}
+
+#[derive(Deserialize)]
+struct TagCase {
+    name: String,
+    truth: Vec<Vec<String>>,
+    predicted: Vec<Vec<String>>,
+    /// Type, first and last word of each predicted span.
+    entities: Vec<(String, usize, usize)>,
+    expected: std::collections::BTreeMap<Metric, f64>,
+    /// Precision, recall, F1 and number of true spans.
+    types: std::collections::BTreeMap<String, (f64, f64, f64, u64)>,
+}
+
+#[test]
+fn spans_and_their_scores_are_seqevals_on_any_tags() {
+    let golden: TagGolden = serde_json::from_str(include_str!("../../../tests/goldens/entities.json")).unwrap();
+    assert!(golden.cases.len() > 20);
+    let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= TOLERANCE;
+    for TagCase { name, truth, predicted, entities: expected, expected: scores, types } in golden.cases {
+        let found: Vec<_> =
+            entities(&predicted).into_iter().map(|entity| (entity.kind, entity.start, entity.end)).collect();
+        assert_eq!(found, expected, "{name}");
+        let by_type = entity_scores_by_type(&truth, &predicted).unwrap();
+        assert!(by_type.keys().eq(types.keys()), "{name}: {by_type:?}");
+        for (found, (precision, recall, f1, support)) in by_type.values().zip(types.values()) {
+            assert!(close(found.precision, *precision) && close(found.recall, *recall), "{name}: {found:?}");
+            assert!(close(found.f1, *f1) && found.support == *support, "{name}: {found:?}");
+        }
+        let outcomes = Outcomes::tags(truth, &predicted).unwrap();
+        for (metric, expected) in scores {
+            let found = outcomes.metric(metric).unwrap();
+            assert!(close(found, expected), "{name}: {metric:?} {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn tags_are_resampled_by_the_row() {
+    let rows = |rows: &[&str]| -> Vec<Vec<String>> {
+        rows.iter().map(|row| row.split(' ').map(str::to_owned).collect()).collect()
+    };
+    let truth = rows(&["B-A I-A O", "B-B", "O B-A"]);
+    let predicted = rows(&["B-A I-A O", "B-A", "B-A B-A"]);
+    let outcomes = Outcomes::tags(truth.clone(), &predicted).unwrap();
+    for weights in [[1, 1, 1], [2, 0, 1], [0, 3, 1]] {
+        let repeat = |rows: &[Vec<String>]| -> Vec<Vec<String>> {
+            rows.iter().zip(weights).flat_map(|(row, weight)| vec![row.clone(); weight as usize]).collect()
+        };
+        let whole = Outcomes::tags(repeat(&truth), &repeat(&predicted)).unwrap();
+        for metric in [Metric::EntityF1, Metric::EntityPrecision, Metric::EntityRecall, Metric::TokenAccuracy] {
+            let found = outcomes.weighted_metric(metric, &weights).unwrap();
+            assert_eq!(found, whole.metric(metric).unwrap(), "{metric:?} {weights:?}");
+        }
+    }
+    let words = tag_scores_by_type(&truth, &predicted).unwrap();
+    assert_eq!((words["B-A"].precision, words["B-A"].recall, words["B-A"].support), (0.5, 1.0, 2));
+    assert!(Outcomes::tags(truth, &rows(&["O", "O", "O"])).is_err());
+    assert!(outcomes.metric(Metric::Accuracy).is_err());
+}

@@ -1,6 +1,7 @@
 //! Training on labelled examples, with or without a fine-tuned teacher's soft labels. What a task asks (one answer a
 //! text, a token or a span) is a [`TaskData`]; order, steps, loss and the best checkpoint are the same for all.
 
+pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
 
 use super::order::{Batching, Order};
@@ -9,7 +10,7 @@ use crate::checkpoint::model_folder::save_tokenizer;
 use crate::checkpoint::write_atomic;
 use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
-use crate::data::examples::TASK_FILE;
+use crate::data::examples::{Problem, TASK_FILE, Task};
 use crate::heads::LabelledActivations;
 use crate::loss::labelled::{LabelledLosses, Labels, SoftLabels, Span, StepPositions, labelled_loss};
 use crate::model::encoder::{Activations, Scratch};
@@ -60,6 +61,21 @@ pub trait TaskData {
 
     /// The text of `task.json`, which lies beside the trained model.
     fn task_json(&self) -> String;
+}
+
+impl Task {
+    /// The head that answers the task.
+    pub fn head(&self) -> HeadKind {
+        match self.problem {
+            Problem::Entities | Problem::Tags => HeadKind::TokenClassification { labels: self.labels.clone() },
+            Problem::Regression => {
+                HeadKind::Classification { problem: self.problem, labels: vec!["LABEL_0".to_owned()] }
+            }
+            Problem::Classification | Problem::MultiLabel => {
+                HeadKind::Classification { problem: self.problem, labels: self.labels.clone() }
+            }
+        }
+    }
 }
 
 /// What is true of a batch, in the form of its problem.

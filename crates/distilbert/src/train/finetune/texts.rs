@@ -33,7 +33,7 @@ impl<'a> TextData<'a> {
     /// Splits and tokenises the examples.
     ///
     /// # Errors
-    /// If an example has no label, or the share of the validation part is out of range.
+    /// If the task is one of words, an example has no label, or the share of the validation part is out of range.
     pub fn new(
         task: &'a Task,
         data: &DataSet,
@@ -42,6 +42,10 @@ impl<'a> TextData<'a> {
         threads: usize,
     ) -> Result<TextData<'a>, TrainError> {
         check_validation_share(config.validation_share)?;
+        if task.problem.is_of_words() {
+            let (expected, found) = ("one that labels whole texts".into(), format!("`{}`", task.name));
+            return Err(TrainError::Config { name: "task", expected, found });
+        }
         if let Some(unlabelled) = data.examples.iter().find(|example| example.label == Label::None) {
             return Err(TrainError::Config {
                 name: "training data",
@@ -62,17 +66,6 @@ impl<'a> TextData<'a> {
     /// Examples that lost tokens to the maximum length.
     pub fn truncated(&self) -> usize {
         self.train.encoded.truncated + self.validation.encoded.truncated
-    }
-}
-
-impl Task {
-    /// The head that answers the task.
-    pub fn head(&self) -> HeadKind {
-        let labels = match self.problem {
-            Problem::Regression => vec!["LABEL_0".to_owned()],
-            _ => self.labels.clone(),
-        };
-        HeadKind::Classification { problem: self.problem, labels }
     }
 }
 
@@ -110,6 +103,7 @@ impl TaskData for TextData<'_> {
                     })
                     .collect(),
             ),
+            Problem::Entities | Problem::Tags => unreachable!("TextData::new takes only tasks of whole texts"),
             Problem::Regression => Targets::Scores(
                 labels
                     .map(|label| match label {
