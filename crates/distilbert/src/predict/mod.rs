@@ -1,5 +1,7 @@
 //! The logits of a head with labels for any number of texts, in memory bounded by the batch.
 
+pub mod spans; // tags of tokens -> spans of a text
+
 use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
 use crate::data::tagging::words::WordWindows;

@@ -18,7 +18,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, NormalizedString, Normalizer, PostProcessorWrapper};
+use tokenizers::{AddedToken, Decoder, NormalizedString, Normalizer, PostProcessorWrapper};
 
 pub use error::TokenizerError;
 pub use folder::TokenizerClass;
@@ -269,6 +269,14 @@ impl Tokenizer {
     /// How words are cut.
     pub fn kind(&self) -> TokenizerKind {
         self.kind
+    }
+
+    /// Text of tokens that are spelled out, glued as by [`Tokenizer::decode`].
+    pub fn join(&self, tokens: Vec<String>) -> String {
+        match self.inner.get_decoder() {
+            Some(decoder) => decoder.decode(tokens).expect("joining tokens has no failing case"),
+            None => tokens.join(" "),
+        }
     }
 
     /// Ids of the special tokens.

@@ -6,6 +6,7 @@
 
 mod input; // arguments, lines, JSONL, CSV, TSV -> Input
 mod classify;
+mod tag;
 
 use crate::console::Console;
 use crate::output::unless_closed;
@@ -34,6 +35,9 @@ pub struct PredictArgs {
 enum PredictCommand {
     /// Classify texts with a fine-tuned model: `label<TAB>score<TAB>text` for each.
     Classify(classify::ClassifyArgs),
+    /// Tag words (named entities, parts of speech) with a fine-tuned model: the text, then
+    /// `label<TAB>score<TAB>start<TAB>end<TAB>span` for each span, then an empty line.
+    Tag(tag::TagArgs),
 }
 
 /// Arguments of every task.
@@ -56,6 +60,7 @@ struct CommonArgs {
 pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     match &args.command {
         PredictCommand::Classify(args) => classify::run(args, rt, console),
+        PredictCommand::Tag(args) => tag::run(args, rt, console),
     }
 }
 

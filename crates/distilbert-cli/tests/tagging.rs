@@ -1,0 +1,137 @@
+//! Words with tags, from the files to the spans of a text.
+
+mod common;
+
+use common::{error, golden, lines, run, run_with, stderr, stdout};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// Sentences whose names are always tagged alike: in the scheme of CoNLL-2003 a span begins with `I-`.
+fn sentences(count: usize) -> String {
+    let mut text = "-DOCSTART- -X- O O\n\n".to_owned();
+    for index in 0..count {
+        let place = [("new X I-LOC\nyork X I-LOC\n"), ("berlin X I-LOC\n")][index % 2];
+        let end = ["! X O\n", "the X O\nb X O\n", ". X O\n"][index % 3];
+        text.push_str(&format!("wolfgang X I-PER\nlives X O\nin X O\n{place}{end}\n"));
+    }
+    text
+}
+
+fn string(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn a_tagger_is_trained_scored_reported_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let [train, dev, output] = ["eng.train", "eng.testa", "run"].map(|name| folder.path().join(name));
+    fs::write(&train, sentences(60)).unwrap();
+    fs::write(&dev, sentences(7)).unwrap();
+    let base = golden("tagger");
+    let arguments = |model: &str, output: &str, extra: &[&str]| -> Vec<String> {
+        let fixed =
+            ["finetune", "--model", model, "--task", "ner", "--data", string(folder.path()), "--output", output];
+        let rest = ["--batch-size", "8", "--learning-rate", "0.02", "--epochs", "40", "--json"];
+        fixed.iter().chain(&rest).chain(extra).map(|&text| text.to_owned()).collect()
+    };
+    let finetune = |model: &str, output: &Path, extra: &[&str]| -> Value {
+        let arguments = arguments(model, string(output), extra);
+        lines(&stdout(&run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())))[0].clone()
+    };
+    let trained = finetune(string(&base), &output, &[]);
+    assert_eq!((&trained["metrics"]["entity_f1"], &trained["n"]), (&Value::from(1.0), &Value::from(7)), "{trained}");
+    assert_eq!((&trained["by_type"]["LOC"]["support"], &trained["by_type"]["PER"]["f1"]), (&7.into(), &1.0.into()));
+    let best = output.join("best");
+    let predictions = lines(&fs::read_to_string(output.join("predictions.jsonl")).unwrap());
+    assert_eq!(predictions[1]["words"][3], "new");
+    assert_eq!(predictions[1]["prediction"].to_string(), r#"["B-PER","O","O","B-LOC","I-LOC","O"]"#);
+
+    // A student learns from it, word by word.
+    let soft = folder.path().join("soft");
+    let taught = finetune(string(&base), &soft, &["--teacher", string(&best), "--soft-share", "0.9"]);
+    assert_eq!(taught["metrics"]["entity_f1"], 1.0, "{taught}");
+    let steps = fs::read_to_string(soft.join("metrics.jsonl")).unwrap();
+    assert!(lines(&steps).iter().any(|line| line["soft"].is_f64()), "{steps}");
+    let report = folder.path().join("report");
+    let teacher = format!("teacher={}", output.display());
+    let student = format!("student={}", soft.display());
+    let table = run(&["report", &teacher, &student, "--output", string(&report), "--no-speed"]);
+    assert!(table.status.success(), "{}", stderr(&table));
+
+    // The same sentences in another form, another scheme, and windows shorter than they are.
+    let other = folder.path().join("other.jsonl");
+    let line = r#"{"tokens":["wolfgang","lives","in","new","york","the","berlin"],"tags":["S-PER","O","O","B-LOC","E-LOC","O","S-LOC"]}"#;
+    fs::write(&other, format!("{line}\n")).unwrap();
+    let evaluate = |extra: &[&str]| {
+        let fixed = ["evaluate", "--model", string(&best), "--file", string(&other), "--json"];
+        lines(&stdout(&run(&fixed.iter().chain(extra).copied().collect::<Vec<_>>())))[0].clone()
+    };
+    assert_eq!(evaluate(&[])["n"], 1);
+    let windows = evaluate(&["--max-length", "6"]);
+    assert_eq!(windows["by_type"]["LOC"]["support"], 2, "{windows}");
+
+    let text = "Wolfgang lives in New York!";
+    let found = stdout(&run(&["predict", "tag", "--model", string(&best), "--json", text]));
+    let spans = lines(&found)[0].clone();
+    let facts: Vec<(String, u64, u64)> = spans
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|span| {
+            let number = |key: &str| span[key].as_u64().unwrap();
+            (span["entity_group"].as_str().unwrap().to_owned(), number("start"), number("end"))
+        })
+        .collect();
+    assert_eq!(facts, [("PER".to_owned(), 0, 8), ("LOC".to_owned(), 18, 26)]);
+}
+
+#[test]
+fn texts_of_any_length_are_tagged_whole_and_in_order() {
+    let folder = golden("tagger");
+    let name = string(&folder);
+    let long = "Wolfgang lives in — Berlin, the ".repeat(40);
+    let input = format!("a b\n\n{long}\nwolfgang\n");
+    let tag = |extra: &[&str]| {
+        let fixed = ["predict", "tag", "--model", name, "--json", "--aggregation", "none", "--ignore-label", "nothing"];
+        lines(&stdout(&run_with(&fixed.iter().chain(extra).copied().collect::<Vec<_>>(), input.as_bytes())))
+    };
+    for extra in [&[][..], &["--max-length", "9"]] {
+        let found = tag(extra);
+        assert_eq!(found.len(), 4, "one line an input");
+        assert_eq!((found[0].as_array().unwrap().len(), found[1].as_array().unwrap().len()), (2, 0));
+        let spans = found[2].as_array().unwrap();
+        // Seven words and signs in each repeat; the dash is one.
+        assert_eq!(spans.len(), 40 * 7, "no token is lost");
+        let characters: Vec<char> = long.chars().collect();
+        for (index, span) in spans.iter().enumerate() {
+            assert_eq!(span["index"], index + 1);
+            let place = |key: &str| span[key].as_u64().unwrap() as usize;
+            let spelled: String = characters[place("start")..place("end")].iter().collect();
+            assert_eq!(spelled.to_lowercase(), span["word"].as_str().unwrap());
+        }
+        assert_eq!(found[3][0]["word"], "wolfgang");
+    }
+}
+
+#[test]
+fn people_read_the_text_and_its_spans() {
+    let folder = golden("tagger");
+    let found = stdout(&run(&["predict", "tag", "--model", string(&folder), "--ignore-label", "nothing", "wolfgang"]));
+    let mut found = found.lines();
+    assert_eq!(found.next(), Some("wolfgang"));
+    let columns: Vec<&str> = found.next().unwrap().split('\t').collect();
+    assert_eq!((columns.len(), columns[2], columns[3], columns[4]), (5, "0", "8", "wolfgang"));
+    assert_eq!((found.next(), found.next()), (Some(""), None));
+}
+
+#[test]
+fn a_model_of_another_kind_is_refused_by_name() {
+    let tagger = golden("tagger");
+    let message = error(&run(&["predict", "classify", "--model", string(&tagger), "a"]));
+    assert!(message.contains("expected a classification head, found ForTokenClassification"), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    common::model("distilbert-classify", folder.path());
+    let message = error(&run(&["predict", "tag", "--model", string(folder.path()), "a"]));
+    assert!(message.contains("expected a head for token classification"), "{message}");
+}
