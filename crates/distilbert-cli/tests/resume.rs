@@ -390,3 +390,19 @@ fn training_in_a_precision_that_cannot_be_trained_starts_no_run() {
         assert!(!Path::new(&output).exists(), "{refused} left something");
     }
 }
+
+#[test]
+fn a_run_is_the_same_and_goes_on_with_or_without_computing_activations_again() {
+    let workshop = Workshop::new();
+    type Command = fn(&Workshop, &str, &[&str]) -> Arguments;
+    for (name, command) in [("distil", Workshop::distillation as Command), ("finetune", Workshop::finetuning)] {
+        let (kept, again) = (workshop.path(&format!("{name}-a")), workshop.path(&format!("{name}-b")));
+        stdout(&command(&workshop, &kept, &[]).finish(1));
+        let mut child = command(&workshop, &again, &["--recompute"]).start(2);
+        wait_for_progress(&mut child, Path::new(&again), 9, Duration::ZERO);
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        stdout(&command(&workshop, &again, &["--resume"]).finish(1));
+        assert_same_run(Path::new(&again), Path::new(&kept));
+    }
+}

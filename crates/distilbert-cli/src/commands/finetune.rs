@@ -149,7 +149,7 @@ impl FinetuneRunConfig {
                 schedule: Schedule::Linear { warmup_ratio: 0.06 },
                 ..OptimizerConfig::default()
             },
-            run_loop: LoopConfig { evaluate_every: 0, checkpoint_every: 0, patience: 0, precision: Precision::F32 },
+            run_loop: LoopConfig { evaluate_every: 0, checkpoint_every: 0, ..LoopConfig::default() },
         }
     }
 }

@@ -50,6 +50,10 @@ pub struct RunArgs {
     /// Of the matrix products: f32, or bf16 where the CPU has it; weights and sums are f32 in any case.
     #[arg(long, value_name = "NAME")]
     pub precision: Option<Precision>,
+    /// Keep only the input of each layer and compute the rest again in the backward pass: less memory, more time, the
+    /// same numbers.
+    #[arg(long)]
+    pub recompute: bool,
     /// Print the outcome as JSON.
     #[arg(long)]
     pub json: bool,
@@ -66,6 +70,7 @@ impl RunArgs {
             ("loop.evaluate-every".into(), integer(self.evaluate_every.map(u64::from))),
             ("loop.checkpoint-every".into(), integer(self.checkpoint_every.map(u64::from))),
             ("loop.precision".into(), precision_value(self.precision)),
+            ("loop.recompute".into(), self.recompute.then_some(toml::Value::Boolean(true))),
         ]
     }
 

@@ -18,6 +18,18 @@ pub struct Encoder {
     /// First to last; of layers that share their weights, one.
     pub layers: Vec<Layer>,
     depth: usize,
+    /// What a training pass keeps of each layer.
+    pub keeps: Keeps,
+}
+
+/// What a training pass keeps of each layer for the backward pass. It decides memory and time, and no number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// Everything that the backward pass reads.
+    #[default]
+    Activations,
+    /// The layer's input; the backward pass computes the rest again.
+    Inputs,
 }
 
 /// Self-attention and feed-forward, each followed by its norm.
@@ -48,6 +60,9 @@ pub struct Activations {
     embeddings: EmbeddingActivations,
     /// States before the first layer, `[tokens, hidden]`.
     embedded: Vec<f32>,
+    /// States after each layer; only a training pass keeps them all.
+    states: Vec<Vec<f32>>,
+    /// A set of buffers for each layer, or one that all layers use in turn.
     layers: Vec<LayerActivations>,
     /// Where only the first tokens are wanted: their states before the last layer, and that layer's buffers.
     first: Vec<f32>,
@@ -57,13 +72,10 @@ pub struct Activations {
 impl Activations {
     /// The states after the last layer, `[tokens, hidden]`.
     pub fn last_hidden_state(&self) -> &[f32] {
-        self.layers.last().map_or(&self.embedded, LayerActivations::output)
-    }
-
-    /// The states before layer `index`, counted from 0: 0 is the embedding output. Only a training pass keeps all;
-    /// an inference pass hands them to its observer.
-    fn input_of(&self, index: usize) -> &[f32] {
-        if index == 0 { &self.embedded } else { self.layers[index - 1].output() }
+        match self.states.last() {
+            Some(states) => states,
+            None => self.layers.last().map_or(&self.embedded, LayerActivations::output),
+        }
     }
 }
 
@@ -85,7 +97,7 @@ impl Encoder {
                 }
             })
             .collect();
-        Encoder { layers, depth: config.layers }
+        Encoder { layers, depth: config.layers, keeps: Keeps::default() }
     }
 
     /// Layers that a pass runs, shared ones counted as often as they run.
@@ -114,6 +126,7 @@ impl Encoder {
         activations: &mut Activations,
         mut observe: impl FnMut(usize, &[f32]),
     ) {
+        activations.states.clear();
         activations.layers.resize_with(1.min(depth), LayerActivations::default);
         for index in 0..depth {
             let a = &mut activations.layers[0];
@@ -178,12 +191,22 @@ impl Model {
         observe(0, &activations.embedded);
         match mode {
             Mode::Training(_) => {
-                activations.layers.resize_with(self.encoder.depth, LayerActivations::default);
-                for index in 0..self.encoder.depth {
-                    let (before, rest) = activations.layers.split_at_mut(index);
-                    let x = before.last().map_or(&activations.embedded[..], LayerActivations::output);
-                    self.encoder.layer(index).forward(pass.in_layer(index), x, &mut rest[0]);
-                    observe(index + 1, rest[0].output());
+                let Activations { embedded, states, layers, .. } = activations;
+                let depth = self.encoder.depth;
+                let sets = match self.encoder.keeps {
+                    Keeps::Activations => depth,
+                    Keeps::Inputs => 1.min(depth),
+                };
+                layers.resize_with(sets, LayerActivations::default);
+                states.resize_with(depth, Vec::new);
+                for index in 0..depth {
+                    let a = &mut layers[index.min(sets - 1)];
+                    let (before, rest) = states.split_at_mut(index);
+                    std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
+                    let x = before.last().unwrap_or(&*embedded);
+                    self.encoder.layer(index).forward(pass.in_layer(index), x, a);
+                    std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
+                    observe(index + 1, &rest[0]);
                 }
             }
             Mode::Inference => self.encoder.infer(pass, self.encoder.depth, activations, observe),
@@ -208,28 +231,106 @@ impl Model {
     }
 
     /// Carries the gradient of the last hidden state back to all parameters of encoder and embeddings, whose
-    /// gradients are added. `d_hidden` `[tokens, hidden]` is used up; `mode` must be that of the forward pass.
+    /// gradients are added. `d_hidden` `[tokens, hidden]` is used up, and with [`Keeps::Inputs`] the activations are;
+    /// `mode` must be that of the forward pass.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub fn encode_backward(
         &self,
         rt: &Runtime,
         batch: &Batch,
         mode: Mode<'_>,
-        activations: &Activations,
+        activations: &mut Activations,
         d_hidden: &mut [f32],
         scratch: &mut Scratch,
         gradients: &mut [f32],
     ) {
         let pass = self.pass(rt, batch, mode);
+        let Activations { embeddings, embedded, states, layers, .. } = activations;
         for index in (0..self.encoder.depth).rev() {
-            let (a, x) = (&activations.layers[index], activations.input_of(index));
+            let (layer, pass) = (self.encoder.layer(index), pass.in_layer(index));
+            let x = if index == 0 { &*embedded } else { &states[index - 1] };
+            let a = match self.encoder.keeps {
+                Keeps::Activations => &mut layers[index],
+                Keeps::Inputs => &mut layers[0],
+            };
+            // The forward pass has left the last layer's activations in the one set of buffers.
+            if self.encoder.keeps == Keeps::Inputs && index + 1 < self.encoder.depth {
+                layer.forward(pass, x, a);
+            }
             // Layers that share their weights add to the same gradients.
-            self.encoder.layer(index).backward(pass.in_layer(index), x, a, d_hidden, scratch, gradients);
+            layer.backward(pass, x, a, d_hidden, scratch, gradients);
         }
-        self.embeddings.backward(pass, batch, &activations.embeddings, d_hidden, gradients);
+        self.embeddings.backward(pass, batch, embeddings, d_hidden, gradients);
     }
 
     fn pass<'a>(&'a self, rt: &'a Runtime, batch: &'a Batch, mode: Mode<'a>) -> Pass<'a> {
         Pass { rt, arena: self.parameters.weights(), cu_seqlens: batch.cu_seqlens(), mode, layer: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DropoutKey, ModelConfig, Purpose};
+    use distilbert_kernels::{Isa, Precision};
+
+    fn model(family: &str) -> Model {
+        let config = format!(
+            r#"{{"model_type":"{family}","vocab_size":60,"hidden_size":12,"dim":12,"num_hidden_layers":3,"n_layers":3,
+            "num_attention_heads":3,"n_heads":3,"intermediate_size":24,"hidden_dim":24,"max_position_embeddings":16,
+            "dropout":0.1,"attention_dropout":0.1,"hidden_dropout_prob":0.1,"attention_probs_dropout_prob":0.1}}"#
+        );
+        Model::random(ModelConfig::from_json(&config).unwrap(), 3)
+    }
+
+    /// Last hidden state and gradients of two steps, so that the second finds the buffers of the first.
+    fn train(rt: &Runtime, model: &mut Model, precision: Precision, keeps: Keeps) -> (Vec<f32>, Vec<f32>) {
+        model.pack(rt, precision, Purpose::Training);
+        model.encoder.keeps = keeps;
+        let (mut activations, mut scratch) = (Activations::default(), Scratch::default());
+        let mut gradients = vec![0.0; model.parameters.len()];
+        let longer = Batch::from_sequences([&[2, 30, 31, 3][..], &[2, 59, 7, 8, 9, 10, 11, 3], &[2, 3]]);
+        for (step, batch) in [Batch::from_sequences([&[2, 40, 41, 42, 3][..]]), longer].iter().enumerate() {
+            let slots: Vec<u64> = (5..).take(batch.sequences()).collect();
+            let mode = Mode::Training(DropoutKey { seed: 1, step: step as u64, slots: &slots });
+            model.encode(rt, batch, mode, &mut activations);
+            let mut d_hidden: Vec<f32> = activations.last_hidden_state().iter().map(|x| x * x - 0.3).collect();
+            model.encode_backward(rt, batch, mode, &mut activations, &mut d_hidden, &mut scratch, &mut gradients);
+        }
+        (activations.last_hidden_state().to_vec(), gradients)
+    }
+
+    #[test]
+    fn computing_activations_again_gives_the_bits_of_keeping_them() {
+        for isa in Isa::available() {
+            let rt = Runtime::new(isa, 2).unwrap();
+            let precisions = [Precision::F32, Precision::Bf16];
+            for precision in precisions.into_iter().filter(|precision| precision.is_available(isa)) {
+                for family in ["bert", "distilbert", "albert"] {
+                    let mut model = model(family);
+                    let kept = train(&rt, &mut model, precision, Keeps::Activations);
+                    assert_eq!(train(&rt, &mut model, precision, Keeps::Inputs), kept, "{family} {precision} {isa}");
+                    let without_dropout = {
+                        model.disable_dropout();
+                        train(&rt, &mut model, precision, Keeps::Inputs)
+                    };
+                    assert_ne!(without_dropout, kept, "{family}: dropout is on");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_that_keeps_inputs_has_one_set_of_buffers() {
+        let rt = Runtime::new(Isa::Portable, 1).unwrap();
+        let (mut model, batch) = (model("bert"), Batch::from_sequences([&[2, 30, 31, 3][..]]));
+        model.pack(&rt, Precision::F32, Purpose::Training);
+        model.encoder.keeps = Keeps::Inputs;
+        let mut activations = Activations::default();
+        let mode = Mode::Training(DropoutKey { seed: 1, step: 1, slots: &[0] });
+        model.encode(&rt, &batch, mode, &mut activations);
+        assert_eq!((activations.layers.len(), activations.states.len()), (1, 3));
+        model.encode(&rt, &batch, Mode::Inference, &mut activations);
+        assert_eq!((activations.layers.len(), activations.states.len()), (1, 0));
     }
 }

@@ -436,7 +436,7 @@ impl Pass<'_> {
                     rt,
                     batch,
                     mode,
-                    &buffers.student,
+                    &mut buffers.student,
                     d_hidden,
                     &mut buffers.scratch,
                     gradients,

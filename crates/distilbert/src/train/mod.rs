@@ -9,6 +9,7 @@ pub mod by_name; // values in configurations that are written as their names
 pub mod run; // the run directory: metrics, checkpoints, resume
 
 use crate::checkpoint::CheckpointError;
+use crate::model::encoder::Keeps;
 use crate::model::{Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerError, OptimizerState, update};
 use crate::progress::Progress;
@@ -81,11 +82,21 @@ pub struct LoopConfig {
     /// Of the matrix products; weights, sums, gradients and the optimiser are f32 in any case.
     #[serde(with = "by_name")]
     pub precision: Precision,
+    /// Whether the backward pass computes a layer's activations again instead of keeping them. It decides no number, so
+    /// it is not saved with the run, which may go on either way.
+    #[serde(skip_serializing)]
+    pub recompute: bool,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        LoopConfig { evaluate_every: 200, checkpoint_every: 200, patience: 0, precision: Precision::F32 }
+        LoopConfig {
+            evaluate_every: 200,
+            checkpoint_every: 200,
+            patience: 0,
+            precision: Precision::F32,
+            recompute: false,
+        }
     }
 }
 
@@ -234,6 +245,7 @@ pub fn train(
     let mut state =
         run.restore(workload.model_mut(), &mut optimizer_state, |warning| progress.warn(warning))?.unwrap_or_default();
     workload.model_mut().pack(rt, config.precision, Purpose::Training);
+    workload.model_mut().encoder.keeps = if config.recompute { Keeps::Inputs } else { Keeps::Activations };
     // Small runs are logged whole, long ones thinned out.
     let log_every = (total / 5000).max(1);
 
