@@ -42,9 +42,10 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (tokenizer, corpus) = corpus(folder.path(), &lengths);
     let config = r#"{"model_type":"bert","architectures":["BertForMaskedLM"]}"#;
-    let mut teacher = Model::random(ModelConfig::from_json(config).expect("BERT-base"), 1);
-    let student = from_teacher(&teacher, &uniform_with_ends(12, 6), TokenTypes::Drop).expect("a student");
-    teacher.pack(&rt, precision, Purpose::Inference);
+    let whole = Model::random(ModelConfig::from_json(config).expect("BERT-base"), 1);
+    let student = from_teacher(&whole, &uniform_with_ends(12, 6), TokenTypes::Drop).expect("a student");
+    let teacher = whole.for_inference(&rt, precision);
+    drop(whole);
     let config = LanguageConfig {
         seed: 1,
         epochs: steps,

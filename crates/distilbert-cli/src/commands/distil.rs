@@ -10,7 +10,7 @@ use distilbert::checkpoint::replace_folder;
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
-use distilbert::model::{HeadKind, Model, Purpose};
+use distilbert::model::{HeadKind, Model};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
 use distilbert::train::by_name;
@@ -254,7 +254,8 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         return Ok(());
     }
     teacher.model.config.check_precision(rt, config.teacher_precision)?;
-    teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
+    // The student has its first weights; from here on the teacher is only run.
+    teacher.model = teacher.model.for_inference(rt, config.teacher_precision);
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
     let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
     args.run.report(&outcome, console);

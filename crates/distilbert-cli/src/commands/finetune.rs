@@ -13,7 +13,6 @@ use distilbert::data::examples::{Columns, DataError, Problem, Skipped, Split, Ta
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
-use distilbert::model::Purpose;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
@@ -435,7 +434,7 @@ fn teacher_logits(
     if config.teacher.is_empty() {
         return Ok(None);
     }
-    let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
+    let teacher = training::load_for_inference(&config.teacher, config.teacher_precision, rt, console)?;
     tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
     let (expected, found) = (data.head(), &teacher.model.config.head);
     if expected.class_suffix() != found.class_suffix() {
@@ -446,8 +445,6 @@ fn teacher_logits(
         let (expected, found) = (expected.outputs(), found.outputs());
         bail!("teacher {}: expected {expected} outputs for the task, found {found}", config.teacher);
     }
-    teacher.model.config.check_precision(rt, config.teacher_precision)?;
-    teacher.model.pack(rt, config.teacher_precision, Purpose::Inference);
     let train = data.train();
     let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
     ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");

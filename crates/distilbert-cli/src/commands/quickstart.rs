@@ -17,7 +17,7 @@ use distilbert::data::examples::Task;
 use distilbert::data::synthetic::{SyntheticConfig, generate, sst2_tsv};
 use distilbert::evaluate::statistics::Bootstrap;
 use distilbert::loss::vocabulary::KlPositions;
-use distilbert::model::{Family, HeadKind, Model, Purpose};
+use distilbert::model::{Family, HeadKind, Model};
 use distilbert::report::{ModelReport, Report, ReportInput, Role};
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
@@ -214,9 +214,10 @@ impl Quickstart<'_> {
 
     fn distil(&self, teacher: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> anyhow::Result<Option<PathBuf>> {
         let config = self.distil_config(teacher);
-        let mut teacher = load(teacher)?;
-        let student = first_student(&config, &teacher)?;
-        teacher.pack(self.rt, Precision::F32, Purpose::Inference);
+        let whole = load(teacher)?;
+        let student = first_student(&config, &whole)?;
+        let teacher = whole.for_inference(self.rt, Precision::F32);
+        drop(whole);
         let workload = LanguageTraining::new(student, Some(&teacher), tokenizer, corpus, config.training.clone())?;
         self.train(workload, &config, "student-distilled", corpus, &config.optimizer, &config.run_loop)
     }

@@ -14,7 +14,7 @@ use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::run::Resume;
 use distilbert::train::{End, Outcome};
-use distilbert_kernels::Precision;
+use distilbert_kernels::{Precision, Runtime};
 use std::path::{Path, PathBuf};
 
 /// Flags of every training run.
@@ -120,7 +120,7 @@ pub fn precision_value(precision: Option<Precision>) -> Option<toml::Value> {
 
 /// A model with its tokenizer.
 pub struct Source {
-    /// The model; not packed.
+    /// The model; packed only if it is for inference.
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -129,14 +129,24 @@ pub struct Source {
 /// Loads a model by name with its tokenizer; tensors that start fresh or are not used are named.
 pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<Source> {
     let folder = model_source::resolve(name, console)?;
-    let Loaded { model, fresh, unused } = Model::load(&folder, head)?;
+    source(name, &folder, Model::load(&folder, head)?, console)
+}
+
+/// As [`load`], for a model that is only run: packed in `precision`, which is that of the folder if it is below f32.
+pub fn load_for_inference(name: &str, precision: Precision, rt: &Runtime, console: &Console) -> anyhow::Result<Source> {
+    let folder = model_source::resolve(name, console)?;
+    source(name, &folder, Model::load_for_inference(&folder, rt, Some(precision))?, console)
+}
+
+fn source(name: &str, folder: &Path, loaded: Loaded, console: &Console) -> anyhow::Result<Source> {
+    let Loaded { model, fresh, unused } = loaded;
     if !fresh.is_empty() {
         console.say(&format!("{name}: new head, starting from random weights: {}", fresh.join(", ")));
     }
     if !unused.is_empty() {
         console.say(&format!("{name}: not used here: {}", unused.join(", ")));
     }
-    let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
+    let tokenizer = Tokenizer::from_folder(folder).with_context(|| format!("tokenizer of {name}"))?;
     Ok(Source { model, tokenizer })
 }
 

@@ -67,10 +67,9 @@ pub fn replay_distillation(
     let settings_error = |reason: String| VerifyError::Settings { path: path.clone(), reason };
     let text = std::fs::read_to_string(&path).map_err(|error| settings_error(error.to_string()))?;
     let settings: Settings = serde_json::from_str(&text).map_err(|error| settings_error(error.to_string()))?;
-    let mut teacher = Model::load(&folder.join(&settings.teacher), HeadChoice::AsSaved)?.model;
+    let teacher = Model::load_for_inference(&folder.join(&settings.teacher), rt, Some(Precision::F32))?.model;
     let student = student.map_or_else(|| folder.join(&settings.student_init), Path::to_owned);
     let mut student = Model::load(&student, HeadChoice::AsSaved)?.model;
-    teacher.pack(rt, Precision::F32, Purpose::Inference);
     // Reference runs have dropout off, whatever the student's configuration says.
     student.disable_dropout();
     if settings.freeze_positions {
