@@ -406,3 +406,47 @@ fn a_run_is_the_same_and_goes_on_with_or_without_computing_activations_again() {
         assert_same_run(Path::new(&again), Path::new(&kept));
     }
 }
+
+#[test]
+fn a_cache_of_the_teachers_answers_changes_no_number_and_is_refused_to_a_run_that_sees_something_else() {
+    let workshop = Workshop::new();
+    let cache = workshop.path("cache");
+    let path = |name: &str| PathBuf::from(workshop.path(name));
+    let cached = ["--cache-teacher", &cache, "--teacher-top-k", "8"];
+    stdout(&workshop.distillation(&workshop.path("plain"), &["--teacher-top-k", "8"]).finish(1));
+
+    // Killed and continued while the cache is filled.
+    let mut child = workshop.distillation(&workshop.path("first"), &cached).start(2);
+    wait_for_progress(&mut child, &path("first"), 9, Duration::from_micros(700));
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    let first = workshop.distillation(&workshop.path("first"), &[&cached[..], &["--resume"]].concat()).finish(1);
+    stdout(&first);
+    assert_same_run(&path("first"), &path("plain"));
+
+    let second = workshop.distillation(&workshop.path("second"), &cached).finish(2);
+    stdout(&second);
+    assert_same_run(&path("second"), &path("plain"));
+    let said = stderr(&second);
+    let line = said.lines().find(|line| line.contains("teacher's answers")).expect("the cache's size");
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(numbers[0], numbers[1], "all answers are there: {line}");
+
+    let whole = finished(&path("plain"));
+    stdout(&workshop.distillation(&workshop.path("whole"), &[]).finish(1));
+    assert_ne!(finished(&path("whole")).1, whole.1, "the answers were not abridged");
+
+    for (more, what) in [
+        (&["--seed", "2"][..], "`seed` 1, and this run has 2"),
+        (&["--temperature", "3"], "`temperature` 2.0, and this run has 3.0"),
+        (&["--kl-positions", "masked"], "`kl-positions`"),
+        (&["--teacher-precision", "int8"], "`teacher-precision`"),
+        (&["--cosine", "0"], "`kept`"),
+    ] {
+        let refused = error(&workshop.distillation(&workshop.path("other"), &[&cached[..], more].concat()).finish(1));
+        assert!(refused.contains(what) && refused.contains("cache: "), "{refused}");
+    }
+    let refused =
+        error(&workshop.distillation(&workshop.path("mse"), &[&cached[..], &["--mse", "1"]].concat()).finish(1));
+    assert!(refused.contains("`mse`"), "{refused}");
+}

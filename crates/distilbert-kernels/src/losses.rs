@@ -3,8 +3,10 @@
 //! Rows are summed in blocks of 64 (single numbers in blocks of 8192), and the blocks in their order; the caller divides by the counts.
 
 mod logits;
+mod top_logits;
 
 pub use logits::{LogitLoss, LogitSums, logit_losses};
+pub use top_logits::{TopLogits, TopLogitsMut, top_logit_losses, top_logits};
 
 use crate::math;
 use crate::rows::{BLOCK_ROWS, Product, TASK_NUMBERS, Zip, row_count, sum_blocks, sum_zip, zip};

@@ -57,6 +57,7 @@ fn main() {
         weights: DistilWeights::default(),
         masking: MaskingConfig::default(),
         held_out_sequences: 0,
+        teacher_top_k: 0,
     };
     let mut workload =
         LanguageTraining::new(student, Some(&teacher), &tokenizer, &corpus, config).expect("parts that fit");

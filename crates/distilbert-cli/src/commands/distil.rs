@@ -6,7 +6,7 @@ use crate::console::Console;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::{HeadChoice, save_tokenizer};
-use distilbert::checkpoint::replace_folder;
+use distilbert::checkpoint::{model_hash, replace_folder};
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
@@ -17,10 +17,11 @@ use distilbert::train::by_name;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
 use distilbert::train::run::Run;
+use distilbert::train::teacher_cache::TeacherCache;
 use distilbert::train::{LoopConfig, Outcome, Workload, train};
 use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Distil a teacher into a student with fewer layers, on a corpus.
 ///
@@ -44,6 +45,14 @@ pub struct DistilArgs {
     /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
     #[arg(long, value_name = "NAME")]
     teacher_precision: Option<Precision>,
+    /// Keep the teacher's answers in DIR and take those that are there: for further students and runs that see the same
+    /// masked text. Trains on abridged answers (see --teacher-top-k).
+    #[arg(long, value_name = "DIR")]
+    cache_teacher: Option<PathBuf>,
+    /// Train on the teacher's K largest logits of a position and what the others come to [default: all; 32 with
+    /// --cache-teacher].
+    #[arg(long, value_name = "K")]
+    teacher_top_k: Option<u32>,
     /// Layers of the student [default: half the teacher's].
     #[arg(long, value_name = "N")]
     layers: Option<u32>,
@@ -86,6 +95,9 @@ pub struct DistilArgs {
     #[command(flatten)]
     run: RunArgs,
 }
+
+/// Logits of a position that a cache keeps: with their classes an eighth of the hidden states beside them.
+const CACHED_LOGITS: usize = 32;
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Preset {
@@ -164,6 +176,7 @@ impl DistilConfig {
                 weights: DistilWeights::default(),
                 masking: MaskingConfig::default(),
                 held_out_sequences: 256,
+                teacher_top_k: 0,
             },
             optimizer: OptimizerConfig {
                 learning_rate: 5e-4,
@@ -224,6 +237,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         ("training.weights.mlm".to_owned(), float(args.mlm)),
         ("training.weights.cosine".to_owned(), float(args.cosine)),
         ("training.weights.mse".to_owned(), float(args.mse)),
+        ("training.teacher-top-k".to_owned(), integer(args.teacher_top_k)),
         ("training.max-steps".to_owned(), integer(args.max_steps)),
         ("training.batching".to_owned(), args.batch_tokens.map(config::token_batches)),
         ("training.accumulation".to_owned(), integer(args.accumulation)),
@@ -232,7 +246,10 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         Preset::Default => DistilConfig::new(),
         Preset::DistilbertPaper => DistilConfig::paper(),
     };
-    let config = config::resolve(&preset, args.run.config.as_deref(), flags)?;
+    let mut config = config::resolve(&preset, args.run.config.as_deref(), flags)?;
+    if args.cache_teacher.is_some() && config.training.teacher_top_k == 0 {
+        config.training.teacher_top_k = CACHED_LOGITS;
+    }
 
     let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
     if teacher.model.config.head != HeadKind::MaskedLm {
@@ -299,6 +316,28 @@ pub fn first_student(config: &DistilConfig, teacher: &Model) -> anyhow::Result<M
     Ok(student)
 }
 
+/// Opens the cache of the teacher's answers and says how large it can become.
+fn use_cache(
+    folder: &Path,
+    workload: &mut LanguageTraining<'_>,
+    teacher: &Path,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let identity = workload.cache_identity(rt, model_hash(teacher)?);
+    let identity = identity.context("a cache is for abridged answers: --teacher-top-k above 0")?;
+    let cache = TeacherCache::open(folder, identity, console)?;
+    let (micro_batches, bytes) = workload.cache_size();
+    console.say(&format!(
+        "{} of the teacher's answers to {micro_batches} micro-batches are in {}; all of them take at most {:.1} GB",
+        cache.len(),
+        folder.display(),
+        bytes as f64 / 1e9
+    ));
+    workload.use_cache(cache);
+    Ok(())
+}
+
 fn distil(
     config: &DistilConfig,
     student: Model,
@@ -316,6 +355,9 @@ fn distil(
     config.optimizer.validate()?;
     config.run_loop.validate(rt)?;
     let text = config::to_text(config)?;
+    if let Some(folder) = &args.cache_teacher {
+        use_cache(folder, &mut workload, &teacher.folder, rt, console)?;
+    }
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
     let preset = args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());

@@ -132,6 +132,7 @@ impl Default for PretrainConfig {
                 weights: DistilWeights { kl: 0.0, mlm: 1.0, cosine: 0.0, mse: 0.0, ..DistilWeights::default() },
                 masking: MaskingConfig { smoothing: 0.0, ..MaskingConfig::default() },
                 held_out_sequences: 512,
+                teacher_top_k: 0,
             },
             optimizer: OptimizerConfig {
                 learning_rate: 5e-4,

@@ -17,7 +17,7 @@ use distilbert::data::examples::Task;
 use distilbert::data::synthetic::{SyntheticConfig, generate, sst2_tsv};
 use distilbert::evaluate::statistics::Bootstrap;
 use distilbert::loss::vocabulary::KlPositions;
-use distilbert::model::{Family, HeadKind, Model};
+use distilbert::model::{Family, HeadKind, Model, Purpose};
 use distilbert::report::{ModelReport, Report, ReportInput, Role};
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};

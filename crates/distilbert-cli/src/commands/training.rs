@@ -124,21 +124,25 @@ pub struct Source {
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Where it was found.
+    pub folder: PathBuf,
 }
 
 /// Loads a model by name with its tokenizer; tensors that start fresh or are not used are named.
 pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<Source> {
     let folder = model_source::resolve(name, console)?;
-    source(name, &folder, Model::load(&folder, head)?, console)
+    let loaded = Model::load(&folder, head)?;
+    source(name, folder, loaded, console)
 }
 
 /// As [`load`], for a model that is only run: packed in `precision`, which is that of the folder if it is below f32.
 pub fn load_for_inference(name: &str, precision: Precision, rt: &Runtime, console: &Console) -> anyhow::Result<Source> {
     let folder = model_source::resolve(name, console)?;
-    source(name, &folder, Model::load_for_inference(&folder, rt, Some(precision))?, console)
+    let loaded = Model::load_for_inference(&folder, rt, Some(precision))?;
+    source(name, folder, loaded, console)
 }
 
-fn source(name: &str, folder: &Path, loaded: Loaded, console: &Console) -> anyhow::Result<Source> {
+fn source(name: &str, folder: PathBuf, loaded: Loaded, console: &Console) -> anyhow::Result<Source> {
     let Loaded { model, fresh, unused } = loaded;
     if !fresh.is_empty() {
         console.say(&format!("{name}: new head, starting from random weights: {}", fresh.join(", ")));
@@ -146,8 +150,8 @@ fn source(name: &str, folder: &Path, loaded: Loaded, console: &Console) -> anyho
     if !unused.is_empty() {
         console.say(&format!("{name}: not used here: {}", unused.join(", ")));
     }
-    let tokenizer = Tokenizer::from_folder(folder).with_context(|| format!("tokenizer of {name}"))?;
-    Ok(Source { model, tokenizer })
+    let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
+    Ok(Source { model, tokenizer, folder })
 }
 
 /// Writes what a run's model came from: `lineage.json` beside the run's own files, and a model card for people,

@@ -1,6 +1,7 @@
 //! Divergence from the teacher, cross entropy with the targets, and squared error, over rows of logits as long as the
 //! vocabulary, in one visit to each row.
 
+use super::top_logits::Top;
 use crate::math;
 use crate::rows::{BLOCK_ROWS, SUM_BLOCK, TASK_NUMBERS, first_lanes, largest, load, row_count, store};
 use crate::runtime::{Runtime, SharedMut};
@@ -63,8 +64,24 @@ pub fn logit_losses(
         teacher.is_none_or(|teacher| teacher.len() == student.len()),
         "a teacher's logit for each of the student's"
     );
-    assert!(targets.is_none_or(|targets| targets.len() == rows), "one target a row");
     assert!(keep.is_none_or(|keep| keep.len() == rows), "one choice a row");
+    each_row(rt, student, targets, classes, loss, |row| match teacher {
+        Some(teacher) if keep.is_none_or(|keep| keep[row]) => Teacher::Whole(&teacher[row * classes..][..classes]),
+        _ => Teacher::None,
+    })
+}
+
+/// The losses of each row against what `teacher` says of it, added up.
+pub(super) fn each_row<'t>(
+    rt: &Runtime,
+    student: &mut [f32],
+    targets: Option<&[i32]>,
+    classes: usize,
+    loss: &LogitLoss,
+    teacher: impl Fn(usize) -> Teacher<'t> + Sync,
+) -> LogitSums {
+    let rows = row_count(student.len(), classes);
+    assert!(targets.is_none_or(|targets| targets.len() == rows), "one target a row");
     assert!(loss.temperature > 0.0 && loss.temperature.is_finite(), "temperature {}", loss.temperature);
 
     let mut sums = vec![LogitSums::default(); rows];
@@ -78,10 +95,9 @@ pub fn logit_losses(
         let mut scratch = Scratch::default();
         for (i, (student, sums)) in student.chunks_exact_mut(classes).zip(sums).enumerate() {
             let row = first + i;
-            let kept = keep.is_none_or(|keep| keep[row]);
-            let teacher = teacher.filter(|_| kept).map(|teacher| &teacher[row * classes..][..classes]);
             let target = targets.and_then(|targets| class(targets[row], classes));
-            *sums = dispatch(rt.isa(), Row { student, teacher, target, loss, scratch: &mut scratch });
+            let row = Row { student, teacher: teacher(row), target, loss, scratch: &mut scratch };
+            *sums = dispatch(rt.isa(), row);
         }
     });
     let add = |total: LogitSums, sums: &LogitSums| LogitSums {
@@ -103,34 +119,47 @@ fn class(target: i32, classes: usize) -> Option<usize> {
 
 /// Rows as long as the student's, kept from one pass to the next: reading them back is cheaper than `exp` again.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// `e^((teacher - max) / T)`
     teacher: Vec<f32>,
     /// `e^(student - max)`
-    hard: Vec<f32>,
+    pub(super) hard: Vec<f32>,
     /// `student - teacher`
     difference: Vec<f32>,
+    /// The student's logits of the classes that the teacher is known at, less its largest.
+    pub(super) known: Vec<f64>,
 }
 
-struct Row<'a> {
-    student: &'a mut [f32],
-    teacher: Option<&'a [f32]>,
-    target: Option<usize>,
-    loss: &'a LogitLoss,
-    scratch: &'a mut Scratch,
+/// What is known of a teacher's row.
+pub(super) enum Teacher<'a> {
+    /// Nothing, or it does not count.
+    None,
+    /// Every logit.
+    Whole(&'a [f32]),
+    /// The largest.
+    Top(Top<'a>),
+}
+
+pub(super) struct Row<'a> {
+    pub(super) student: &'a mut [f32],
+    teacher: Teacher<'a>,
+    pub(super) target: Option<usize>,
+    pub(super) loss: &'a LogitLoss,
+    pub(super) scratch: &'a mut Scratch,
 }
 
 impl Kernel for Row<'_> {
     type Output = LogitSums;
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> LogitSums {
-        match (self.teacher, self.target) {
-            (None, None) => {
+        match (&self.teacher, self.target) {
+            (Teacher::None, None) => {
                 self.student.fill(0.0);
                 LogitSums::default()
             }
-            (None, Some(target)) => self.target_only(simd, target),
-            (Some(teacher), _) => self.with_teacher(simd, teacher),
+            (Teacher::None, Some(target)) => self.target_only(simd, target),
+            (&Teacher::Whole(teacher), _) => self.with_teacher(simd, teacher),
+            (&Teacher::Top(teacher), _) => self.with_top(simd, teacher),
         }
     }
 }
@@ -249,7 +278,7 @@ impl Row<'_> {
 
 /// The largest number and the first place of it; no place if there is none but NaN.
 #[inline(always)]
-fn arg_max<S: Simd>(simd: S, row: &[f32]) -> (f32, Option<usize>) {
+pub(super) fn arg_max<S: Simd>(simd: S, row: &[f32]) -> (f32, Option<usize>) {
     let (mut max, mut at) = (f32::NEG_INFINITY, 0);
     for (i, block) in row.chunks(SUM_BLOCK).enumerate() {
         let block_max = largest(simd, block);
@@ -262,6 +291,6 @@ fn arg_max<S: Simd>(simd: S, row: &[f32]) -> (f32, Option<usize>) {
 
 /// The first `count` lanes, 0 in the others.
 #[inline(always)]
-fn inside<S: Simd>(simd: S, x: S::F32, count: usize) -> S::F32 {
+pub(super) fn inside<S: Simd>(simd: S, x: S::F32, count: usize) -> S::F32 {
     if count == S::LANES { x } else { first_lanes(simd, x, count, 0.0) }
 }

@@ -5,6 +5,7 @@
 //! pickle is interpreted by an allowlist, which executes nothing.
 
 mod error;
+mod hash;
 mod map;
 pub mod model_folder;
 mod pickle;
@@ -14,6 +15,7 @@ mod write;
 pub(crate) mod zip;
 
 pub use error::{CheckpointError, PickleError, ZipError};
+pub use hash::model_hash;
 pub use map::Mapped;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};

@@ -2,7 +2,7 @@
 
 use super::{Mean, mean_scale};
 use distilbert_kernels::Runtime;
-use distilbert_kernels::losses::{LogitLoss, cosine_rows, logit_losses};
+use distilbert_kernels::losses::{LogitLoss, TopLogits, cosine_rows, logit_losses, top_logit_losses};
 
 /// Weights of the terms, and the temperature of the soft targets.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -96,12 +96,21 @@ impl VocabularyLosses {
     }
 }
 
+/// What is known of a teacher's logits.
+#[derive(Clone, Copy)]
+pub enum SoftTargets<'a> {
+    /// Nothing.
+    None,
+    /// All of them, `[rows, vocab]`.
+    Logits(&'a [f32]),
+    /// The largest of each row.
+    Top(TopLogits<'a>),
+}
+
 /// What a chunk of rows is compared with.
 pub struct LogitTargets<'a> {
-    /// The teacher's logits, `[rows, vocab]`.
-    pub teacher: Option<&'a [f32]>,
-    /// Rows the soft-target terms look at; all if `None`.
-    pub soft_rows: Option<&'a [bool]>,
+    /// What the teacher says.
+    pub teacher: SoftTargets<'a>,
     /// The hidden token of each row, [`crate::data::masking::IGNORED`] where there is none.
     pub masked: &'a [i32],
 }
@@ -121,11 +130,15 @@ pub fn logits(
         ce_scale: mean_scale(weights.mlm, positions.masked),
         mse_scale: mean_scale(weights.mse, positions.soft),
     };
-    let sums = logit_losses(rt, student, targets.teacher, Some(targets.masked), targets.soft_rows, vocab_size, &loss);
-    let soft = match (targets.teacher, targets.soft_rows) {
-        (None, _) => 0,
-        (Some(_), None) => targets.masked.len() as u64,
-        (Some(_), Some(rows)) => rows.iter().filter(|&&row| row).count() as u64,
+    let masked = Some(targets.masked);
+    let sums = match targets.teacher {
+        SoftTargets::None => logit_losses(rt, student, None, masked, None, vocab_size, &loss),
+        SoftTargets::Logits(teacher) => logit_losses(rt, student, Some(teacher), masked, None, vocab_size, &loss),
+        SoftTargets::Top(teacher) => top_logit_losses(rt, student, teacher, masked, vocab_size, &loss),
+    };
+    let soft = match targets.teacher {
+        SoftTargets::None => 0,
+        SoftTargets::Logits(_) | SoftTargets::Top(_) => targets.masked.len() as u64,
     };
     let masked = targets.masked.iter().filter(|&&target| target >= 0).count() as u64;
     VocabularyLosses {

@@ -2,6 +2,8 @@
 //! (distillation). One workload for both: a run without a teacher is one whose teacher's terms have no weight.
 
 use super::order::{Batching, Order};
+use super::teacher_answers::{AnswerBuffers, Answers, Asked, Kept};
+use super::teacher_cache::{BatchKey, CacheIdentity, TeacherCache};
 use super::{HeldOutReport, StepReport, TrainError, Workload};
 use crate::checkpoint::model_folder::save_tokenizer;
 use crate::data::batch::Batch;
@@ -9,7 +11,9 @@ use crate::data::corpus::{Corpus, Split};
 use crate::data::masking::{IGNORED, Masker, MaskingConfig};
 use crate::heads::Head;
 use crate::heads::masked_lm::{LOGIT_CHUNK_ROWS, MaskedLm, MaskedLmActivations};
-use crate::loss::vocabulary::{self, DistilWeights, KlPositions, LogitTargets, Positions, VocabularyLosses};
+use crate::loss::vocabulary::{
+    self, DistilWeights, KlPositions, LogitTargets, Positions, SoftTargets, VocabularyLosses,
+};
 use crate::model::encoder::{Activations, Scratch};
 use crate::model::{DropoutKey, Mode, Model};
 use crate::random::Rng;
@@ -42,6 +46,15 @@ pub struct LanguageConfig {
     pub masking: MaskingConfig,
     /// Held-out sequences a measurement looks at, at most.
     pub held_out_sequences: usize,
+    /// Trains on abridged answers of the teacher, which can be kept on a disk: its so many largest logits at a position
+    /// and what the others come to, and hidden states in bf16. 0 takes every logit, and f32. Held-out text is measured
+    /// against whole answers in any case.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub teacher_top_k: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What the means of a step divide by.
@@ -64,6 +77,7 @@ pub struct LanguageTraining<'a> {
     masker: Masker,
     order: Order,
     config: LanguageConfig,
+    cache: Option<TeacherCache>,
     buffers: Buffers,
 }
 
@@ -74,6 +88,7 @@ struct Buffers {
     teacher: Activations,
     student_head: MaskedLmActivations,
     teacher_head: MaskedLmActivations,
+    answers: AnswerBuffers,
     student_rows: Vec<f32>,
     teacher_rows: Vec<f32>,
     student_logits: Vec<f32>,
@@ -103,6 +118,15 @@ impl MaskedBatch {
         };
         Positions { tokens, soft, masked }
     }
+
+    /// The rows of the soft targets.
+    fn soft_rows(&self, kl_positions: KlPositions) -> Vec<u32> {
+        let rows = 0..self.targets.len() as u32;
+        match kl_positions {
+            KlPositions::All => rows.collect(),
+            KlPositions::Masked => rows.filter(|&row| self.targets[row as usize] != IGNORED).collect(),
+        }
+    }
 }
 
 impl<'a> LanguageTraining<'a> {
@@ -129,7 +153,87 @@ impl<'a> LanguageTraining<'a> {
         if order.total_steps() == 0 {
             return Err(TrainError::Empty(format!("corpus `{}`", corpus.path().display())));
         }
-        Ok(LanguageTraining { model, teacher, tokenizer, corpus, masker, order, config, buffers: Buffers::default() })
+        let buffers = Buffers::default();
+        Ok(LanguageTraining { model, teacher, tokenizer, corpus, masker, order, config, cache: None, buffers })
+    }
+
+    /// What a cache of the teacher's answers must have been made for; `None` without a teacher of abridged answers.
+    /// `teacher` is a hash of its files.
+    pub fn cache_identity(&self, rt: &Runtime, teacher: String) -> Option<CacheIdentity> {
+        let config = &self.config;
+        Some(CacheIdentity {
+            teacher,
+            teacher_precision: self.teacher?.precision().name().to_owned(),
+            instruction_set: rt.isa().name().to_owned(),
+            corpus: self.corpus.content_hash(),
+            seed: config.seed,
+            batching: config.batching,
+            accumulation: config.accumulation,
+            masking: config.masking.clone(),
+            kl_positions: config.kl_positions,
+            temperature: config.weights.temperature,
+            kept: self.kept()?,
+        })
+    }
+
+    /// Takes the teacher's answers from a cache that was opened for [`LanguageTraining::cache_identity`], and adds to it
+    /// what it lacks. The numbers of the run are those without the cache.
+    pub fn use_cache(&mut self, cache: TeacherCache) {
+        self.cache = Some(cache);
+    }
+
+    /// Micro-batches of the whole run, and bytes of the cache that holds the answers to all, at most.
+    pub fn cache_size(&mut self) -> (u64, u64) {
+        let Some(kept) = self.kept() else { return (0, 0) };
+        let train = self.corpus.split(Split::Train);
+        let (mut micro_batches, mut bytes) = (0, 0);
+        for step in 1..=self.order.total_steps() {
+            for samples in self.order.step(step).1 {
+                let tokens: usize = samples.iter().map(|&sample| train.token_len(sample)).sum();
+                let rows = match self.config.kl_positions {
+                    KlPositions::All => tokens,
+                    KlPositions::Masked => (self.config.masking.probability * tokens as f64).ceil() as usize,
+                };
+                micro_batches += 1;
+                bytes += kept.bytes(rows, tokens) as u64;
+            }
+        }
+        (micro_batches, TeacherCache::file_bytes(micro_batches, bytes))
+    }
+
+    /// The parts of abridged answers that the loss looks at; `None` if it takes whole ones.
+    fn kept(&self) -> Option<Kept> {
+        let (teacher, config) = (self.teacher?, &self.config);
+        (config.teacher_top_k > 0).then(|| Kept {
+            top_k: if config.weights.kl == 0.0 { 0 } else { config.teacher_top_k.min(self.tokenizer.vocab_size()) },
+            hidden: if config.weights.cosine == 0.0 { 0 } else { teacher.config.encoder.hidden },
+        })
+    }
+
+    /// The teacher's abridged answers to a micro-batch of a step, from the cache or from the teacher.
+    fn answers(&mut self, rt: &Runtime, key: BatchKey, masked: &MaskedBatch) -> Result<Option<Answers>, TrainError> {
+        let (Some(kept), Some(teacher)) = (self.kept(), self.teacher) else { return Ok(None) };
+        let rows = masked.soft_rows(self.config.kl_positions);
+        let (count, tokens) = (rows.len(), masked.batch.tokens());
+        let cached = match &mut self.cache {
+            Some(cache) => cache.get(key, kept.bytes(count, tokens))?,
+            None => None,
+        };
+        let bytes = match cached {
+            Some(bytes) => bytes,
+            None => {
+                let temperature = self.config.weights.temperature as f32;
+                let asked = Asked { model: teacher, head: masked_lm(teacher), temperature, kept };
+                let Buffers { teacher: activations, answers, .. } = &mut self.buffers;
+                teacher.encode(rt, &masked.batch, Mode::Inference, activations);
+                let bytes = asked.answer(rt, activations, &rows, answers);
+                if let Some(cache) = &mut self.cache {
+                    cache.put(key, &bytes)?;
+                }
+                bytes
+            }
+        };
+        Ok(Some(Answers::from_bytes(&bytes, kept, count, tokens)))
     }
 
     /// The model, trained.
@@ -183,6 +287,13 @@ fn check(
         return wrong("weights", "a teacher for `kl`, `cosine` or `mse`".into(), "none".into());
     }
     let weights = &config.weights;
+    if config.teacher_top_k > 0 && weights.mse != 0.0 {
+        return wrong(
+            "weights",
+            "no `mse` beside `teacher-top-k`: it needs every logit".into(),
+            weights.mse.to_string(),
+        );
+    }
     let terms = [weights.kl, weights.mlm, weights.cosine, weights.mse];
     if terms.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || terms.iter().sum::<f64>() <= 0.0 {
         return wrong("weights", "none negative and at least one above 0".into(), format!("{terms:?}"));
@@ -235,14 +346,18 @@ impl Workload for LanguageTraining<'_> {
         let (mut first_slot, mut tokens) = (0, 0);
         let mut whole_step = Positions::default();
         batches.iter().for_each(|batch| whole_step.add(batch.positions(self.config.kl_positions)));
-        for masked in &batches {
+        for (index, masked) in batches.iter().enumerate() {
             self.model.check(&masked.batch)?;
+            let answers = self.answers(rt, BatchKey { step, micro_batch: index as u32 }, masked)?;
             let slots: Vec<u64> = (first_slot..).take(masked.batch.sequences()).collect();
             first_slot += masked.batch.sequences() as u64;
             tokens += masked.batch.tokens() as u64;
             let mut pass = Pass {
                 model: &self.model,
-                teacher: self.teacher,
+                teacher: match &answers {
+                    Some(answers) => Some(Teacher::Abridged(answers)),
+                    None => self.teacher.map(Teacher::Whole),
+                },
                 kl_positions: self.config.kl_positions,
                 weights: self.config.weights,
                 positions: whole_step,
@@ -278,7 +393,7 @@ impl Workload for LanguageTraining<'_> {
             self.model.check(&masked.batch)?;
             let pass = Pass {
                 model: &self.model,
-                teacher: self.teacher,
+                teacher: self.teacher.map(Teacher::Whole),
                 kl_positions: self.config.kl_positions,
                 weights: self.config.weights,
                 positions: Positions::default(),
@@ -316,13 +431,22 @@ pub struct Pass<'a> {
     /// The model in training.
     pub model: &'a Model,
     /// The teacher.
-    pub teacher: Option<&'a Model>,
+    pub teacher: Option<Teacher<'a>>,
     /// Positions of the soft-target terms.
     pub kl_positions: KlPositions,
     /// Terms of the loss.
     pub weights: DistilWeights,
     /// Positions that the means divide by.
     pub positions: Positions,
+}
+
+/// Where the teacher's answers come from.
+#[derive(Clone, Copy)]
+pub enum Teacher<'a> {
+    /// The teacher itself, packed.
+    Whole(&'a Model),
+    /// What was kept of them.
+    Abridged(&'a Answers),
 }
 
 /// Losses, and gradients added to `gradients`, of one masked batch; for replaying a reference run.
@@ -355,25 +479,22 @@ impl Pass<'_> {
             _ => Mode::Inference,
         };
         self.model.encode(rt, batch, mode, &mut buffers.student);
-        if let Some(teacher) = self.teacher {
+        if let Some(Teacher::Whole(teacher)) = self.teacher {
             teacher.encode(rt, batch, Mode::Inference, &mut buffers.teacher);
         }
-        let wants_soft = self.teacher.is_some() && (self.weights.kl != 0.0 || self.weights.mse != 0.0);
-        let rows: Vec<u32> = match self.kl_positions {
-            KlPositions::All if wants_soft => (0..batch.tokens() as u32).collect(),
-            _ => (0..batch.tokens() as u32).filter(|&row| targets[row as usize] != IGNORED).collect(),
-        };
+        let soft = self.teacher.filter(|_| self.weights.kl != 0.0 || self.weights.mse != 0.0);
+        let rows = masked.soft_rows(if soft.is_some() { self.kl_positions } else { KlPositions::Masked });
         let row_targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();
 
         buffers.student_rows.resize(rows.len() * hidden, 0.0);
         gather_rows(rt, buffers.student.last_hidden_state(), hidden, &rows, &mut buffers.student_rows);
         head.forward(rt, arena, &buffers.student_rows, &mut buffers.student_head);
-        let teacher = self.teacher.filter(|_| wants_soft).map(|teacher| (masked_lm(teacher), teacher));
-        if let Some((teacher_head, teacher)) = teacher {
+        if let Some(Teacher::Whole(teacher)) = soft {
             let width = teacher.config.encoder.hidden;
             buffers.teacher_rows.resize(rows.len() * width, 0.0);
             gather_rows(rt, buffers.teacher.last_hidden_state(), width, &rows, &mut buffers.teacher_rows);
-            teacher_head.forward(rt, teacher.parameters.weights(), &buffers.teacher_rows, &mut buffers.teacher_head);
+            let arena = teacher.parameters.weights();
+            masked_lm(teacher).forward(rt, arena, &buffers.teacher_rows, &mut buffers.teacher_head);
         }
 
         let mut losses = VocabularyLosses::default();
@@ -383,15 +504,17 @@ impl Pass<'_> {
         for start in (0..rows.len()).step_by(LOGIT_CHUNK_ROWS) {
             let chunk = start..(start + LOGIT_CHUNK_ROWS).min(rows.len());
             head.logits(rt, arena, &buffers.student_head, chunk.clone(), &mut buffers.student_logits);
-            if let Some((teacher_head, teacher)) = teacher {
-                let arena = teacher.parameters.weights();
-                teacher_head.logits(rt, arena, &buffers.teacher_head, chunk.clone(), &mut buffers.teacher_logits);
-            }
-            let chunk_targets = LogitTargets {
-                teacher: teacher.is_some().then_some(&buffers.teacher_logits[..]),
-                soft_rows: None,
-                masked: &row_targets[chunk.clone()],
+            let teacher = match soft {
+                Some(Teacher::Whole(teacher)) => {
+                    let (arena, a, logits) =
+                        (teacher.parameters.weights(), &buffers.teacher_head, &mut buffers.teacher_logits);
+                    masked_lm(teacher).logits(rt, arena, a, chunk.clone(), logits);
+                    SoftTargets::Logits(logits)
+                }
+                Some(Teacher::Abridged(answers)) => SoftTargets::Top(answers.logits(chunk.clone())),
+                None => SoftTargets::None,
             };
+            let chunk_targets = LogitTargets { teacher, masked: &row_targets[chunk.clone()] };
             let logits = &mut buffers.student_logits;
             losses.add(vocabulary::logits(
                 rt,
@@ -419,9 +542,12 @@ impl Pass<'_> {
         buffers.d_hidden.clear();
         buffers.d_hidden.resize(len, 0.0);
         if let Some(teacher) = self.teacher.filter(|_| self.weights.cosine != 0.0) {
-            debug_assert_eq!(teacher.config.encoder.hidden, hidden);
-            let (student, teacher) = (buffers.student.last_hidden_state(), buffers.teacher.last_hidden_state());
-            let weight = self.weights.cosine;
+            let teacher = match teacher {
+                Teacher::Whole(_) => buffers.teacher.last_hidden_state(),
+                Teacher::Abridged(answers) => answers.states(),
+            };
+            let (student, weight) = (buffers.student.last_hidden_state(), self.weights.cosine);
+            debug_assert_eq!(teacher.len(), student.len());
             losses.cosine =
                 vocabulary::cosine(rt, student, teacher, hidden, weight, self.positions, &mut buffers.d_hidden);
         }

@@ -6,6 +6,8 @@ pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
 pub mod order; // which samples make which step
 pub mod by_name; // values in configurations that are written as their names
+pub mod teacher_answers; // what a teacher says, abridged
+pub mod teacher_cache; // the same on a disk
 pub mod run; // the run directory: metrics, checkpoints, resume
 
 use crate::checkpoint::CheckpointError;
@@ -211,6 +213,9 @@ pub enum TrainError {
         /// Where to go back to.
         last_good: Option<PathBuf>,
     },
+    /// A cache of a teacher's answers.
+    #[error(transparent)]
+    Cache(#[from] teacher_cache::CacheError),
     /// There is nothing to train on.
     #[error("{0}: no training data")]
     Empty(String),

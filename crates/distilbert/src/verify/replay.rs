@@ -8,7 +8,7 @@ use crate::data::batch::Batch;
 use crate::loss::vocabulary::{DistilWeights, KlPositions, Positions, VocabularyLosses};
 use crate::model::{DropoutKey, Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerState, Schedule, update};
-use crate::train::language::{MaskedBatch, Pass, masked_step};
+use crate::train::language::{MaskedBatch, Pass, Teacher, masked_step};
 use distilbert_kernels::{Precision, Runtime};
 use std::path::{Path, PathBuf};
 
@@ -160,7 +160,7 @@ fn step(
     micro_batches.iter().for_each(|masked| positions.add(masked.positions(settings.kl_positions)));
     let pass = Pass {
         model: student,
-        teacher: Some(teacher),
+        teacher: Some(Teacher::Whole(teacher)),
         kl_positions: settings.kl_positions,
         weights: settings.weights(),
         positions,
