@@ -10,9 +10,6 @@ use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
 
-/// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
-const MIN_LENGTH: usize = 3;
-
 /// A classifier ready to run.
 pub struct Classifier {
     /// The model, for inference alone, in the precision that it is saved in.
@@ -72,14 +69,8 @@ impl Classifier {
     /// # Errors
     /// If more is asked for than the model has positions, or too little for any text.
     pub fn max_length(&self, asked: Option<usize>, otherwise: usize) -> anyhow::Result<usize> {
-        let positions = self.model.config.encoder.max_positions;
-        match asked {
-            Some(asked) if !(MIN_LENGTH..=positions).contains(&asked) => {
-                bail!("--max-length: expected {MIN_LENGTH} to the model's {positions} positions, found {asked}")
-            }
-            Some(asked) => Ok(asked),
-            None => Ok(self.saved.as_ref().map_or(otherwise, |saved| saved.max_length).min(positions)),
-        }
+        let as_trained = self.saved.as_ref().map_or(otherwise, |saved| saved.max_length);
+        model_source::max_length(asked, as_trained, &self.model)
     }
 
     /// The task that the model's own labels define.

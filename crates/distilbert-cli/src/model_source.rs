@@ -14,6 +14,9 @@ use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
 
+/// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
+const MIN_LENGTH: usize = 3;
+
 /// The public hub.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -43,6 +46,20 @@ pub fn load_for_inference(name: &str, folder: &Path, rt: &Runtime) -> anyhow::Re
         bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");
     }
     Ok((model, tokenizer))
+}
+
+/// Longest input in tokens: as asked, or else `otherwise`; at most what the model can take.
+///
+/// # Errors
+/// If more is asked for than the model has positions, or too little for any text.
+pub fn max_length(asked: Option<usize>, otherwise: usize, model: &Model) -> anyhow::Result<usize> {
+    let positions = model.config.encoder.max_positions;
+    match asked {
+        Some(asked) if !(MIN_LENGTH..=positions).contains(&asked) => {
+            bail!("--max-length: expected {MIN_LENGTH} to the model's {positions} positions, found {asked}")
+        }
+        asked => Ok(asked.unwrap_or(otherwise).min(positions)),
+    }
 }
 
 /// Settings from the environment, which `var` reads.

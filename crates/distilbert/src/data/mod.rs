@@ -3,6 +3,7 @@
 pub mod batch; // Encodings -> Batch, unpadded
 pub mod corpus; // text -> token file
 pub mod encoded; // labelled examples -> tokens
+pub mod records; // a text file -> rows, one at a time
 pub mod examples; // TSV, CSV, JSONL -> labelled examples
 pub mod masking; // which tokens a masked-LM step hides
 pub mod tagging; // CoNLL, CoNLL-U, JSONL -> sentences with a tag a word

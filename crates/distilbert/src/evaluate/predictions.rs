@@ -342,7 +342,7 @@ fn prediction_value(prediction: &Prediction) -> Value {
 }
 
 /// Probabilities from finite logits, in double precision so that they sum to 1.
-fn softmax(logits: &[f32]) -> Vec<f32> {
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(largest)).exp()).collect();
     let sum: f64 = powers.iter().sum();

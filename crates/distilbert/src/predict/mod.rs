@@ -1,4 +1,7 @@
-//! The logits of a head with labels for any number of texts, in memory bounded by the batch.
+//! What a model says of any number of texts, in memory bounded by the batch: the logits of a head with labels, and the
+//! tokens for masks.
+
+pub mod fill_mask; // mask tokens -> the likeliest tokens
 
 pub mod spans; // tags of tokens -> spans of a text
 

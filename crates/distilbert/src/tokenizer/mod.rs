@@ -211,14 +211,34 @@ impl Tokenizer {
             (first.get_ids().len(), second.as_ref().map_or(0, |second| second.get_ids().len()));
         let special_len = self.special_tokens_around(pair.is_some());
         let budget = max_length.map_or(usize::MAX, |max_length| max_length.saturating_sub(special_len));
-        let (keep_first, keep_second) = longest_first(first_len, second_len, budget);
+        self.assemble_encoding(&first, second.as_ref(), longest_first(first_len, second_len, budget))
+    }
 
-        let mut encoding =
-            Encoding { truncated_tokens: first_len + second_len - keep_first - keep_second, ..Encoding::default() };
+    /// Encodes a pair of which only the first text loses tokens to `max_length`; `None` if the second leaves it no room.
+    ///
+    /// # Source
+    /// `only_first` of the `tokenizers` crate (`utils/truncation.rs`).
+    pub fn encode_keeping_pair(&self, text: &str, pair: &str, max_length: usize) -> Option<Encoding> {
+        let (first, second) = (self.pieces(text), self.pieces(pair));
+        let (first_len, second_len) = (first.get_ids().len(), second.get_ids().len());
+        let room = max_length.checked_sub(self.special_tokens_around(true) + second_len)?;
+        let fits = room >= first_len.min(1);
+        fits.then(|| self.assemble_encoding(&first, Some(&second), (first_len.min(room), second_len)))
+    }
+
+    /// The first tokens of each text, as many as `keep` says, with the special tokens around them.
+    fn assemble_encoding(
+        &self,
+        first: &tokenizers::Encoding,
+        second: Option<&tokenizers::Encoding>,
+        (keep_first, keep_second): (usize, usize),
+    ) -> Encoding {
+        let tokens = first.get_ids().len() + second.map_or(0, |second| second.get_ids().len());
+        let mut encoding = Encoding { truncated_tokens: tokens - keep_first - keep_second, ..Encoding::default() };
         encoding.push(self.special.cls, 0, 0..0, None);
-        encoding.push_pieces(&first, keep_first, 0, 0);
+        encoding.push_pieces(first, keep_first, 0, 0);
         encoding.push(self.special.sep, 0, 0..0, None);
-        if let Some(second) = &second {
+        if let Some(second) = second {
             for _ in 1..self.format.separators {
                 encoding.push(self.special.sep, 0, 0..0, None);
             }

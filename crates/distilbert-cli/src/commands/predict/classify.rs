@@ -6,7 +6,7 @@ use crate::console::Console;
 use anyhow::bail;
 use clap::Args;
 use distilbert::data::batch::Batch;
-use distilbert::data::examples::{Columns, Example, Label, Split, TaskKind};
+use distilbert::data::examples::{Columns, Example, Label, Problem, Split, TaskKind};
 use distilbert::evaluate::{Prediction, PredictionRow, Predictions};
 use distilbert::predict::LogitsRunner;
 use distilbert::tokenizer::Encoding;
@@ -21,6 +21,9 @@ pub struct ClassifyArgs {
     /// Give this many labels for each input, the likeliest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: Option<u32>,
+    /// Give every label whose score is at least this, the likeliest first: for models of several labels a text.
+    #[arg(long, value_name = "SCORE")]
+    threshold: Option<f32>,
     /// Cut inputs to this many tokens [default: as the model was trained, or all it can take]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
@@ -28,6 +31,14 @@ pub struct ClassifyArgs {
 
 pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let classifier = Classifier::load(&args.common.model, rt, console)?;
+    if let Some(threshold) = args.threshold {
+        if !(0.0..=1.0).contains(&threshold) {
+            bail!("--threshold: expected 0 to 1, found {threshold}");
+        }
+        if classifier.problem == Problem::Regression {
+            bail!("--threshold: expected a model of labels, found one for a number");
+        }
+    }
     let positions = classifier.model.config.encoder.max_positions;
     let task = Classify {
         args,
@@ -37,7 +48,7 @@ pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         predictions: Predictions::new(&classifier.own_task("predictions", Columns::new("text", "label")), Split::Test),
         classifier: &classifier,
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair" }, task, console)
+    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
 }
 
 struct Classify<'a> {
@@ -69,24 +80,32 @@ impl Task for Classify<'_> {
     }
 
     fn answer(&mut self, asked: &Asked<Vec<f32>>, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Input { number, text, pair } = &asked.input;
+        let Input { number, text, pair, .. } = &asked.input;
         let example = Example { text_a: text.clone(), text_b: pair.clone(), label: Label::None, line: *number };
         let (logits, tokens) = (asked.outputs.concat(), asked.sequences.iter().map(Encoding::len).sum());
         self.predictions.rows.clear();
         self.predictions.push(&example, &logits, tokens)?;
-        let top = self.args.top_k.unwrap_or(1) as usize;
         for row in &self.predictions.rows {
-            let scored = best(&self.classifier.labels, row, asked.truncated_tokens(), top);
+            let mut scored = sorted(&self.classifier.labels, row, asked.truncated_tokens());
+            let asked_for = self.args.top_k.map(|top| top as usize);
+            if let Some(threshold) = self.args.threshold {
+                scored.retain(|label| label.score >= threshold);
+            }
+            let is_list = asked_for.is_some() || self.args.threshold.is_some();
+            scored.truncate(asked_for.unwrap_or(if is_list { usize::MAX } else { 1 }));
             if !self.args.common.json {
                 let texts = [Some(text), pair.as_ref()];
                 let shown: Vec<String> = texts.into_iter().flatten().map(|text| one_line(text)).collect();
+                if scored.is_empty() {
+                    writeln!(out, "-\t-\t{}", shown.join("\t"))?;
+                }
                 for Scored { label, score, .. } in scored {
                     writeln!(out, "{label}\t{score:.4}\t{}", shown.join("\t"))?;
                 }
                 continue;
             }
-            match (self.args.top_k, scored.first()) {
-                (None, Some(best)) => write_json(out, best)?,
+            match scored.first() {
+                Some(best) if !is_list => write_json(out, best)?,
                 _ => write_json(out, &scored)?,
             }
         }
@@ -94,8 +113,8 @@ impl Task for Classify<'_> {
     }
 }
 
-/// The `top` labels with the highest scores, the highest first.
-fn best<'a>(labels: &'a [String], row: &PredictionRow, truncated_tokens: usize, top: usize) -> Vec<Scored<'a>> {
+/// All labels, those with the highest scores first.
+fn sorted<'a>(labels: &'a [String], row: &PredictionRow, truncated_tokens: usize) -> Vec<Scored<'a>> {
     let scores = match &row.prediction {
         Prediction::Score(score) => std::slice::from_ref(score),
         _ => &row.scores,
@@ -104,7 +123,6 @@ fn best<'a>(labels: &'a [String], row: &PredictionRow, truncated_tokens: usize, 
         labels.iter().zip(scores).map(|(label, &score)| Scored { label, score, truncated_tokens }).collect();
     // Stable: of equals the one with the lower id comes first, as in an argmax.
     scored.sort_by(|a, b| b.score.total_cmp(&a.score));
-    scored.truncate(top);
     scored
 }
 

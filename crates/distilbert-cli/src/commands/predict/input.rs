@@ -2,17 +2,11 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use csv_core::{ReadRecordResult, ReaderBuilder, Terminator};
+use distilbert::data::records::{Records, RowFormat};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-
-/// Input read ahead.
-const READ_BYTES: usize = 1 << 16;
-
-/// Longest input; one without an end must not fill the memory.
-const MAX_INPUT_BYTES: usize = 1 << 26;
 
 /// Where inputs come from and how they are written.
 #[derive(Debug, Args)]
@@ -60,6 +54,8 @@ pub struct Keys {
     pub text: &'static str,
     /// Key of the second text; it may be missing.
     pub pair: &'static str,
+    /// Key of a list of texts, of a task that takes one beside or instead of a second text.
+    pub candidates: Option<&'static str>,
 }
 
 /// One text or pair.
@@ -71,6 +67,8 @@ pub struct Input {
     pub text: String,
     /// The second of a pair.
     pub pair: Option<String>,
+    /// The list of texts of a JSON object ([`Keys::candidates`]).
+    pub candidates: Vec<String>,
 }
 
 /// Reads inputs one at a time.
@@ -85,16 +83,11 @@ pub struct InputReader {
     has_header: bool,
     /// Places of text and pair, once the header is read.
     places: Option<Places>,
-    csv: csv_core::Reader,
-    /// Lines taken from the source.
-    number: usize,
-    /// Blank lines of a CSV file, which are no records.
-    blank: usize,
 }
 
 enum Source {
-    Arguments(std::vec::IntoIter<String>),
-    Reader { name: Option<String>, reader: BufReader<Box<dyn Read>> },
+    Arguments { texts: std::vec::IntoIter<String>, taken: usize },
+    Reader { name: Option<String>, records: Box<Records> },
 }
 
 #[derive(Clone, Copy)]
@@ -136,13 +129,21 @@ impl InputArgs {
         if self.no_header && !(is_table && self.text_column.is_some()) {
             bail!("--no-header goes with --text-column and --input-format csv or tsv");
         }
+        let rows = match format {
+            InputFormat::Lines | InputFormat::Jsonl => RowFormat::Lines,
+            InputFormat::Csv => RowFormat::Csv,
+            InputFormat::Tsv => RowFormat::Tabs,
+        };
         let source = match &self.input {
             Some(path) => {
                 let file = File::open(path).with_context(|| path.display().to_string())?;
-                Source::reader(Some(path.display().to_string()), file)
+                Source::Reader { name: Some(path.display().to_string()), records: Box::new(Records::new(file, rows)) }
             }
-            None if self.texts.is_empty() => Source::reader(None, io::stdin()),
-            None => Source::Arguments(self.texts.clone().into_iter()),
+            None if self.texts.is_empty() => {
+                Source::Reader { name: None, records: Box::new(Records::new(io::stdin(), rows)) }
+            }
+            None if format == InputFormat::Csv => bail!("CSV goes with --input or standard input"),
+            None => Source::Arguments { texts: self.texts.clone().into_iter(), taken: 0 },
         };
         Ok(InputReader {
             source,
@@ -153,16 +154,7 @@ impl InputArgs {
             pair_column: self.pair_column.clone(),
             has_header: is_table && self.text_column.is_some() && !self.no_header,
             places: None,
-            csv: ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build(),
-            number: 0,
-            blank: 0,
         })
-    }
-}
-
-impl Source {
-    fn reader(name: Option<String>, reader: impl Read + 'static) -> Source {
-        Source::Reader { name, reader: BufReader::with_capacity(READ_BYTES, Box::new(reader)) }
     }
 }
 
@@ -173,22 +165,31 @@ impl InputReader {
     /// If it is not as expected, named by its line.
     pub fn next(&mut self) -> anyhow::Result<Option<Input>> {
         loop {
-            let mut line = Vec::new();
-            if !self.read_line(&mut line)? {
-                return Ok(None);
-            }
-            let number = self.number;
-            let parsed = match self.format {
-                InputFormat::Csv => self.csv_record(line).map(|fields| self.table_row(fields)),
-                InputFormat::Tsv => utf8(&line).map(|text| {
-                    let fields = text.split('\t').map(str::to_owned).collect();
-                    self.table_row(Some(fields))
-                }),
-                InputFormat::Jsonl => utf8(&line).map(|text| self.json(text).map(Some)),
-                InputFormat::Lines => utf8(&line).map(|text| self.plain(text).map(Some)),
+            let (number, fields) = match &mut self.source {
+                Source::Arguments { texts, taken } => {
+                    let Some(text) = texts.next() else { return Ok(None) };
+                    *taken += 1;
+                    let is_table = self.format == InputFormat::Tsv;
+                    let fields = if is_table { text.split('\t').map(str::to_owned).collect() } else { vec![text] };
+                    (*taken, fields)
+                }
+                Source::Reader { records, .. } => match records.next_row() {
+                    Ok(None) => return Ok(None),
+                    Ok(Some(fields)) => (records.line(), fields),
+                    Err(error) => {
+                        let line = records.line();
+                        return Err(error).with_context(|| self.name(line));
+                    }
+                },
             };
-            if let Some((text, pair)) = parsed.and_then(|row| row).with_context(|| self.name(number))? {
-                return Ok(Some(Input { number, text, pair }));
+            let mut candidates = Vec::new();
+            let parsed = match (self.format, &fields[..]) {
+                (InputFormat::Csv | InputFormat::Tsv, _) => self.table_row(fields),
+                (InputFormat::Jsonl, [text]) => self.json(text, &mut candidates).map(Some),
+                (_, fields) => self.plain(&fields.concat()).map(Some),
+            };
+            if let Some((text, pair)) = parsed.with_context(|| self.name(number))? {
+                return Ok(Some(Input { number, text, pair, candidates }));
             }
         }
     }
@@ -196,7 +197,7 @@ impl InputReader {
     /// What an input is called in messages: `line 3`, `FILE:3`, `text 3`.
     pub fn name(&self, number: usize) -> String {
         match &self.source {
-            Source::Arguments(_) => format!("text {number}"),
+            Source::Arguments { .. } => format!("text {number}"),
             Source::Reader { name: None, .. } => format!("line {number}"),
             Source::Reader { name: Some(name), .. } => format!("{name}:{number}"),
         }
@@ -205,8 +206,8 @@ impl InputReader {
     /// Whether the next input can be had without waiting for it.
     pub fn has_more_at_hand(&self) -> bool {
         match &self.source {
-            Source::Arguments(texts) => texts.len() > 0,
-            Source::Reader { reader, .. } => reader.buffer().contains(&b'\n'),
+            Source::Arguments { texts, .. } => texts.len() > 0,
+            Source::Reader { records, .. } => records.has_line_at_hand(),
         }
     }
 
@@ -217,40 +218,10 @@ impl InputReader {
 
     /// Lines that were no inputs, so far.
     pub fn blank_lines(&self) -> usize {
-        self.blank
-    }
-
-    /// Appends the next line without its end; false if there is none.
-    fn read_line(&mut self, line: &mut Vec<u8>) -> anyhow::Result<bool> {
-        let start = line.len();
-        match &mut self.source {
-            Source::Arguments(texts) => match texts.next() {
-                Some(text) => line.extend_from_slice(text.as_bytes()),
-                None => return Ok(false),
-            },
-            Source::Reader { name, reader } => {
-                let room = MAX_INPUT_BYTES.saturating_sub(start) as u64;
-                let read = reader.by_ref().take(room).read_until(b'\n', line);
-                let read = read.with_context(|| name.clone().unwrap_or_else(|| "standard input".to_owned()))?;
-                if read as u64 == room && !line.ends_with(b"\n") {
-                    let name = self.name(self.number + 1);
-                    bail!("{name}: expected an input of at most {MAX_INPUT_BYTES} bytes, found more");
-                }
-                if read == 0 {
-                    return Ok(false);
-                }
-                for end in [b'\n', b'\r'] {
-                    if line.len() > start && line.last() == Some(&end) {
-                        line.pop();
-                    }
-                }
-                if self.number == 0 && line.starts_with(b"\xef\xbb\xbf") {
-                    line.drain(..3); // A byte order mark.
-                }
-            }
+        match &self.source {
+            Source::Arguments { .. } => 0,
+            Source::Reader { records, .. } => records.blank_lines(),
         }
-        self.number += 1;
-        Ok(true)
     }
 
     fn plain(&self, text: &str) -> anyhow::Result<(String, Option<String>)> {
@@ -261,7 +232,7 @@ impl InputReader {
         Ok((first.trim().to_owned(), Some(second.trim().to_owned())))
     }
 
-    fn json(&self, text: &str) -> anyhow::Result<(String, Option<String>)> {
+    fn json(&self, text: &str, candidates: &mut Vec<String>) -> anyhow::Result<(String, Option<String>)> {
         let key = self.text_column.as_deref().unwrap_or(self.keys.text);
         let mut object = match serde_json::from_str(text) {
             Ok(Value::String(text)) if self.text_column.is_none() => return Ok((text, None)),
@@ -282,6 +253,13 @@ impl InputReader {
                 )
             }
         };
+        if let Some(key) = self.keys.candidates
+            && let Some(value) = object.remove(key)
+        {
+            *candidates = serde_json::from_value(value)
+                .ok()
+                .with_context(|| format!("expected a list of strings in `{key}`, found something else"))?;
+        }
         let key = self.pair_column.as_deref().unwrap_or(self.keys.pair);
         let second = match object.remove(key) {
             Some(Value::String(text)) => Some(text),
@@ -293,48 +271,8 @@ impl InputReader {
         Ok((first, second))
     }
 
-    /// The fields of the record that begins with `line`, reading on while a quote is open; none for a blank line.
-    fn csv_record(&mut self, mut line: Vec<u8>) -> anyhow::Result<Option<Vec<String>>> {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        let (mut bytes_len, mut ends_len) = (0, 0);
-        loop {
-            line.push(b'\n');
-            let mut rest = &line[..];
-            while !rest.is_empty() {
-                bytes.resize(bytes_len + rest.len() + 1, 0);
-                ends.resize(ends_len + rest.len() + 1, 0);
-                let (result, read, written, fields) =
-                    self.csv.read_record(rest, &mut bytes[bytes_len..], &mut ends[ends_len..]);
-                rest = &rest[read..];
-                bytes_len += written;
-                ends_len += fields;
-                if matches!(result, ReadRecordResult::Record) {
-                    let mut start = 0;
-                    let fields = ends[..ends_len].iter().map(|&end| {
-                        let field = utf8(&bytes[start..end]).map(str::to_owned);
-                        start = end;
-                        field
-                    });
-                    return fields.collect::<Result<_, _>>().map(Some);
-                }
-            }
-            if bytes_len == 0 && ends_len == 0 && line.iter().all(|byte| b"\r\n".contains(byte)) {
-                self.blank += 1;
-                return Ok(None);
-            }
-            line.clear();
-            if !self.read_line(&mut line)? {
-                bail!("expected every quoted field closed, found a quote open to the end");
-            }
-            if bytes_len + line.len() > MAX_INPUT_BYTES {
-                bail!("expected an input of at most {MAX_INPUT_BYTES} bytes, found more; is a quote left open?");
-            }
-        }
-    }
-
     /// Text and pair of a row of a table; none for its header.
-    fn table_row(&mut self, fields: Option<Vec<String>>) -> anyhow::Result<Option<(String, Option<String>)>> {
-        let Some(mut fields) = fields else { return Ok(None) };
+    fn table_row(&mut self, mut fields: Vec<String>) -> anyhow::Result<Option<(String, Option<String>)>> {
         let Some(text_column) = &self.text_column else {
             return match &mut fields[..] {
                 [first] => Ok(Some((std::mem::take(first), None))),
@@ -369,12 +307,5 @@ impl InputReader {
         }
         let pair = places.pair.map(|pair| fields[pair].clone());
         Ok(Some((std::mem::take(&mut fields[places.text]), pair)))
-    }
-}
-
-fn utf8(bytes: &[u8]) -> anyhow::Result<&str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => bail!("expected UTF-8, found another encoding at byte {}", error.valid_up_to() + 1),
     }
 }

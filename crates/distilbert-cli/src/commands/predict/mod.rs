@@ -7,6 +7,9 @@
 mod input; // arguments, lines, JSONL, CSV, TSV -> Input
 mod classify;
 mod tag;
+mod fill_mask;
+mod zero_shot;
+mod rerank;
 
 use crate::console::Console;
 use crate::output::unless_closed;
@@ -38,6 +41,12 @@ enum PredictCommand {
     /// Tag words (named entities, parts of speech) with a fine-tuned model: the text, then
     /// `label<TAB>score<TAB>start<TAB>end<TAB>span` for each span, then an empty line.
     Tag(tag::TagArgs),
+    /// Say what a masked language model puts in the place of its mask tokens: `token<TAB>score<TAB>text` for each.
+    FillMask(fill_mask::FillMaskArgs),
+    /// Choose among labels that no model was trained on, through natural language inference: `label<TAB>score<TAB>text`.
+    ZeroShot(zero_shot::ZeroShotArgs),
+    /// Rank texts by how well they answer a query: `index<TAB>score<TAB>text`, the best first.
+    Rerank(rerank::RerankArgs),
 }
 
 /// Arguments of every task.
@@ -61,6 +70,9 @@ pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Resul
     match &args.command {
         PredictCommand::Classify(args) => classify::run(args, rt, console),
         PredictCommand::Tag(args) => tag::run(args, rt, console),
+        PredictCommand::FillMask(args) => fill_mask::run(args, rt, console),
+        PredictCommand::ZeroShot(args) => zero_shot::run(args, rt, console),
+        PredictCommand::Rerank(args) => rerank::run(args, rt, console),
     }
 }
 
@@ -86,6 +98,14 @@ trait Task {
     /// # Errors
     /// If there is no answer or nobody reads it.
     fn answer(&mut self, asked: &Asked<Self::Output>, out: &mut dyn Write) -> anyhow::Result<()>;
+
+    /// Prints what could not be said before the last input was there.
+    ///
+    /// # Errors
+    /// If nobody reads it.
+    fn finish(&mut self, _out: &mut dyn Write) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// An input on its way to an answer.
@@ -155,7 +175,10 @@ impl<T: Task, W: Write> Running<'_, T, W> {
                         break Err(error);
                     }
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => {
+                    self.flush()?;
+                    break self.task.finish(&mut self.out);
+                }
                 Err(error) => break Err(error),
             }
             if !self.reader.has_more_at_hand() {
