@@ -53,6 +53,8 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Build training corpora from text.
     Corpus(commands::corpus::CorpusArgs),
+    /// Check labelled files before training on them.
+    Data(commands::data::DataArgs),
     /// Train a masked language model on a corpus, from scratch or from another model.
     Pretrain(commands::pretrain::PretrainArgs),
     /// Distil a teacher into a student with fewer layers, on a corpus.
@@ -104,6 +106,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Quickstart(args) => commands::quickstart::run(&args, &global.runtime()?, &console),
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
+        Command::Data(args) => commands::data::run(&args, global.threads()?, &console),
         Command::Verify(args) => commands::verify::run(&args, &global.runtime()?, &console),
         Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
         Command::Finetune(args) => commands::finetune::run(&args, &global.runtime()?, &console),

@@ -91,9 +91,10 @@ pub struct FinetuneArgs {
     run: RunArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProblemChoice {
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ProblemChoice {
     /// One of several classes.
+    #[default]
     Classification,
     /// Any of several.
     MultiLabel,
@@ -103,6 +104,18 @@ enum ProblemChoice {
     Entities,
     /// A tag for each word.
     Tags,
+}
+
+impl From<ProblemChoice> for Problem {
+    fn from(choice: ProblemChoice) -> Problem {
+        match choice {
+            ProblemChoice::Classification => Problem::Classification,
+            ProblemChoice::MultiLabel => Problem::MultiLabel,
+            ProblemChoice::Regression => Problem::Regression,
+            ProblemChoice::Entities => Problem::Entities,
+            ProblemChoice::Tags => Problem::Tags,
+        }
+    }
 }
 
 /// Everything that decides a fine-tuning run.
@@ -214,11 +227,10 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
 
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
     let problem = match (args.problem, args.task.as_str()) {
-        (None, "ner") | (Some(ProblemChoice::Entities), _) => Problem::Entities,
-        (None, "pos") | (Some(ProblemChoice::Tags), _) => Problem::Tags,
-        (None | Some(ProblemChoice::Classification), _) => Problem::Classification,
-        (Some(ProblemChoice::MultiLabel), _) => Problem::MultiLabel,
-        (Some(ProblemChoice::Regression), _) => Problem::Regression,
+        (Some(choice), _) => choice.into(),
+        (None, "ner") => Problem::Entities,
+        (None, "pos") => Problem::Tags,
+        (None, _) => Problem::Classification,
     };
     if problem.is_of_words() {
         ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compress;
 pub mod corpus;
+pub mod data;
 pub mod distil;
 pub mod evaluate;
 pub mod finetune;

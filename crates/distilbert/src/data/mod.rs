@@ -2,6 +2,7 @@
 
 pub mod batch; // Encodings -> Batch, unpadded
 pub mod corpus; // text -> token file
+pub mod check; // labelled files -> what is odd about them
 pub mod encoded; // labelled examples -> tokens
 pub mod records; // a text file -> rows, one at a time
 pub mod examples; // TSV, CSV, JSONL -> labelled examples

@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use super::error::{DataError, excerpt, list};
 use super::rows::{self, Row};
+use super::scan::ScannedRow;
 use super::task::{Defaults, Layout, Problem, Task, TaskKind};
 use super::{Example, Label, Skipped, Split};
+use crate::data::records::RowFormat;
 
 /// Which columns of a file hold what: names in the first line or keys of JSON objects; in a file without a header,
 /// numbers from 1.
@@ -222,13 +224,11 @@ fn one_label_expected(path: &Path, line: usize) -> DataError {
 }
 
 fn read_records(columns: &Columns, path: &Path, split: Split) -> Result<(Vec<Record>, Vec<Skipped>), DataError> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
     let bytes = rows::read_file(path)?;
-    let (records, skipped) = match extension.as_str() {
-        "csv" => (read_csv(columns, path, &bytes, split)?, Vec::new()),
-        "tsv" | "txt" => read_tsv(columns, path, &bytes, split)?,
-        "jsonl" | "json" => read_jsonl(columns, path, &bytes, split)?,
-        _ => return Err(DataError::UnknownFormat { path: path.to_owned() }),
+    let (records, skipped) = match format(path)? {
+        Format::Csv => (read_csv(columns, path, &bytes, split)?, Vec::new()),
+        Format::Tabs => read_tsv(columns, path, &bytes, split)?,
+        Format::Jsonl => read_jsonl(columns, path, &bytes, split)?,
     };
     if records.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
@@ -330,37 +330,128 @@ fn read_jsonl(
         let (line, text) = item?;
         if text.trim().is_empty() {
             skipped.push(Skipped { line, reason: "blank line".to_owned() });
-            continue;
+        } else {
+            records.push(json_record(columns, path, line, text, split)?);
         }
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| DataError::row(path, line, "a JSON object", format!("{} ({error})", excerpt(text))))?;
-        let Value::Object(object) = value else {
-            return Err(DataError::row(path, line, "a JSON object", kind(&value)));
-        };
-        let need = |name: &str| {
-            object.get(name).ok_or_else(|| DataError::MissingColumn {
-                path: path.to_owned(),
-                line,
-                column: name.to_owned(),
-                found: list(&object.keys().collect::<Vec<_>>()),
-            })
-        };
-        let text_of = |name: &str| match need(name)? {
-            Value::String(text) => Ok(text.clone()),
-            other => Err(DataError::row(path, line, format!("a string in `{name}`"), kind(other))),
-        };
-        let label = match need(&columns.label) {
-            Err(_) if split.may_lack_labels() => RawLabel::Missing,
-            found => raw_label(path, line, found?)?,
-        };
-        records.push(Record {
-            line,
-            text_a: text_of(&columns.text)?,
-            text_b: columns.pair.as_deref().map(text_of).transpose()?,
-            label,
-        });
     }
     Ok((records, skipped))
+}
+
+fn json_record(columns: &Columns, path: &Path, line: usize, text: &str, split: Split) -> Result<Record, DataError> {
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| DataError::row(path, line, "a JSON object", format!("{} ({error})", excerpt(text))))?;
+    let Value::Object(object) = value else {
+        return Err(DataError::row(path, line, "a JSON object", kind(&value)));
+    };
+    let need = |name: &str| {
+        object.get(name).ok_or_else(|| DataError::MissingColumn {
+            path: path.to_owned(),
+            line,
+            column: name.to_owned(),
+            found: list(&object.keys().collect::<Vec<_>>()),
+        })
+    };
+    let text_of = |name: &str| match need(name)? {
+        Value::String(text) => Ok(text.clone()),
+        other => Err(DataError::row(path, line, format!("a string in `{name}`"), kind(other))),
+    };
+    let label = match need(&columns.label) {
+        Err(_) if split.may_lack_labels() => RawLabel::Missing,
+        found => raw_label(path, line, found?)?,
+    };
+    Ok(Record {
+        line,
+        text_a: text_of(&columns.text)?,
+        text_b: columns.pair.as_deref().map(text_of).transpose()?,
+        label,
+    })
+}
+
+/// Makes records of a file's rows, one at a time.
+pub(super) struct RowReader<'a> {
+    columns: &'a Columns,
+    path: &'a Path,
+    split: Split,
+    format: Format,
+    /// Of a table; known after the first row.
+    places: Option<Places>,
+}
+
+/// How a file is written, as the end of its name says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Csv,
+    Tabs,
+    Jsonl,
+}
+
+fn format(path: &Path) -> Result<Format, DataError> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+    match extension.as_str() {
+        "csv" => Ok(Format::Csv),
+        "tsv" | "txt" => Ok(Format::Tabs),
+        "jsonl" | "json" => Ok(Format::Jsonl),
+        _ => Err(DataError::UnknownFormat { path: path.to_owned() }),
+    }
+}
+
+impl<'a> RowReader<'a> {
+    pub(super) fn new(columns: &'a Columns, path: &'a Path, split: Split) -> Result<Self, DataError> {
+        Ok(RowReader { columns, path, split, format: format(path)?, places: None })
+    }
+
+    /// How the file's rows are cut into fields.
+    pub(super) fn rows(&self) -> RowFormat {
+        match self.format {
+            Format::Csv => RowFormat::Csv,
+            Format::Tabs => RowFormat::Tabs,
+            Format::Jsonl => RowFormat::Lines,
+        }
+    }
+
+    /// The texts of a row and its labels, as text; none of a header and a blank line, which is `skipped`.
+    ///
+    /// # Errors
+    /// [`DataError`] if the row is not as the columns say; the next one can still be read.
+    pub(super) fn row(
+        &mut self,
+        row: Row<'_>,
+        problem: Problem,
+        skipped: &mut usize,
+    ) -> Result<Option<ScannedRow>, DataError> {
+        let (path, line, split) = (self.path, row.line, self.split);
+        let blank = matches!(&row.fields[..], [only] if only.trim().is_empty());
+        let record = match (&self.places, self.format) {
+            (_, Format::Jsonl) if blank => None,
+            (_, Format::Jsonl) => Some(json_record(self.columns, path, line, &row.fields.concat(), split)?),
+            (Some(_), Format::Tabs) if blank => None,
+            (Some(places), _) => Some(places.record(path, row, split)?),
+            (None, _) => {
+                let places = self.places.insert(Places::find(self.columns, path, &row, split)?);
+                if self.columns.header {
+                    return Ok(None);
+                }
+                Some(places.record(path, row, split)?)
+            }
+        };
+        let Some(record) = record else {
+            *skipped += 1;
+            return Ok(None);
+        };
+        let labels = match (record.label, problem) {
+            (RawLabel::One(text), Problem::MultiLabel) => Some(split_labels(&text, &self.columns.separator)),
+            (RawLabel::One(text), _) if text.is_empty() => return Err(label_expected(path, line)),
+            (RawLabel::One(text), Problem::Regression) if !text.trim().parse().is_ok_and(f32::is_finite) => {
+                return Err(DataError::row(path, line, "a finite number", excerpt(&text)));
+            }
+            (RawLabel::One(text), _) => Some(vec![text]),
+            (RawLabel::Many(labels), Problem::MultiLabel) => Some(labels),
+            (RawLabel::Many(_), _) => return Err(one_label_expected(path, line)),
+            (RawLabel::Missing, _) if split.may_lack_labels() => None,
+            (RawLabel::Missing, _) => return Err(label_expected(path, line)),
+        };
+        Ok(Some(ScannedRow { text_a: record.text_a, text_b: record.text_b, labels, line }))
+    }
 }
 
 fn raw_label(path: &Path, line: usize, value: &Value) -> Result<RawLabel, DataError> {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::records::RecordError;
+
 /// A labelled file that is not as its task says. Every message is one line and names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -94,6 +96,16 @@ pub enum DataError {
         expected: String,
         /// What this one has.
         found: String,
+    },
+    /// A row that cannot be cut into fields.
+    #[error("{}:{line}: {error}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The line on which it begins, from 1.
+        line: usize,
+        /// What is wrong.
+        error: RecordError,
     },
     /// The labels of a file, taken together, do not make a task.
     #[error("{}: expected {expected}, found {found}", path.display())]

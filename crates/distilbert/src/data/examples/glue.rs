@@ -114,39 +114,71 @@ struct Places {
 /// Reads an official file.
 pub(super) fn read(layout: &GlueLayout, path: &Path, split: Split) -> Result<(Vec<Example>, Vec<Skipped>), DataError> {
     let bytes = rows::read_file(path)?;
-    let mut lines = rows::lines(path, &bytes).peekable();
-    let first = match lines.peek() {
-        Some(Ok((_, text))) => *text,
-        Some(Err(_)) => "",
-        None => return Err(DataError::Empty { path: path.to_owned() }),
-    };
-    // CoLA's labelled files have no header: source, label, author's mark, sentence.
-    let places = if layout.name == "cola" && first != "index\tsentence" {
-        Places { columns: 4, text_a: 3, text_b: None, label: Some(1) }
-    } else {
-        let (line, text) = lines.next().transpose()?.unwrap_or((1, ""));
-        find_places(layout, path, &rows::tabs(line, text), split)?
-    };
+    let mut reader = RowReader::new(layout, path, split);
     let (mut examples, mut skipped) = (Vec::new(), Vec::new());
-    for item in lines {
+    for item in rows::lines(path, &bytes) {
         let (line, text) = item?;
-        if text.is_empty() {
-            skipped.push(Skipped { line, reason: "blank line".to_owned() });
-            continue;
-        }
-        match read_row(layout, path, &places, &rows::tabs(line, text)) {
-            Ok(example) => examples.push(example),
-            // The official QQP files hold rows with line breaks inside; the official readers drop them.
-            Err(DataError::Row { line, expected, found, .. }) if layout.name == "qqp" => {
-                skipped.push(Skipped { line, reason: format!("expected {expected}, found {found}") });
-            }
-            Err(error) => return Err(error),
+        match reader.row(&rows::tabs(line, text))? {
+            Found::Header => {}
+            Found::Example(example) => examples.push(example),
+            Found::Skipped(row) => skipped.push(row),
         }
     }
     if examples.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
     }
     Ok((examples, skipped))
+}
+
+/// Makes examples of an official file's rows, one at a time.
+pub(super) struct RowReader<'a> {
+    layout: &'a GlueLayout,
+    path: &'a Path,
+    split: Split,
+    /// Known after the first row.
+    places: Option<Places>,
+}
+
+/// What a row is.
+pub(super) enum Found {
+    Header,
+    Example(Example),
+    Skipped(Skipped),
+}
+
+impl<'a> RowReader<'a> {
+    pub(super) fn new(layout: &'a GlueLayout, path: &'a Path, split: Split) -> Self {
+        RowReader { layout, path, split, places: None }
+    }
+
+    /// # Errors
+    /// [`DataError`] if the row is not as the layout says; the next one can still be read.
+    pub(super) fn row(&mut self, row: &Row<'_>) -> Result<Found, DataError> {
+        let layout = self.layout;
+        let places = match &mut self.places {
+            Some(places) => places,
+            // CoLA's labelled files have no header: source, label, author's mark, sentence.
+            none if layout.name == "cola" && !row.fields.iter().eq(["index", "sentence"]) => {
+                none.insert(Places { columns: 4, text_a: 3, text_b: None, label: Some(1) })
+            }
+            none => {
+                *none = Some(find_places(layout, self.path, row, self.split)?);
+                return Ok(Found::Header);
+            }
+        };
+        let line = row.line;
+        if matches!(&row.fields[..], [only] if only.is_empty()) {
+            return Ok(Found::Skipped(Skipped { line, reason: "blank line".to_owned() }));
+        }
+        match read_row(layout, self.path, places, row) {
+            Ok(example) => Ok(Found::Example(example)),
+            // The official QQP files hold rows with line breaks inside; the official readers drop them.
+            Err(DataError::Row { line, expected, found, .. }) if layout.name == "qqp" => {
+                Ok(Found::Skipped(Skipped { line, reason: format!("expected {expected}, found {found}") }))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 fn find_places(layout: &GlueLayout, path: &Path, header: &Row<'_>, split: Split) -> Result<Places, DataError> {

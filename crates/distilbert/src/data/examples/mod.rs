@@ -8,6 +8,7 @@ mod columns; // CSV, TSV, JSONL with named or numbered columns
 pub(in crate::data) mod error; // what can be wrong with a file
 mod glue; // the official TSV layouts
 pub(in crate::data) mod rows; // lines and records with their line numbers
+mod scan; // a look at every row, broken ones among them
 mod saved; // task.json beside a model
 mod split; // train, dev, test
 mod task; // what is asked: problem, labels, metrics, defaults
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 pub use columns::Columns;
 pub use error::DataError;
 pub use saved::{SavedTask, TASK_FILE};
+pub use scan::{Scan, ScannedRow};
 pub use split::Split;
 pub use task::{Defaults, Layout, Metric, Problem, Task, TaskKind};
 

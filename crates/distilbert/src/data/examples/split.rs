@@ -24,7 +24,8 @@ pub enum Split {
 }
 
 impl Split {
-    const ALL: [Split; 5] = [Split::Train, Split::Dev, Split::DevMismatched, Split::Test, Split::TestMismatched];
+    /// In the order in which they are used.
+    pub const ALL: [Split; 5] = [Split::Train, Split::Dev, Split::DevMismatched, Split::Test, Split::TestMismatched];
 
     /// The name used in results and options.
     pub fn name(self) -> &'static str {

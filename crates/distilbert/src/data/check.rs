@@ -1,0 +1,524 @@
+//! What is odd about labelled files before anything is trained on them: labels, duplicates, texts that stand on both
+//! sides of a split, contradictions, lengths, words that the vocabulary cannot spell, broken rows.
+//!
+//! Rows come one at a time. What is kept of one is two hashes, its line and its label: about a hundred bytes.
+
+use super::examples::{DataError, ScannedRow};
+use crate::tokenizer::{Encoding, Tokenizer};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Cases that are listed of each kind; all are counted.
+const LISTED: usize = 5;
+
+/// Broken rows that are listed.
+const BROKEN_LISTED: usize = 20;
+
+/// Rows that are tokenised at a time.
+const ROWS_AT_A_TIME: usize = 1024;
+
+/// Upper ends of the buckets of the length histogram, in tokens.
+const LENGTHS: [usize; 8] = [8, 16, 32, 64, 128, 256, 512, usize::MAX];
+
+/// Looks at one file after another; those after the first are compared with all before.
+pub struct DataCheck<'a> {
+    /// Counts tokens; without it lengths and unknown words stay unknown.
+    tokenizer: Option<&'a Tokenizer>,
+    max_length: usize,
+    threads: usize,
+    /// Names of the files so far.
+    files: Vec<String>,
+    /// Where each text was seen first in each file: by hash of the text as it is, and without case and punctuation.
+    exact: HashMap<u64, Vec<Seen>>,
+    normalised: HashMap<u64, Vec<Seen>>,
+    /// Labels by number.
+    labels: Vec<String>,
+    numbers: HashMap<String, u32>,
+    /// Labels of the first file.
+    first_labels: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    file: u32,
+    line: u32,
+    label: Option<u32>,
+}
+
+/// What was found in one file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FileCheck {
+    /// The file.
+    pub file: String,
+    /// Rows that can be read.
+    pub rows: usize,
+    /// Rows that cannot, which training would refuse.
+    pub broken: Cases<String>,
+    /// Lines that are no rows: blank ones, and those that the official readers drop.
+    pub skipped: usize,
+    /// How often each label stands in the file, in the order of the labels; for regression see `scores`.
+    pub labels: BTreeMap<String, usize>,
+    /// Rows without a label.
+    pub unlabelled: usize,
+    /// Labels of this file that the first one does not have.
+    pub new_labels: Vec<String>,
+    /// Least, mean and greatest label of a regression file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Scores>,
+    /// Lines of rows with a text of white space only.
+    pub empty: Cases<usize>,
+    /// Rows whose texts stand in the file before, letter by letter.
+    pub duplicates: Cases<Pair>,
+    /// As `duplicates`, without regard to case, punctuation and spacing; those are among these.
+    pub near_duplicates: Cases<Pair>,
+    /// Of `near_duplicates`, rows with another label than the first.
+    pub conflicts: Cases<Pair>,
+    /// Rows whose texts stand in a file before this one, for each of these.
+    pub leaks: Vec<Leak>,
+    /// Lengths, if a tokenizer was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+}
+
+/// How many, and the first few.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cases<T> {
+    /// All of them.
+    pub count: usize,
+    /// The first few.
+    pub first: Vec<T>,
+}
+
+/// A row and the one that it is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// Line of the row.
+    pub line: usize,
+    /// Line of the earlier one, in this file or the one named.
+    pub like: usize,
+}
+
+/// Rows that stand in an earlier file too.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Leak {
+    /// The earlier file.
+    pub from: String,
+    /// Letter by letter.
+    pub exact: Cases<Pair>,
+    /// Without regard to case, punctuation and spacing; the exact ones are among these.
+    pub near: Cases<Pair>,
+}
+
+/// Labels that are numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// Least.
+    pub min: f64,
+    /// Mean.
+    pub mean: f64,
+    /// Greatest.
+    pub max: f64,
+}
+
+/// Lengths of inputs in tokens, special tokens included, before anything is cut.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tokens {
+    /// Half of the inputs are no longer than this.
+    pub p50: usize,
+    /// Nine in ten are no longer.
+    pub p90: usize,
+    /// Ninety-nine in a hundred are no longer.
+    pub p99: usize,
+    /// Longest.
+    pub max: usize,
+    /// Inputs by length: `most` tokens and more than those of the bucket before.
+    pub histogram: Vec<Bucket>,
+    /// Longest input that training would take.
+    pub max_length: usize,
+    /// Inputs that are longer.
+    pub cut: usize,
+    /// Tokens that these lose.
+    pub cut_tokens: usize,
+    /// Share of the texts' tokens that stand for a word that the vocabulary cannot spell.
+    pub unknown_share: f64,
+    /// Inputs with such a token.
+    pub rows_with_unknown: usize,
+}
+
+/// Part of the histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bucket {
+    /// Greatest length; `None` of the last bucket.
+    pub most: Option<usize>,
+    /// Inputs.
+    pub rows: usize,
+}
+
+impl<T> Default for Cases<T> {
+    fn default() -> Self {
+        Cases { count: 0, first: Vec::new() }
+    }
+}
+
+impl<T> Cases<T> {
+    fn add(&mut self, case: impl FnOnce() -> T, listed: usize) {
+        self.count += 1;
+        if self.first.len() < listed {
+            self.first.push(case());
+        }
+    }
+}
+
+impl FileCheck {
+    /// What must be put right: rows and labels that training refuses, and texts on both sides of a split, which make
+    /// scores worthless. One line each.
+    pub fn problems(&self) -> Vec<String> {
+        let FileCheck { file, broken, new_labels, leaks, .. } = self;
+        let mut problems = Vec::new();
+        if self.rows == 0 {
+            problems.push(format!("{file}: expected at least one row, found none"));
+        }
+        if broken.count > 0 {
+            problems.push(format!("{file}: {} broken rows", broken.count));
+        }
+        if !new_labels.is_empty() {
+            problems.push(format!("{file}: labels that the first file lacks: {}", new_labels.join(", ")));
+        }
+        for Leak { from, near, .. } in leaks {
+            problems.push(format!("{file}: {} rows stand in {from} too", near.count));
+        }
+        problems
+    }
+}
+
+impl<'a> DataCheck<'a> {
+    /// A check that counts tokens with `tokenizer`, if there is one, on `threads` threads; inputs longer than
+    /// `max_length` tokens count as cut.
+    pub fn new(tokenizer: Option<&'a Tokenizer>, max_length: usize, threads: usize) -> Self {
+        DataCheck {
+            tokenizer,
+            max_length,
+            threads,
+            files: Vec::new(),
+            exact: HashMap::new(),
+            normalised: HashMap::new(),
+            labels: Vec::new(),
+            numbers: HashMap::new(),
+            first_labels: 0,
+        }
+    }
+
+    /// Begins a file. Its rows go to [`Checking::row`], and [`Checking::finish`] says what was found.
+    pub fn begin(&mut self, file: &str, are_scores: bool) -> Checking<'_, 'a> {
+        self.files.push(file.to_owned());
+        let found = FileCheck { file: file.to_owned(), ..FileCheck::default() };
+        let leaks = vec![(Cases::default(), Cases::default()); self.files.len() - 1];
+        let lengths = Lengths::default();
+        Checking {
+            check: self,
+            found,
+            are_scores,
+            leaks,
+            counts: Vec::new(),
+            score_sum: 0.0,
+            waiting: Vec::new(),
+            lengths,
+        }
+    }
+
+    fn number(&mut self, label: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(label) {
+            return number;
+        }
+        let number = self.labels.len() as u32;
+        self.labels.push(label.to_owned());
+        self.numbers.insert(label.to_owned(), number);
+        number
+    }
+}
+
+/// One file while it is looked at.
+pub struct Checking<'c, 'a> {
+    check: &'c mut DataCheck<'a>,
+    found: FileCheck,
+    are_scores: bool,
+    /// For each earlier file, exact and near.
+    leaks: Vec<(Cases<Pair>, Cases<Pair>)>,
+    /// Rows of each label, by number.
+    counts: Vec<usize>,
+    score_sum: f64,
+    /// Texts whose tokens are not counted yet.
+    waiting: Vec<(String, Option<String>)>,
+    lengths: Lengths,
+}
+
+impl Checking<'_, '_> {
+    /// Looks at a row, or notes that it is broken.
+    pub fn row(&mut self, row: Result<ScannedRow, DataError>) {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => return self.found.broken.add(|| error.to_string(), BROKEN_LISTED),
+        };
+        self.found.rows += 1;
+        let texts = [Some(&row.text_a), row.text_b.as_ref()];
+        if texts.into_iter().flatten().any(|text| text.trim().is_empty()) {
+            self.found.empty.add(|| row.line, LISTED);
+        }
+        let label = self.label(&row);
+        let exact = hash(&texts);
+        let near = hash(&texts.map(|text| text.map(|text| normalised(text))));
+        let seen = Seen { file: (self.check.files.len() - 1) as u32, line: row.line as u32, label };
+        let like = |earlier: Seen| Pair { line: row.line, like: earlier.line as usize };
+        for earlier in see(&mut self.check.exact, exact, seen) {
+            match self.leaks.get_mut(earlier.file as usize) {
+                Some((leaks, _)) => leaks.add(|| like(earlier), LISTED),
+                None => self.found.duplicates.add(|| like(earlier), LISTED),
+            }
+        }
+        for earlier in see(&mut self.check.normalised, near, seen) {
+            if let Some((_, leaks)) = self.leaks.get_mut(earlier.file as usize) {
+                leaks.add(|| like(earlier), LISTED);
+                continue;
+            }
+            self.found.near_duplicates.add(|| like(earlier), LISTED);
+            if earlier.label != label {
+                self.found.conflicts.add(|| like(earlier), LISTED);
+            }
+        }
+        if self.check.tokenizer.is_some() {
+            self.waiting.push((row.text_a, row.text_b));
+            if self.waiting.len() == ROWS_AT_A_TIME {
+                self.count_tokens();
+            }
+        }
+    }
+
+    /// The number of the row's label, or of its whole set of labels, counting each.
+    fn label(&mut self, row: &ScannedRow) -> Option<u32> {
+        let Some(labels) = &row.labels else {
+            self.found.unlabelled += 1;
+            return None;
+        };
+        if let (true, Some(score)) =
+            (self.are_scores, labels.first().and_then(|label| label.trim().parse::<f64>().ok()))
+        {
+            self.score_sum += score;
+            let scores = self.found.scores.get_or_insert(Scores { min: score, mean: score, max: score });
+            (scores.min, scores.max) = (scores.min.min(score), scores.max.max(score));
+            // Equal numbers are equal labels, however they are written; the low bits tell them apart well enough.
+            return Some(hash(&score.to_bits()) as u32);
+        }
+        for label in labels {
+            let number = self.check.number(label) as usize;
+            if self.counts.len() <= number {
+                self.counts.resize(number + 1, 0);
+            }
+            self.counts[number] += 1;
+        }
+        match &labels[..] {
+            [only] => Some(self.check.number(only)),
+            set => {
+                let mut set = set.to_vec();
+                set.sort_unstable();
+                Some(hash(&set) as u32)
+            }
+        }
+    }
+
+    fn count_tokens(&mut self) {
+        let Some(tokenizer) = self.check.tokenizer else { return };
+        let texts: Vec<_> = self.waiting.iter().map(|(text, pair)| (text.as_str(), pair.as_deref())).collect();
+        for encoding in tokenizer.encode_batch(&texts, None, self.check.threads) {
+            self.lengths.add(&encoding, tokenizer.special().unk, self.check.max_length);
+        }
+        self.waiting.clear();
+    }
+
+    /// What was found; `skipped` lines were no rows.
+    pub fn finish(mut self, skipped: usize) -> FileCheck {
+        self.count_tokens();
+        let Checking { check, mut found, leaks, counts, score_sum, lengths, .. } = self;
+        found.skipped = skipped;
+        if let Some(scores) = &mut found.scores {
+            scores.mean = score_sum / (found.rows - found.unlabelled).max(1) as f64;
+        }
+        let named = check.labels.iter().zip(counts).filter(|&(_, count)| count > 0);
+        found.labels = named.map(|(label, count)| (label.clone(), count)).collect();
+        if check.files.len() == 1 {
+            check.first_labels = check.labels.len();
+        } else {
+            let new = check.labels.iter().skip(check.first_labels);
+            found.new_labels = new.filter(|label| found.labels.contains_key(*label)).cloned().collect();
+        }
+        let leaked = check.files.iter().zip(leaks).filter(|(_, (_, near))| near.count > 0);
+        found.leaks = leaked.map(|(from, (exact, near))| Leak { from: from.clone(), exact, near }).collect();
+        found.tokens = check.tokenizer.is_some().then(|| lengths.finish(check.max_length));
+        found
+    }
+}
+
+/// Notes where a text was seen; the result is where it was seen before: once in each file at most.
+fn see(all: &mut HashMap<u64, Vec<Seen>>, key: u64, seen: Seen) -> Vec<Seen> {
+    let places = all.entry(key).or_default();
+    let earlier = places.clone();
+    if places.last().is_none_or(|last| last.file != seen.file) {
+        places.push(seen);
+    }
+    earlier
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    // Its keys are fixed: the same on every run.
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Letters and digits in lower case, words separated by one space.
+fn normalised(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+}
+
+/// Counts of tokens.
+#[derive(Default)]
+struct Lengths {
+    /// Inputs of each length.
+    rows: BTreeMap<usize, usize>,
+    text_tokens: usize,
+    unknown: usize,
+    rows_with_unknown: usize,
+    cut_tokens: usize,
+}
+
+impl Lengths {
+    fn add(&mut self, encoding: &Encoding, unknown: u32, max_length: usize) {
+        *self.rows.entry(encoding.len()).or_default() += 1;
+        self.cut_tokens += encoding.len().saturating_sub(max_length);
+        let of_texts = encoding.input_ids.iter().zip(&encoding.sequence_ids).filter(|(_, text)| text.is_some());
+        self.text_tokens += of_texts.clone().count();
+        let unknown = of_texts.filter(|&(&id, _)| id == unknown).count();
+        self.unknown += unknown;
+        self.rows_with_unknown += usize::from(unknown > 0);
+    }
+
+    fn finish(&self, max_length: usize) -> Tokens {
+        let rows: usize = self.rows.values().sum();
+        // The least length that this share of the inputs does not exceed.
+        let percentile = |percent: usize| {
+            let mut left = (rows * percent).div_ceil(100);
+            let reached = self.rows.iter().find(|&(_, &count)| {
+                left = left.saturating_sub(count);
+                left == 0
+            });
+            reached.map_or(0, |(&length, _)| length)
+        };
+        let between = |low: usize, high: usize| self.rows.range(low..=high).map(|(_, count)| count).sum();
+        let mut histogram = Vec::new();
+        let mut low = 0;
+        for most in LENGTHS {
+            histogram.push(Bucket { most: (most != usize::MAX).then_some(most), rows: between(low, most) });
+            low = most.saturating_add(1);
+        }
+        Tokens {
+            p50: percentile(50),
+            p90: percentile(90),
+            p99: percentile(99),
+            max: self.rows.last_key_value().map_or(0, |(&length, _)| length),
+            histogram,
+            max_length,
+            cut: self.rows.range(max_length + 1..).map(|(_, count)| count).sum(),
+            cut_tokens: self.cut_tokens,
+            unknown_share: self.unknown as f64 / self.text_tokens.max(1) as f64,
+            rows_with_unknown: self.rows_with_unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(line: usize, text: &str, label: &str) -> Result<ScannedRow, DataError> {
+        let labels = Some(vec![label.to_owned()]);
+        Ok(ScannedRow { text_a: text.to_owned(), text_b: None, labels, line })
+    }
+
+    fn checked(check: &mut DataCheck<'_>, file: &str, rows: Vec<Result<ScannedRow, DataError>>) -> FileCheck {
+        let mut checking = check.begin(file, false);
+        rows.into_iter().for_each(|row| checking.row(row));
+        checking.finish(0)
+    }
+
+    #[test]
+    fn duplicates_conflicts_and_leaks_are_told_apart() {
+        let mut check = DataCheck::new(None, 128, 1);
+        let train = vec![
+            row(2, "Good film.", "p"),
+            row(3, "bad", "n"),
+            row(4, "Good film.", "p"),
+            row(5, "good  film", "n"),
+            row(6, " ", "n"),
+        ];
+        let train = checked(&mut check, "train", train);
+        assert_eq!(train.duplicates, Cases { count: 1, first: vec![Pair { line: 4, like: 2 }] });
+        let near = vec![Pair { line: 4, like: 2 }, Pair { line: 5, like: 2 }];
+        assert_eq!(train.near_duplicates, Cases { count: 2, first: near });
+        assert_eq!(train.conflicts, Cases { count: 1, first: vec![Pair { line: 5, like: 2 }] });
+        assert_eq!(train.empty, Cases { count: 1, first: vec![6] });
+        assert_eq!(train.labels, BTreeMap::from([("n".to_owned(), 3), ("p".to_owned(), 2)]));
+        assert_eq!((train.leaks.len(), train.problems().len()), (0, 0));
+
+        let dev = vec![row(1, "BAD!", "n"), row(2, "bad", "n"), row(3, "new", "x")];
+        let dev = checked(&mut check, "dev", dev);
+        let exact = Cases { count: 1, first: vec![Pair { line: 2, like: 3 }] };
+        let near = Cases { count: 2, first: vec![Pair { line: 1, like: 3 }, Pair { line: 2, like: 3 }] };
+        assert_eq!(dev.leaks, [Leak { from: "train".to_owned(), exact, near }]);
+        assert_eq!(dev.near_duplicates, Cases { count: 1, first: vec![Pair { line: 2, like: 1 }] });
+        assert_eq!((dev.duplicates.count, &dev.new_labels[..]), (0, &["x".to_owned()][..]));
+        assert_eq!(dev.problems(), ["dev: labels that the first file lacks: x", "dev: 2 rows stand in train too"]);
+    }
+
+    #[test]
+    fn sets_of_labels_are_equal_in_any_order_and_pairs_count_both_texts() {
+        let labels = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
+        let pair = |line, text_b: &str, labels| {
+            Ok(ScannedRow { text_a: "a".to_owned(), text_b: Some(text_b.to_owned()), labels, line })
+        };
+        let mut check = DataCheck::new(None, 128, 1);
+        let rows =
+            vec![pair(1, "b", labels(&["x", "y"])), pair(2, "b", labels(&["y", "x"])), pair(3, "c", labels(&[]))];
+        let found = checked(&mut check, "f", rows);
+        assert_eq!((found.duplicates.count, found.conflicts.count), (1, 0));
+        assert_eq!(found.labels, BTreeMap::from([("x".to_owned(), 2), ("y".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn lengths_are_those_before_the_cut() {
+        let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_owned).to_vec();
+        let tokenizer = Tokenizer::from_vocabulary(tokens, true).unwrap();
+        let mut check = DataCheck::new(Some(&tokenizer), 8, 2);
+        let mut rows: Vec<_> = (0..98).map(|line| row(line, &format!("a {}", "b ".repeat(line % 2)), "x")).collect();
+        rows.push(row(98, &"a ".repeat(10), "x"));
+        rows.push(row(99, "a zzz", "x"));
+        let tokens = checked(&mut check, "f", rows).tokens.unwrap();
+        assert_eq!((tokens.p50, tokens.p90, tokens.p99, tokens.max), (4, 4, 4, 12));
+        assert_eq!((tokens.cut, tokens.cut_tokens, tokens.rows_with_unknown), (1, 4, 1));
+        assert_eq!(tokens.histogram[..2], [Bucket { most: Some(8), rows: 99 }, Bucket { most: Some(16), rows: 1 }]);
+        assert_eq!(tokens.unknown_share, 1.0 / (49.0 + 98.0 + 10.0 + 2.0));
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_labels() {
+        let mut check = DataCheck::new(None, 8, 1);
+        let mut checking = check.begin("f", true);
+        for (line, label) in [(1, "0.5"), (2, "0.50"), (3, "2")] {
+            checking.row(row(line, "same", label));
+        }
+        let found = checking.finish(3);
+        assert_eq!((found.near_duplicates.count, found.conflicts.count, found.skipped), (2, 1, 3));
+        assert_eq!(found.scores, Some(Scores { min: 0.5, mean: 1.0, max: 2.0 }));
+        assert!(found.labels.is_empty());
+    }
+}
