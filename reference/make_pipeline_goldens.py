@@ -45,7 +45,9 @@ def attention(name, text, pair=None):
     with torch.no_grad():
         layers = network(**inputs, output_attentions=True).attentions
     expected = [layer[0].double().numpy().round(9).tolist() for layer in layers]
-    return {"model": name, "text": text, "pair": pair, "attention": expected}
+    ids = {key: inputs[key][0].tolist() for key in ["input_ids", "token_type_ids"] if key in inputs}
+    ids.setdefault("token_type_ids", [0] * len(ids["input_ids"]))
+    return {"model": name, "text": text, "pair": pair} | ids | {"attention": expected}
 
 
 NLI = ["contradiction", "neutral", "entailment"]

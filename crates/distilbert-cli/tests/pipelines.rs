@@ -213,3 +213,35 @@ fn only_the_text_is_cut_in_front_of_a_hypothesis() {
     let message = error(&run(&[&base[..], &["--max-length", "5", "w5"]].concat()));
     assert!(message.contains("expected a hypothesis that leaves room in 5 tokens, found \"w8 w9 w7\""), "{message}");
 }
+
+#[test]
+fn attention_maps_are_those_of_the_reference_as_json_page_and_text() {
+    for case in cases("attention") {
+        let folder = tempfile::tempdir().unwrap();
+        let name = case_model(&case, folder.path());
+        let object = serde_json::json!({"text": case["text"], "text_pair": case["pair"]}).to_string();
+        let base = ["predict", "attention", "--model", &name, "--input-format", "jsonl", &object];
+        let found = lines(&stdout(&run(&[&base[..], &["--json"]].concat())));
+        assert_alike(&found[0]["attention"], &case["attention"], &case);
+        assert_eq!(found[0]["tokens"][0], "[CLS]");
+
+        let page = folder.path().join("page.html");
+        stdout(&run(&[&base[..], &["--html", page.to_str().unwrap()]].concat()));
+        let page = fs::read_to_string(page).expect("a page");
+        assert!(page.contains(r#"{"tokens":["[CLS]","w5""#) && !page.contains("ATTENTION_DATA"));
+        assert!(!page.contains("http"), "nothing from outside");
+
+        let people = stdout(&run(&base));
+        let last = case["attention"].as_array().unwrap().last().unwrap().as_array().unwrap();
+        let mean = |row: usize, column: usize| {
+            last.iter().map(|head| head[row][column].as_f64().unwrap()).sum::<f64>() / last.len() as f64
+        };
+        let tokens = found[0]["tokens"].as_array().unwrap();
+        assert_eq!(people.lines().count(), tokens.len());
+        for (row, line) in people.lines().enumerate() {
+            let best = (0..tokens.len()).map(|column| mean(row, column)).fold(0.0, f64::max);
+            let shown: f64 = line.split('\t').nth(1).unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+            assert!((shown - best).abs() < 1e-4, "{line} {best}");
+        }
+    }
+}

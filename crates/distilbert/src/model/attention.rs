@@ -91,6 +91,33 @@ impl Attention {
         self.output.forward(pass, &a.context, first, &mut a.output);
     }
 
+    /// The probabilities `[heads, tokens, tokens]` of one sequence of states `x` `[tokens, hidden]`: plain loops, for
+    /// people to look at. [`Attention::forward`] never holds them.
+    pub(crate) fn probabilities(&self, rt: &Runtime, arena: &[f32], x: &[f32]) -> Vec<f32> {
+        let (hidden, AttentionShape { heads, head_dim }) = (self.qkv.inputs, self.shape);
+        let mut qkv = vec![0.0; 3 * x.len()];
+        self.qkv.forward(rt, arena, x, &mut qkv, Finish::Bias); // [tokens, 3 * hidden]
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let mut probabilities = Vec::with_capacity(heads * x.len());
+        for head in 0..heads {
+            let part = |row: &[f32], which: usize| -> Vec<f32> {
+                row[which * hidden + head * head_dim..][..head_dim].to_vec()
+            };
+            let keys: Vec<Vec<f32>> = qkv.chunks_exact(3 * hidden).map(|row| part(row, 1)).collect();
+            for row in qkv.chunks_exact(3 * hidden) {
+                let query = part(row, 0);
+                let dot =
+                    |key: &Vec<f32>| query.iter().zip(key).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+                let scores: Vec<f64> = keys.iter().map(|key| dot(key) * scale).collect();
+                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                probabilities.extend(powers.iter().map(|power| (power / sum) as f32));
+            }
+        }
+        probabilities
+    }
+
     /// The precision of the products inside attention: f32 in training, whose backward pass must find the same
     /// probabilities again; bf16, where the CPU has it, beside weights in bf16 or int8.
     fn precision(&self, rt: &Runtime, mode: Mode<'_>) -> Precision {

@@ -106,7 +106,7 @@ impl Encoder {
     }
 
     /// The weights of the layer that a pass runs after `index` others.
-    fn layer(&self, index: usize) -> &Layer {
+    pub(crate) fn layer(&self, index: usize) -> &Layer {
         &self.layers[index * self.layers.len() / self.depth]
     }
 

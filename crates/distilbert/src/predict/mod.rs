@@ -1,6 +1,7 @@
 //! What a model says of any number of texts, in memory bounded by the batch: the logits of a head with labels, and the
 //! tokens for masks.
 
+pub mod attention_maps; // one text -> which token looks at which
 pub mod fill_mask; // mask tokens -> the likeliest tokens
 
 pub mod spans; // tags of tokens -> spans of a text

@@ -10,6 +10,7 @@ mod tag;
 mod fill_mask;
 mod zero_shot;
 mod rerank;
+mod attention;
 
 use crate::console::Console;
 use crate::output::unless_closed;
@@ -47,6 +48,8 @@ enum PredictCommand {
     ZeroShot(zero_shot::ZeroShotArgs),
     /// Rank texts by how well they answer a query: `index<TAB>score<TAB>text`, the best first.
     Rerank(rerank::RerankArgs),
+    /// Show which token looks at which, in every layer and head: as a page, as JSON, or in short.
+    Attention(attention::AttentionArgs),
 }
 
 /// Arguments of every task.
@@ -73,6 +76,7 @@ pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Resul
         PredictCommand::FillMask(args) => fill_mask::run(args, rt, console),
         PredictCommand::ZeroShot(args) => zero_shot::run(args, rt, console),
         PredictCommand::Rerank(args) => rerank::run(args, rt, console),
+        PredictCommand::Attention(args) => attention::run(args, rt, console),
     }
 }
 
