@@ -1,6 +1,6 @@
 //! A fine-tuned classifier of texts or words, with what its folder says about how to use it.
 
-use crate::model_source;
+use crate::{calibration, model_source};
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
@@ -22,6 +22,8 @@ pub struct Classifier {
     pub problem: Problem,
     /// Name of each output, in order.
     pub labels: Vec<String>,
+    /// What the logits are divided by before they become probabilities: 1 unless `evaluate --calibrate` stored another.
+    pub temperature: f64,
 }
 
 impl Classifier {
@@ -61,7 +63,14 @@ impl Classifier {
             }
         };
         let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
-        Ok(Classifier { model, tokenizer, saved, problem, labels })
+        let temperature = calibration::read(&folder)?.map_or(1.0, |calibration| calibration.temperature);
+        Ok(Classifier { model, tokenizer, saved, problem, labels, temperature })
+    }
+
+    /// Logits as they become probabilities. A number is what it is.
+    pub fn calibrated(&self, logits: &[f32]) -> Vec<f32> {
+        let divisor = if self.problem == Problem::Regression { 1.0 } else { self.temperature };
+        logits.iter().map(|&logit| (f64::from(logit) / divisor) as f32).collect()
     }
 
     /// Longest input in tokens: as asked, or else as it was trained, or else `otherwise`; at most what it can take.

@@ -170,3 +170,114 @@ fn a_model_and_a_task_that_do_not_fit_are_refused_by_name() {
     fs::write(path.join("vocab.txt"), vocabulary + "more\n").unwrap();
     assert!(refused(&sst2).contains("expected a tokenizer of at most 53 tokens, found 54"));
 }
+
+/// A model with a labelled file that it has two in three of right, with a column that says where each text is from.
+fn sliced(folder: &Path) -> (std::path::PathBuf, String) {
+    let path = folder.join("model");
+    model("bert-classify", &path);
+    let mut texts = texts(30);
+    texts[1].push_str(" w5 w6 w7 w8 w9 w10 w11");
+    let rows = texts.iter().zip(labels(&path, &texts)).enumerate().map(|(index, (text, label))| {
+        let right = label["LABEL_".len()..].parse::<usize>().unwrap();
+        let label = if index % 3 == 0 { (right + 1) % 3 } else { right };
+        format!("{text},{label},{}\n", if index % 3 == 2 { "" } else { ["web", "mail"][index % 2] })
+    });
+    let file = folder.join("dev.csv");
+    fs::write(&file, format!("text,label,source\n{}", rows.collect::<String>())).unwrap();
+    (path, file.to_str().unwrap().to_owned())
+}
+
+const COLUMNS: [&str; 4] = ["--text-column", "text", "--label-column", "label"];
+
+#[test]
+fn scores_by_length_and_by_column_are_those_of_their_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let ask = [&["--file", &file], &COLUMNS[..], &["--by-length", "--by", "source"]].concat();
+    let found = evaluate(&path, &ask);
+    let parts = |key: &str| found[key].as_array().unwrap().clone();
+    let rights = |parts: &[Value]| -> f64 {
+        parts.iter().map(|part| part["n"].as_f64().unwrap() * part["metrics"]["accuracy"].as_f64().unwrap()).sum()
+    };
+    for key in ["by_length", "by"] {
+        assert!((rights(&parts(key)) - 20.0).abs() < 1e-9, "{key}");
+    }
+    assert!(parts("by_length").len() >= 2);
+    let by = parts("by");
+    let values: Vec<&str> = by.iter().map(|part| part["value"].as_str().unwrap()).collect();
+    assert_eq!(values, ["", "mail", "web"]);
+    assert_eq!((&by[0]["n"], &by[0]["metrics"]["accuracy"]), (&10.into(), &1.0.into()));
+    let matrix: u64 = found["confusion"]["matrix"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .flat_map(Value::as_u64)
+        .sum();
+    assert_eq!(matrix, 30);
+
+    let people = stdout(&run(&[&["evaluate", "--model", path.to_str().unwrap()], &ask[..]].concat()));
+    assert!(people.contains("\n  true \\ predicted 0  1  2\n") && people.contains("\n  by value\n"), "{people}");
+    let message = error(&run(&[&["evaluate", "--model", path.to_str().unwrap(), "--by", "from"], &ask[..6]].concat()));
+    assert!(message.contains("dev.csv:1: no column `from`"), "{message}");
+}
+
+#[test]
+fn a_temperature_is_fitted_stored_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let ask = [&["--file", &file], &COLUMNS[..]].concat();
+    let before = evaluate(&path, &ask);
+    let score = || {
+        let name = path.to_str().unwrap();
+        lines(&stdout(&run(&["predict", "classify", "--model", name, "--json", "--top-k", "3", "w5 w6"])))[0].clone()
+    };
+    let scores_before = score();
+    let fitted = evaluate(&path, &[&ask[..], &["--calibrate"]].concat());
+    let calibration = &fitted["calibration"];
+    let stored: Value = serde_json::from_slice(&fs::read(path.join("calibration.json")).unwrap()).unwrap();
+    assert_eq!(*calibration, stored);
+    let number = |key: &str| calibration[key].as_f64().unwrap();
+    assert!(number("nll_after") < number("nll_before"));
+    assert_eq!(calibration["calibration_error_before"], before["calibration_error"]);
+    // Fitted again it is the same: the first fit plays no part in the second.
+    assert_eq!(evaluate(&path, &[&ask[..], &["--calibrate"]].concat())["calibration"], *calibration);
+
+    let after = evaluate(&path, &ask);
+    assert_eq!(after["metrics"], before["metrics"]);
+    let gap = after["calibration_error"].as_f64().unwrap() - number("calibration_error_after");
+    assert!(gap.abs() < 1e-6, "{gap}");
+    let scores_after = score();
+    let ratio = |scores: &Value| {
+        let score = |at: usize| scores[at]["score"].as_f64().unwrap();
+        (score(0) / score(2)).ln()
+    };
+    let temperature = number("temperature");
+    assert!((ratio(&scores_before) / ratio(&scores_after) / temperature - 1.0).abs() < 1e-4, "{temperature}");
+
+    fs::write(path.join("calibration.json"), stored.to_string().replace("\"temperature\":", "\"temperature\":-"))
+        .unwrap();
+    let message = error(&run(&["predict", "classify", "--model", path.to_str().unwrap(), "w5"]));
+    assert!(message.contains("calibration.json: expected a temperature above 0, found -"), "{message}");
+}
+
+#[test]
+fn two_models_are_compared_from_a_predictions_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let other = folder.path().join("other");
+    model("distilbert-classify", &other);
+    let out = folder.path().join("out");
+    let ask = [&["--file", &file], &COLUMNS[..]].concat();
+    let theirs = evaluate(&other, &[&ask[..], &["--output", out.to_str().unwrap()]].concat());
+    let predictions = out.join("predictions.jsonl");
+    let against = ["--against", predictions.to_str().unwrap()];
+    let ours = evaluate(&path, &[&ask[..], &against].concat());
+    let accuracy = |found: &Value| found["metrics"]["accuracy"].as_f64().unwrap();
+    let found = &ours["against"];
+    assert!((found["difference"].as_f64().unwrap() - (accuracy(&ours) - accuracy(&theirs))).abs() < 1e-12);
+    let alone = |key: &str| found["mcnemar"][key].as_f64().unwrap();
+    assert_eq!((alone("only_first") - alone("only_second")) / 30.0, found["difference"].as_f64().unwrap());
+    let same = evaluate(&other, &[&ask[..], &against].concat());
+    assert_eq!((&same["against"]["difference"], &same["against"]["p_value"]), (&0.0.into(), &1.0.into()));
+}

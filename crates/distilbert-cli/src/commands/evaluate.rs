@@ -2,25 +2,39 @@
 
 use crate::classifier::Classifier;
 use crate::console::Console;
-use crate::output;
+use crate::{calibration, output};
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::encoded::EncodedSet;
-use distilbert::data::examples::{self, Columns, DataError, DataSet, Label, Layout, Split, Task, TaskKind};
+use distilbert::data::examples::{
+    self, Columns, DataError, DataSet, Label, Layout, Metric, Scan, Split, Task, TaskKind,
+};
 use distilbert::data::tagging::words::WordWindows;
 use distilbert::data::tagging::{self, TaggedSet, WordColumns};
+use distilbert::evaluate::metrics::confusion_matrix;
+use distilbert::evaluate::slices::{Slice, by_length, by_value};
 use distilbert::evaluate::statistics::Bootstrap;
-use distilbert::evaluate::{EvaluationResult, Predictions, submission};
+use distilbert::evaluate::statistics::{Interval, McNemar, PairedTest, mcnemar, paired_bootstrap};
+use distilbert::evaluate::{Calibration, EvaluationResult, Predictions, submission};
 use distilbert::predict;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// File of an evaluation's scores.
 pub const EVALUATION_FILE: &str = "evaluation.json";
+
+/// Different values of a column that examples are scored by; more are hardly meant.
+const MAX_SLICES: usize = 100;
+
+/// Labels up to which people see the confusion matrix; JSON always has it.
+const SHOWN_LABELS: usize = 12;
 
 /// File of the predictions that [`EVALUATION_FILE`] is about.
 pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
@@ -55,6 +69,19 @@ pub struct EvaluateArgs {
     /// Cut inputs to this many tokens [default: as the model was trained, or the task's]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    /// Also score the examples by their length in tokens.
+    #[arg(long)]
+    by_length: bool,
+    /// Also score the examples by their values in this column of the file.
+    #[arg(long, value_name = "COLUMN")]
+    by: Option<String>,
+    /// Compare with another model's predictions.jsonl of the same examples: difference, interval, p-value.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Fit a temperature to these examples, which should be neither training nor test data, and store it in the model's
+    /// folder; `predict` and `evaluate` then divide logits by it. Labels stay the same, probabilities become honest.
+    #[arg(long)]
+    calibrate: bool,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -83,6 +110,48 @@ pub struct Scored {
     pub result: EvaluationResult,
     /// The predictions.
     pub predictions: Predictions,
+    /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction.
+    logits: Vec<Vec<f32>>,
+    analysis: Analysis,
+}
+
+/// What else was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Analysis {
+    /// `[truth][predicted]`, counts of examples in the order of the task's labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confusion: Option<Confusion>,
+    /// `--by-length`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    by_length: Vec<Slice>,
+    /// `--by`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    by: Vec<Slice>,
+    /// `--against`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    against: Option<Against>,
+    /// `--calibrate`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<Calibration>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Confusion {
+    labels: Vec<String>,
+    matrix: Vec<Vec<u64>>,
+}
+
+/// This model against another on the same examples.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Against {
+    /// The other's predictions.
+    file: PathBuf,
+    metric: String,
+    #[serde(flatten)]
+    test: PairedTest,
+    /// For accuracy: the first is this model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mcnemar: Option<McNemar>,
 }
 
 /// What `--json` prints and [`EVALUATION_FILE`] holds.
@@ -94,6 +163,8 @@ pub struct Evaluations {
     /// The other half of MNLI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<EvaluationResult>,
+    #[serde(flatten)]
+    analysis: Analysis,
 }
 
 /// Runs the command.
@@ -104,11 +175,21 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let Some(path) = args.source.data.as_ref().or(args.source.file.as_ref()) else {
         bail!("expected --data or --file");
     };
-    let classifier = Classifier::load_any(&args.model, rt, console)?;
+    let mut classifier = Classifier::load_any(&args.model, rt, console)?;
     let task = match classifier.problem.is_of_words() {
         true => word_task(args, path, &classifier)?,
         false => task(args, path, &classifier)?,
     };
+    if args.calibrate {
+        if !Path::new(&args.model).is_dir() {
+            bail!("--calibrate stores a temperature beside the model: expected a local folder, found `{}`", args.model);
+        }
+        if args.split == Split::Train {
+            bail!("--calibrate: expected examples that the model was not trained on, found --split train");
+        }
+        // Fitted to the model's own outputs, whatever was fitted before.
+        classifier.temperature = 1.0;
+    }
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
 
     let mut scored = Vec::new();
@@ -131,6 +212,12 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         warn(&split.result, max_length, console);
         scored.push(split);
     }
+    if let Some(first) = scored.first_mut() {
+        first.analysis = analyse(args, path, &task, first)?;
+        if let Some(calibration) = &first.analysis.calibration {
+            calibration::write(Path::new(&args.model), calibration)?;
+        }
+    }
     finish(args, &scored, console)
 }
 
@@ -149,7 +236,9 @@ fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::
         line.push('\n');
         output::print(&line)
     } else {
-        output::print(&scored.iter().map(|split| table(&split.result)).collect::<Vec<_>>().join("\n"))
+        let mut text = scored.iter().map(|split| table(&split.result)).collect::<Vec<_>>().join("\n");
+        scored.iter().for_each(|split| describe(&split.analysis, &mut text));
+        output::print(&text)
     }
 }
 
@@ -177,11 +266,15 @@ pub fn score(
         bail!("stopped");
     }
     let mut predictions = Predictions::new(&data.task, data.split);
+    let mut rows = Vec::with_capacity(data.examples.len());
     for (index, (example, tokens)) in data.examples.iter().zip(encoded.lengths()).enumerate() {
         let row = logits.of(index);
         // `outputs` are below the row's width: both come from the model's labels.
         let row: Vec<f32> = outputs.iter().map(|&output| row[output]).collect();
-        predictions.push(example, &row, tokens).with_context(|| format!("line {}", example.line))?;
+        predictions
+            .push(example, &classifier.calibrated(&row), tokens)
+            .with_context(|| format!("line {}", example.line))?;
+        rows.push(row);
     }
     let counts = (data.skipped.len(), encoded.truncated);
     let metrics = if has_labels(data) { &data.task.metrics[..] } else { &[] };
@@ -190,7 +283,51 @@ pub fn score(
     } else {
         EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
     };
-    Ok(Scored { result, predictions })
+    Ok(Scored { result, predictions, logits: rows, analysis: Analysis::default() })
+}
+
+/// What else was asked for.
+fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -> anyhow::Result<Analysis> {
+    let (predictions, bootstrap) = (&scored.predictions, Bootstrap::default());
+    if scored.result.metrics.is_empty() {
+        if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
+            bail!("{}: expected labels to score, found none", path.display());
+        }
+        return Ok(Analysis::default());
+    }
+    let matrix = confusion_matrix(&predictions.outcomes()?).ok();
+    let mut analysis = Analysis {
+        confusion: matrix.map(|matrix| Confusion { labels: predictions.labels.clone(), matrix }),
+        ..Analysis::default()
+    };
+    if args.by_length {
+        analysis.by_length = by_length(predictions, &task.metrics, &bootstrap)?;
+    }
+    if let Some(column) = &args.by {
+        let scan =
+            Scan { layout: task.layout.clone(), task: task.name.clone(), problem: task.problem, split: args.split };
+        let file = scan.find_file(path)?;
+        let values: HashMap<usize, String> = scan.column(&file, column)?.into_iter().collect();
+        let values: Vec<String> =
+            predictions.rows.iter().map(|row| values.get(&row.id).cloned().unwrap_or_default()).collect();
+        let different = values.iter().collect::<HashSet<_>>().len();
+        if different > MAX_SLICES {
+            bail!("--by: expected a column of at most {MAX_SLICES} different values, found {different} in `{column}`");
+        }
+        analysis.by = by_value(predictions, &values, &task.metrics, &bootstrap)?;
+    }
+    if let (Some(file), Some(&metric)) = (&args.against, task.metrics.first()) {
+        let reader = File::open(file).with_context(|| file.display().to_string())?;
+        let other = Predictions::read(BufReader::new(reader)).with_context(|| file.display().to_string())?;
+        let (ours, theirs) = (predictions.outcomes()?, other.outcomes()?);
+        let test = paired_bootstrap(&ours, &theirs, metric, &bootstrap).with_context(|| file.display().to_string())?;
+        let exact = (metric == Metric::Accuracy).then(|| mcnemar(&ours, &theirs)).transpose()?;
+        analysis.against = Some(Against { file: file.clone(), metric: metric.name().to_owned(), test, mcnemar: exact });
+    }
+    if args.calibrate {
+        analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);
+    }
+    Ok(analysis)
 }
 
 /// Runs the tagger over a split and scores it; sentences of any length, by windows.
@@ -220,7 +357,7 @@ pub fn score_words(
     }
     let counts = (data.skipped.len(), 0);
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
-    Ok(Scored { result, predictions })
+    Ok(Scored { result, predictions, logits: Vec::new(), analysis: Analysis::default() })
 }
 
 /// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
@@ -228,6 +365,9 @@ pub fn score_words(
 fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -> anyhow::Result<Task> {
     if args.pair_column.is_some() || args.submission.is_some() {
         bail!("--pair-column and --submission: the model tags words, which have neither pairs nor a GLUE server");
+    }
+    if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
+        bail!("--by-length, --by, --against and --calibrate: expected a classifier of texts, found a tagger of words");
     }
     let saved = tagger.saved.as_ref().map(|saved| &saved.task);
     let columns = match saved {
@@ -337,7 +477,8 @@ fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
 fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
     let mut results = scored.iter().map(|split| split.result.clone());
     let result = results.next().context("nothing was scored")?;
-    Ok(Evaluations { result, also: results.collect() })
+    let analysis = scored.first().map(|split| split.analysis.clone()).unwrap_or_default();
+    Ok(Evaluations { result, also: results.collect(), analysis })
 }
 
 pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
@@ -355,6 +496,59 @@ pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
 /// Where the predictions of the `index`th result of an evaluation are.
 pub fn predictions_file(index: usize, split: &str) -> String {
     if index == 0 { PREDICTIONS_FILE.to_owned() } else { format!("predictions-{split}.jsonl") }
+}
+
+fn describe(analysis: &Analysis, text: &mut String) {
+    // Writing to a string cannot fail.
+    if let Some(Confusion { labels, matrix }) = &analysis.confusion
+        && labels.len() <= SHOWN_LABELS
+    {
+        let _ = writeln!(text, "\n  true \\ predicted {}", labels.join("  "));
+        for (label, counts) in labels.iter().zip(matrix) {
+            let counts = counts.iter().map(u64::to_string).collect::<Vec<_>>();
+            let _ = writeln!(text, "  {label:<18}{}", counts.join("  "));
+        }
+    }
+    for (title, slices) in [("by length in tokens", &analysis.by_length), ("by value", &analysis.by)] {
+        if !slices.is_empty() {
+            let _ = writeln!(text, "\n  {title}");
+        }
+        for Slice { value, n, metrics, intervals } in slices {
+            let shown: Vec<String> = metrics
+                .iter()
+                .map(|(name, &value)| format!("{name} {}", score_text(value, intervals.get(name))))
+                .collect();
+            let value = if value.is_empty() { "(empty)" } else { value };
+            let _ = writeln!(text, "  {value:<18}{n:>7} examples  {}", shown.join("  "));
+        }
+    }
+    if let Some(Against { file, metric, test, mcnemar }) = &analysis.against {
+        let difference = score_text(test.difference, Some(&test.interval));
+        let _ = writeln!(text, "\n  against {}: {metric} {difference}, p = {:.4}", file.display(), test.p_value);
+        if let Some(exact) = mcnemar {
+            let McNemar { only_first, only_second, p_value } = exact;
+            let _ = writeln!(
+                text,
+                "  right alone: {only_first} here, {only_second} there; McNemar's exact test p = {p_value:.4}"
+            );
+        }
+    }
+    if let Some(fitted) = &analysis.calibration {
+        let _ = writeln!(
+            text,
+            "\n  temperature       {:.4}, stored beside the model\n  -ln p of the truth {:.4} before, {:.4} after",
+            fitted.temperature, fitted.nll_before, fitted.nll_after
+        );
+        if let (Some(before), Some(after)) = (fitted.calibration_error_before, fitted.calibration_error_after) {
+            let _ = writeln!(text, "  calibration error {:.2} before, {:.2} after", 100.0 * before, 100.0 * after);
+        }
+    }
+}
+
+/// In hundredths, with its interval.
+fn score_text(value: f64, interval: Option<&Interval>) -> String {
+    let interval = interval.map(|interval| format!(" [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high));
+    format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
 }
 
 fn table(result: &EvaluationResult) -> String {

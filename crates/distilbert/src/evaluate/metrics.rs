@@ -634,32 +634,6 @@ pub fn confusion_matrix(outcomes: &Outcomes) -> Result<Vec<Vec<u64>>, MetricErro
     Ok(matrix)
 }
 
-/// Expected calibration error: the mean gap between confidence (largest probability) and accuracy over 15 bins of
-/// equal width, weighted by the bins' examples. 0 is calibrated, 1 is always certain and always wrong. A row that is
-/// empty or holds a number that is not finite is left out; 0 if none is left.
-///
-/// # Source
-/// Guo et al. 2017 (arXiv:1706.04599), equation 3.
-pub fn calibration_error<'a>(rows: impl IntoIterator<Item = (&'a [f32], usize)>) -> f64 {
-    const BINS: usize = 15;
-    let mut bins = [(0u64, 0u64, 0.0f64); BINS]; // examples, right, sum of confidences
-    for (probabilities, truth) in rows {
-        if probabilities.is_empty() || probabilities.iter().any(|value| !value.is_finite()) {
-            continue;
-        }
-        let predicted = argmax(probabilities);
-        let confidence = probabilities.get(predicted).copied().map_or(0.0, f64::from);
-        // Bin m holds ((m-1)/15, m/15], so an exact edge belongs below it.
-        let bin = ((confidence * BINS as f64).ceil() as usize).saturating_sub(1).min(BINS - 1);
-        bins[bin].0 += 1;
-        bins[bin].1 += u64::from(predicted == truth);
-        bins[bin].2 += confidence;
-    }
-    let n: u64 = bins.iter().map(|bin| bin.0).sum();
-    let gaps: f64 = bins.iter().map(|&(_, right, confidences)| (right as f64 - confidences).abs()).sum();
-    if n == 0 { 0.0 } else { gaps / n as f64 }
-}
-
 /// Index of the largest value; the first of equals, 0 of none. NaN is never the largest.
 pub fn argmax(values: &[f32]) -> usize {
     let mut best = 0;

@@ -2,12 +2,15 @@
 //! model hands in [`Predictions`], and readers and writers are passed in.
 
 pub mod metrics; // truth and prediction -> number
+pub mod calibration; // probabilities -> are they honest, and the temperature that makes them so
 mod ordered; // maps that keep their order
 pub mod predictions; // what a model said, example by example
 mod result; // one model on one split
+pub mod slices; // scores by length and by what the data says
 pub mod statistics; // intervals, paired tests, seed spread, retention
 mod submission; // files for the GLUE server
 
+pub use calibration::Calibration;
 pub use metrics::{MetricError, Outcomes};
 pub use ordered::OrderedMap;
 pub use predictions::{Prediction, PredictionRow, Predictions, PredictionsError};

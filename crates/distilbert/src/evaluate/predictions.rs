@@ -103,6 +103,17 @@ impl Predictions {
         }
     }
 
+    /// The same task and split, with no predictions.
+    pub(super) fn without_rows(&self) -> Self {
+        Predictions {
+            task: self.task.clone(),
+            split: self.split,
+            problem: self.problem,
+            labels: self.labels.clone(),
+            rows: Vec::new(),
+        }
+    }
+
     /// Adds what the model said of `example`: `logits` of the task's width, from an input of `tokens` tokens.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::examples::{Label, Metric, Problem};
 
-use super::metrics::{MetricError, TypeScores, calibration_error, entity_scores_by_type, tag_scores_by_type};
+use super::calibration::calibration_error;
+use super::metrics::{MetricError, TypeScores, entity_scores_by_type, tag_scores_by_type};
 use super::ordered::OrderedMap;
 use super::predictions::Predictions;
 use super::statistics::{Bootstrap, Interval, intervals};

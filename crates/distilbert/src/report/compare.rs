@@ -1,7 +1,9 @@
 //! The comparison itself: who is measured against whom, what is kept, where two models disagree.
 
 use crate::data::examples::{Label, Metric};
+use crate::evaluate::calibration::{ConfidenceBin, confidence_bins};
 use crate::evaluate::metrics::{argmax, confusion_matrix};
+use crate::evaluate::slices::LENGTHS;
 use crate::evaluate::statistics::{
     Bootstrap, Interval, McNemar, PairedTest, Retention, SeedSpread, mcnemar, paired_bootstrap, retention, seed_spread,
 };
@@ -23,6 +25,8 @@ pub(super) struct Comparison {
     pub scores: Vec<ScoreRow>,
     pub disagreements: Vec<Disagreement>,
     pub confusions: Vec<Confusion>,
+    /// For each model whose headline predictions are known, its index and the examples by confidence.
+    pub reliability: Vec<(usize, Vec<ConfidenceBin>)>,
     /// What could not be compared, and why.
     pub remarks: Vec<String>,
 }
@@ -135,6 +139,7 @@ impl Comparison {
             scores: Vec::new(),
             disagreements: Vec::new(),
             confusions: Vec::new(),
+            reliability: Vec::new(),
             remarks: Vec::new(),
         };
         let teacher = reference.and_then(|index| input.models.get(index));
@@ -151,6 +156,15 @@ impl Comparison {
             let value = *evaluation.result.metrics.get(metric)?;
             Some((value, evaluation.result.intervals.get(metric).copied()))
         });
+        if let Some(predictions) = evaluation.and_then(|evaluation| evaluation.predictions.as_ref()) {
+            let bins = confidence_bins(predictions.rows.iter().filter_map(|row| match row.label {
+                Label::Class(class) => Some((row.scores.as_slice(), class)),
+                _ => None,
+            }));
+            if bins.iter().any(|bin| bin.n > 0) {
+                self.reliability.push((self.rows.len(), bins));
+            }
+        }
         let mut against = None;
         if let Some((teacher, (ours, theirs))) =
             teacher.and_then(|teacher| Some((teacher, evaluation.zip(self.headline_of(teacher))?)))
@@ -319,18 +333,6 @@ fn disagreement(model: &str, ours: &Predictions, reference: &str, theirs: &Predi
     }
     Some(found)
 }
-
-/// Longest input of each bucket, in tokens.
-const LENGTHS: [(usize, &str); 8] = [
-    (8, "up to 8"),
-    (16, "9 to 16"),
-    (32, "17 to 32"),
-    (64, "33 to 64"),
-    (128, "65 to 128"),
-    (256, "129 to 256"),
-    (512, "257 to 512"),
-    (usize::MAX, "over 512"),
-];
 
 /// Largest probability of each bucket.
 const CONFIDENCES: [(f64, &str); 7] = [

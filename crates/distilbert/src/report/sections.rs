@@ -5,6 +5,7 @@ use super::document::{Align, Block, Cell, Column, Document, Figure, Section, Tab
 use super::format::{self, NOT_MEASURED, or_not_measured};
 use super::plots::{self, Axes, Point, Series};
 use super::{ModelReport, ReportInput, Role};
+use crate::evaluate::calibration::ConfidenceBin;
 
 /// The whole report.
 pub(super) fn document(input: &ReportInput, comparison: &Comparison) -> Document {
@@ -20,6 +21,7 @@ pub(super) fn document(input: &ReportInput, comparison: &Comparison) -> Document
     sections.extend(comparison_plots(input, comparison));
     sections.extend(loss_plots(input));
     sections.extend(scores(comparison));
+    sections.extend(reliability(input, comparison));
     sections.extend(disagreements(comparison));
     sections.extend(confusions(comparison));
     sections.push(lineage(input));
@@ -421,6 +423,50 @@ fn scores(comparison: &Comparison) -> Option<Section> {
         ]);
     }
     (!table.rows.is_empty()).then(|| Section { title: "All scores".to_owned(), blocks: vec![Block::Table(table)] })
+}
+
+/// Whether the probabilities mean what they say.
+fn reliability(input: &ReportInput, comparison: &Comparison) -> Option<Section> {
+    let points = |bins: &[ConfidenceBin]| {
+        let filled = bins.iter().filter(|bin| bin.n > 0);
+        filled.map(|bin| Point::at(bin.confidences / bin.n as f64, bin.right as f64 / bin.n as f64)).collect()
+    };
+    let mut series: Vec<Series> = (comparison.reliability.iter())
+        .map(|(number, bins)| Series { number: *number, points: points(bins) })
+        .collect();
+    let mut legend = legend(&series, &input.models);
+    legend.push((input.models.len(), "as sure as right".to_owned()));
+    series.push(Series { number: input.models.len(), points: vec![Point::at(0.0, 0.0), Point::at(1.0, 1.0)] });
+    let axes = Axes::new("confidence (mean of the largest probability)", "share right").marked().with_zero();
+    let svg = plots::lines(&series, &axes).filter(|_| !comparison.reliability.is_empty())?;
+    let mut table = Table::new(
+        "Examples by confidence, in 15 bins of equal width",
+        &[
+            ("model", Align::Left),
+            ("confidence", Align::Left),
+            ("examples", Align::Right),
+            ("mean confidence × 100", Align::Right),
+            ("right × 100", Align::Right),
+        ],
+    );
+    for (index, bins) in &comparison.reliability {
+        let name = input.models.get(*index).map(|model| model.name.clone()).unwrap_or_default();
+        let width = 1.0 / bins.len() as f64;
+        for (place, bin) in bins.iter().enumerate().filter(|(_, bin)| bin.n > 0) {
+            let (low, high) = (place as f64 * width, (place + 1) as f64 * width);
+            table.push([
+                name.clone(),
+                format!("{low:.2} to {high:.2}"),
+                format::grouped(bin.n),
+                format::score(bin.confidences / bin.n as f64),
+                format::score(bin.right as f64 / bin.n as f64),
+            ]);
+        }
+    }
+    let caption = "Above the diagonal a model is more often right than it says, below it is too sure.".to_owned();
+    let figure = Figure { title: "Reliability".to_owned(), caption, svg, legend };
+    let blocks = vec![Block::Figures(vec![figure]), Block::Table(table)];
+    Some(Section { title: "Calibration".to_owned(), blocks })
 }
 
 fn disagreements(comparison: &Comparison) -> Option<Section> {

@@ -127,8 +127,8 @@ fn the_html_needs_nothing_from_outside() {
     for needing in ["<link", "src=\"", "url(", "@import", "<iframe"] {
         assert!(!html.contains(needing), "{needing}");
     }
-    // Score against size and latency, latency by length, one loss.
-    assert_eq!(html.matches("role=\"img\"").count(), 4);
+    // Score against size and latency, latency by length, one loss, reliability.
+    assert_eq!(html.matches("role=\"img\"").count(), 5);
     assert!(html.contains("prefers-color-scheme: dark"));
 }
 
@@ -206,4 +206,14 @@ fn regression_is_compared_by_error() {
     assert!(markdown.contains("“big” is nearer, “small” is not (largest gaps first):"), "{markdown}");
     assert!(markdown.contains("Spread over training seeds: not measured."));
     assert!(!markdown.contains("By true class") && !markdown.contains("## Confusion"));
+}
+
+#[test]
+fn reliability_is_drawn_and_its_bins_are_in_a_table() {
+    let report = report();
+    // Of the teacher's answers at 73 %, one is wrong: the first.
+    assert!(report.markdown().contains("| 0.67 to 0.73 | 92 | 73.1 | 98.9 |"), "{}", report.markdown());
+    assert!(report.html().contains("as sure as right") && report.html().contains("Reliability"));
+    let none = Report::new(&ReportInput::default(), &Bootstrap::default());
+    assert!(!none.markdown().contains("Calibration"));
 }

@@ -82,7 +82,8 @@ impl Task for Classify<'_> {
     fn answer(&mut self, asked: &Asked<Vec<f32>>, out: &mut dyn Write) -> anyhow::Result<()> {
         let Input { number, text, pair, .. } = &asked.input;
         let example = Example { text_a: text.clone(), text_b: pair.clone(), label: Label::None, line: *number };
-        let (logits, tokens) = (asked.outputs.concat(), asked.sequences.iter().map(Encoding::len).sum());
+        let logits = self.classifier.calibrated(&asked.outputs.concat());
+        let tokens = asked.sequences.iter().map(Encoding::len).sum();
         self.predictions.rows.clear();
         self.predictions.push(&example, &logits, tokens)?;
         for row in &self.predictions.rows {

@@ -17,7 +17,7 @@ pub(super) struct GlueLayout {
     /// The task's folder in the official archive.
     folder: &'static str,
     /// Column names of the texts; CoLA's labelled files have no header.
-    text_a: &'static str,
+    pub text_a: &'static str,
     pub text_b: Option<&'static str>,
     label: &'static str,
     /// The labels as the files spell them, in id order; empty for regression.

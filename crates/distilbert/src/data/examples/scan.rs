@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::columns;
+use super::columns::{self, Columns};
 use super::error::DataError;
 use super::glue::{self, Found};
 use super::rows::Row;
@@ -102,6 +102,44 @@ impl Scan {
             }
         }
         Ok(skipped)
+    }
+}
+
+impl Scan {
+    /// The values of a column that holds neither texts nor labels, with the line on which each row begins.
+    ///
+    /// # Errors
+    /// [`DataError`] if the file cannot be read or lacks the column.
+    pub fn column(&self, path: &Path, column: &str) -> Result<Vec<(usize, String)>, DataError> {
+        // A file of this layout with the column in the place of the label.
+        let columns = match &self.layout {
+            Layout::Columns(columns) => {
+                Columns { label: column.to_owned(), separator: String::new(), ..columns.clone() }
+            }
+            Layout::Glue => {
+                let layout = glue::layout(&self.task)?;
+                let separator = String::new();
+                Columns { pair: layout.text_b.map(str::to_owned), separator, ..Columns::new(layout.text_a, column) }
+            }
+        };
+        // Any number of labels, for the field may be empty; of a split that must have the column.
+        let (layout, problem, split) = (Layout::Columns(columns), Problem::MultiLabel, Split::Dev);
+        let scan = Scan { layout, problem, split, task: self.task.clone() };
+        let (mut values, mut broken) = (Vec::new(), None);
+        scan.run(path, |row| match row {
+            Ok(row) => {
+                values.push((row.line, row.labels.unwrap_or_default().concat()));
+                true
+            }
+            Err(error) => {
+                broken = Some(error);
+                false
+            }
+        })?;
+        match broken {
+            Some(error) => Err(error),
+            None => Ok(values),
+        }
     }
 }
 

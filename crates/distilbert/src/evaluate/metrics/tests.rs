@@ -1,5 +1,6 @@
 use serde::Deserialize;
 
+use super::super::calibration::calibration_error;
 use super::*;
 
 /// Made by `reference/make_metric_goldens.py` with scikit-learn 1.9.1 and scipy 1.17.1.

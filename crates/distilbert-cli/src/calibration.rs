@@ -1,0 +1,71 @@
+//! The temperature beside a model: fitted by `evaluate --calibrate`, used by whatever runs a classifier.
+
+use crate::gather::read_json;
+use anyhow::{Context, bail};
+use distilbert::checkpoint::write_atomic;
+use distilbert::data::examples::Label;
+use distilbert::evaluate::Predictions;
+use distilbert::evaluate::calibration::{Calibration, calibration_error, fit_temperature, negative_log_likelihood};
+use distilbert::evaluate::predictions::softmax;
+use std::path::Path;
+
+/// Name of the file in a model's folder. `transformers` ignores it.
+const CALIBRATION_FILE: &str = "calibration.json";
+
+/// What was fitted for the model of this folder; `None` if nothing was.
+///
+/// # Errors
+/// If the file cannot be read or holds no temperature.
+pub fn read(folder: &Path) -> anyhow::Result<Option<Calibration>> {
+    let path = folder.join(CALIBRATION_FILE);
+    let found: Option<Calibration> = read_json(&path)?;
+    if let Some(Calibration { temperature, .. }) = &found
+        && !(temperature.is_finite() && *temperature > 0.0)
+    {
+        bail!("{}: expected a temperature above 0, found {temperature}", path.display());
+    }
+    Ok(found)
+}
+
+/// Stores it in the model's folder.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(folder: &Path, calibration: &Calibration) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(calibration)?;
+    text.push('\n');
+    Ok(write_atomic(&folder.join(CALIBRATION_FILE), text.as_bytes())?)
+}
+
+/// Fits a temperature to logits as the model gives them, a row for each prediction.
+///
+/// # Errors
+/// If no example has a class or a set of labels.
+pub fn fit(predictions: &Predictions, logits: &[Vec<f32>]) -> anyhow::Result<Calibration> {
+    let labels = predictions.rows.iter().map(|row| &row.label);
+    let rows: Vec<(&[f32], &Label)> = logits.iter().map(Vec::as_slice).zip(labels).collect();
+    let temperature = fit_temperature(&rows).context("--calibrate: expected examples with classes, found none")?;
+    let nll = |temperature| negative_log_likelihood(rows.iter().copied(), temperature);
+    let error = |temperature: f64| {
+        let scaled = rows.iter().filter_map(|(logits, label)| match label {
+            Label::Class(class) => {
+                let scaled: Vec<f32> = logits.iter().map(|&x| (f64::from(x) / temperature) as f32).collect();
+                Some((softmax(&scaled), *class))
+            }
+            _ => None,
+        });
+        let scaled: Vec<(Vec<f32>, usize)> = scaled.collect();
+        let rows = scaled.iter().map(|(probabilities, class)| (probabilities.as_slice(), *class));
+        (!scaled.is_empty()).then(|| calibration_error(rows))
+    };
+    Ok(Calibration {
+        temperature,
+        task: predictions.task.clone(),
+        split: predictions.split.name().to_owned(),
+        n: rows.len(),
+        nll_before: nll(1.0),
+        nll_after: nll(temperature),
+        calibration_error_before: error(1.0),
+        calibration_error_after: error(temperature),
+    })
+}
