@@ -281,3 +281,28 @@ fn two_models_are_compared_from_a_predictions_file() {
     let same = evaluate(&other, &[&ask[..], &against].concat());
     assert_eq!((&same["against"]["difference"], &same["against"]["p_value"]), (&0.0.into(), &1.0.into()));
 }
+
+#[test]
+fn several_files_stand_in_one_table_with_the_gap_to_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let text = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    // One wrong, one right.
+    lines.truncate(3);
+    let part = folder.path().join("part.csv");
+    fs::write(&part, lines.join("\n")).unwrap();
+    let part = part.to_str().unwrap();
+    let ask = [&["--file", &file, "--file", part, "--file", part], &COLUMNS[..]].concat();
+    let found = evaluate(&path, &ask);
+    let number = |key: &str| found[key].as_f64().unwrap();
+    let accuracy = |file: usize| found["files"][file]["metrics"]["accuracy"].as_f64().unwrap();
+    assert_eq!((accuracy(0), accuracy(1), accuracy(2)), (2.0 / 3.0, 0.5, 0.5));
+    assert!((number("gap") - 1.0 / 6.0).abs() < 1e-12 && (number("mean") - 5.0 / 9.0).abs() < 1e-12);
+    assert_eq!((&found["files"][1]["n"], &found["metric"]), (&2.into(), &"accuracy".into()));
+    let name = path.to_str().unwrap();
+    let people = stdout(&run(&[&["evaluate", "--model", name], &ask[..]].concat()));
+    assert!(people.contains("gap to first") && people.contains("66.67 ["), "{people}");
+    let message = error(&run(&[&["evaluate", "--model", name, "--calibrate"], &ask[..]].concat()));
+    assert!(message.starts_with("error: expected one --file with --output"), "{message}");
+}

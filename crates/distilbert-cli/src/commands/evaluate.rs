@@ -1,5 +1,6 @@
 //! `distilbert evaluate`: the official scores of a classifier of texts or words on labelled data.
 
+use super::evaluate_files;
 use crate::classifier::Classifier;
 use crate::console::Console;
 use crate::{calibration, output};
@@ -44,7 +45,7 @@ pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 pub struct EvaluateArgs {
     /// The fine-tuned model.
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    pub(super) model: String,
     /// A GLUE task (sst2, mnli, ...) [default: what the model was fine-tuned for]
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
@@ -52,7 +53,7 @@ pub struct EvaluateArgs {
     source: Source,
     /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
     #[arg(long, default_value_t = Split::Dev)]
-    split: Split,
+    pub(super) split: Split,
     /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header; of the words in a
     /// file of tagged words.
     #[arg(long, value_name = "COLUMN")]
@@ -68,7 +69,7 @@ pub struct EvaluateArgs {
     no_header: bool,
     /// Cut inputs to this many tokens [default: as the model was trained, or the task's]
     #[arg(long, value_name = "TOKENS")]
-    max_length: Option<usize>,
+    pub(super) max_length: Option<usize>,
     /// Also score the examples by their length in tokens.
     #[arg(long)]
     by_length: bool,
@@ -84,7 +85,7 @@ pub struct EvaluateArgs {
     calibrate: bool,
     /// Print one line of JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Also write evaluation.json and predictions.jsonl there.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -99,9 +100,10 @@ struct Source {
     /// Folder that holds the split's file (dev.tsv, ...), or the task's folder (SST-2/).
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The split's file itself.
+    /// The split's file itself. Given several times, each is scored, in one table with the mean and the gap between
+    /// the first and the others: the languages of XNLI, for example.
     #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    file: Vec<PathBuf>,
 }
 
 /// One split's scores, with the predictions they come from.
@@ -172,8 +174,21 @@ pub struct Evaluations {
 /// # Errors
 /// If model, task and data do not fit together, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let Some(path) = args.source.data.as_ref().or(args.source.file.as_ref()) else {
-        bail!("expected --data or --file");
+    let path = match (&args.source.data, &args.source.file[..]) {
+        (Some(path), _) | (None, [path]) => path,
+        (None, []) => bail!("expected --data or --file"),
+        (None, paths) => {
+            let one_file = args.output.is_some()
+                || args.submission.is_some()
+                || args.by_length
+                || args.by.is_some()
+                || args.against.is_some()
+                || args.calibrate;
+            if one_file {
+                bail!("expected one --file with --output, --submission, --by-length, --by, --against or --calibrate");
+            }
+            return evaluate_files::run(args, paths, rt, console);
+        }
     };
     let mut classifier = Classifier::load_any(&args.model, rt, console)?;
     let task = match classifier.problem.is_of_words() {
@@ -405,7 +420,7 @@ fn has_labels(data: &DataSet) -> bool {
 }
 
 /// The task asked for, read from the columns asked for.
-fn task(args: &EvaluateArgs, path: &Path, classifier: &Classifier) -> anyhow::Result<Task> {
+pub(super) fn task(args: &EvaluateArgs, path: &Path, classifier: &Classifier) -> anyhow::Result<Task> {
     let saved = classifier.saved.as_ref().map(|saved| &saved.task);
     let base = match (&args.task, saved) {
         (Some(name), Some(saved)) if *name == saved.name => Some(saved.clone()),
@@ -463,7 +478,7 @@ fn load(args: &EvaluateArgs, path: &Path, task: &Task) -> anyhow::Result<Vec<Dat
     Ok(sets)
 }
 
-fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
+pub(super) fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
     let EvaluationResult { task, split, n, .. } = result;
     if result.truncated > 0 {
         let truncated = result.truncated;
@@ -546,7 +561,7 @@ fn describe(analysis: &Analysis, text: &mut String) {
 }
 
 /// In hundredths, with its interval.
-fn score_text(value: f64, interval: Option<&Interval>) -> String {
+pub(super) fn score_text(value: f64, interval: Option<&Interval>) -> String {
     let interval = interval.map(|interval| format!(" [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high));
     format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
 }

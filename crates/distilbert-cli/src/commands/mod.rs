@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod data;
 pub mod distil;
 pub mod evaluate;
+mod evaluate_files;
 pub mod finetune;
 pub mod inspect;
 pub mod predict;
