@@ -93,7 +93,7 @@ pub fn negative_log_likelihood<'a>(rows: impl IntoIterator<Item = (&'a [f32], &'
             Label::Classes(set) => {
                 set.iter().zip(&scaled).map(|(&applies, &x)| softplus(if applies { -x } else { x })).sum()
             }
-            Label::Score(_) | Label::None => continue,
+            Label::Score(_) | Label::Tags(_) | Label::None => continue,
         };
         n += 1;
     }
@@ -144,7 +144,7 @@ fn slope(rows: &[(&[f32], &Label)], beta: f64) -> f64 {
             Label::Classes(set) => {
                 set.iter().zip(logits).map(|(&applies, x)| x * (sigmoid(beta * x) - f64::from(u8::from(applies)))).sum()
             }
-            Label::Score(_) | Label::None => 0.0,
+            Label::Score(_) | Label::Tags(_) | Label::None => 0.0,
         }
     };
     rows.iter().map(of_row).sum()

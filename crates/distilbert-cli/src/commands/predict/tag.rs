@@ -62,7 +62,7 @@ pub fn run(args: &TagArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()
         tagger: &tagger,
         windows: VecDeque::new(),
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair" }, task, console)
+    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
 }
 
 struct Tag<'a> {

@@ -120,6 +120,13 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// A task that tags words, where rows of whole texts are read.
+    pub(super) fn tags_words(path: &Path, task: &str) -> Self {
+        let (expected, found) =
+            ("a task that labels whole texts".to_owned(), format!("task `{task}`, which tags words"));
+        DataError::Labels { path: path.to_owned(), expected, found }
+    }
+
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
         DataError::Io { path: path.to_owned(), source }
     }

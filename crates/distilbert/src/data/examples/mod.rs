@@ -113,10 +113,7 @@ pub fn load(task: &Task, path: &Path, split: Split) -> Result<DataSet, DataError
             let file = columns::find_file(path, split)?;
             columns::read(columns, task, &file, split)?
         }
-        Layout::Words(_) => {
-            let (path, found) = (path.to_owned(), format!("task `{}`, which tags words", task.name));
-            return Err(DataError::Labels { path, expected: "a task that labels whole texts".to_owned(), found });
-        }
+        Layout::Words(_) => return Err(DataError::tags_words(path, &task.name)),
     };
     Ok(DataSet { task: task.clone(), split, examples, skipped })
 }

@@ -46,6 +46,7 @@ impl Scan {
         match &self.layout {
             Layout::Glue => glue::find_file(glue::layout(&self.task)?, path, self.split),
             Layout::Columns(_) => columns::find_file(path, self.split),
+            Layout::Words(_) => Err(DataError::tags_words(path, &self.task)),
         }
     }
 
@@ -81,7 +82,7 @@ impl Scan {
                         let labels = match example.label {
                             Label::Class(class) => layout.labels.get(class).map(|&label| label.to_owned()),
                             Label::Score(score) => Some(score.to_string()),
-                            Label::Classes(_) | Label::None => None,
+                            Label::Classes(_) | Label::Tags(_) | Label::None => None,
                         };
                         let labels = labels.map(|label| vec![label]);
                         Ok(Some(ScannedRow {
@@ -100,6 +101,7 @@ impl Scan {
                 each(&mut records, path, |row| reader.row(row, self.problem, &mut skipped), &mut visit)?;
                 skipped += records.blank_lines();
             }
+            Layout::Words(_) => return Err(DataError::tags_words(path, &self.task)),
         }
         Ok(skipped)
     }
@@ -121,6 +123,7 @@ impl Scan {
                 let separator = String::new();
                 Columns { pair: layout.text_b.map(str::to_owned), separator, ..Columns::new(layout.text_a, column) }
             }
+            Layout::Words(_) => return Err(DataError::tags_words(path, &self.task)),
         };
         // Any number of labels, for the field may be empty; of a split that must have the column.
         let (layout, problem, split) = (Layout::Columns(columns), Problem::MultiLabel, Split::Dev);
