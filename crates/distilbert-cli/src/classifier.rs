@@ -1,5 +1,7 @@
 //! A fine-tuned classifier of texts or words, with what its folder says about how to use it.
 
+use crate::console::Console;
+use crate::precision::PrecisionArgs;
 use crate::{calibration, model_source};
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::read_config;
@@ -9,10 +11,11 @@ use distilbert::model::{HeadKind, Model};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
+use std::path::Path;
 
 /// A classifier ready to run.
 pub struct Classifier {
-    /// The model, for inference alone, in the precision that it is saved in.
+    /// The model, for inference alone.
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -27,26 +30,45 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Loads the model called `name` (see [`model_source::resolve`]).
+    /// Loads the classifier of texts or words called `name` (see [`model_source::resolve`]) in the precision that it is
+    /// saved in.
     ///
     /// # Errors
-    /// If there is no such model, it has no classification head, or its tokenizer has ids that it lacks.
+    /// If there is no such model, it has no head for classification, or its tokenizer has ids that it lacks.
     pub fn load(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
-        let folder = model_source::resolve(name, progress)?;
-        match read_config(&folder)?.head {
-            HeadKind::Classification { .. } => Classifier::load_any(name, rt, progress),
-            other => {
-                let found = other.class_suffix();
-                bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
-            }
-        }
+        Self::load_with(name, progress, |folder| model_source::load_for_inference(name, folder, rt))
     }
 
-    /// Loads a classifier of whole texts or of words.
+    /// As [`Classifier::load`], in the precision asked for.
     ///
     /// # Errors
-    /// As [`Classifier::load`].
-    pub fn load_any(name: &str, rt: &Runtime, progress: &dyn Progress) -> anyhow::Result<Classifier> {
+    /// As [`Classifier::load`] and [`PrecisionArgs::load`].
+    pub fn load_in(
+        precision: PrecisionArgs,
+        name: &str,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Classifier> {
+        Self::load_with(name, console, |folder| precision.load(name, folder, rt, console))
+    }
+
+    /// Refuses a tagger of words.
+    ///
+    /// # Errors
+    /// If it is one; `name` says which.
+    pub fn of_texts(self, name: &str) -> anyhow::Result<Classifier> {
+        if self.problem.is_of_words() {
+            let found = self.model.config.head.class_suffix();
+            bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first");
+        }
+        Ok(self)
+    }
+
+    fn load_with(
+        name: &str,
+        progress: &dyn Progress,
+        load: impl FnOnce(&Path) -> anyhow::Result<(Model, Tokenizer)>,
+    ) -> anyhow::Result<Classifier> {
         let folder = model_source::resolve(name, progress)?;
         let saved = SavedTask::read(&folder)?;
         let (problem, labels) = match read_config(&folder)?.head {
@@ -62,7 +84,7 @@ impl Classifier {
                 )
             }
         };
-        let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
+        let (model, tokenizer) = load(&folder)?;
         let temperature = calibration::read(&folder)?.map_or(1.0, |calibration| calibration.temperature);
         Ok(Classifier { model, tokenizer, saved, problem, labels, temperature })
     }

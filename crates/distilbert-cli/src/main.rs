@@ -10,6 +10,7 @@ mod gather;
 mod measure;
 mod model_source;
 mod output;
+mod precision;
 
 use clap::{Parser, Subcommand};
 use console::Console;

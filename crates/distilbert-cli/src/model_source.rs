@@ -12,7 +12,7 @@ use distilbert::hub::{self, HubConfig};
 use distilbert::model::Model;
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 
 /// Shortest input that holds a text: `[CLS]`, a token, `[SEP]`.
 const MIN_LENGTH: usize = 3;
@@ -39,8 +39,21 @@ pub fn resolve(name: &str, progress: &dyn Progress) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// If either cannot be read, or the tokenizer has ids that the model lacks.
 pub fn load_for_inference(name: &str, folder: &Path, rt: &Runtime) -> anyhow::Result<(Model, Tokenizer)> {
+    load_in(None, name, folder, rt)
+}
+
+/// As [`load_for_inference`], in this precision.
+///
+/// # Errors
+/// Also if the CPU lacks the precision, or the model is saved in another one below f32.
+pub fn load_in(
+    precision: Option<Precision>,
+    name: &str,
+    folder: &Path,
+    rt: &Runtime,
+) -> anyhow::Result<(Model, Tokenizer)> {
     let tokenizer = Tokenizer::from_folder(folder)?;
-    let model = Model::load_for_inference(folder, rt, None)?.model;
+    let model = Model::load_for_inference(folder, rt, precision)?.model;
     let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config.encoder.vocab_size);
     if tokens > vocab_size {
         bail!("model `{name}`: expected a tokenizer of at most {vocab_size} tokens, found {tokens}");

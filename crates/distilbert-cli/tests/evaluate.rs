@@ -45,7 +45,7 @@ fn own_columns_are_scored_by_the_models_own_labels() {
 
     let output = run(&[&["evaluate", "--model", path.to_str().unwrap()], &columns[..]].concat());
     assert!(
-        stdout(&output).starts_with("reviews dev: 20 examples\n  accuracy            75.00  ["),
+        stdout(&output).starts_with("reviews dev: 20 examples, in f32\n  accuracy            75.00  ["),
         "{}",
         stdout(&output)
     );
@@ -82,7 +82,7 @@ fn labels_in_another_order_are_matched_by_name_in_both_halves_of_mnli() {
 
     let output = run(&[&["evaluate", "--model", name], &data[..]].concat());
     assert!(stderr(&output).starts_with("note: the model's labels stand in another order: entailment = output 1, "));
-    assert_eq!(stdout(&output).matches(" examples\n").count(), 2);
+    assert_eq!(stdout(&output).matches(" examples, in f32\n").count(), 2);
 }
 
 #[test]

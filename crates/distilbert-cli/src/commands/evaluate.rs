@@ -3,6 +3,7 @@
 use super::evaluate_files;
 use crate::classifier::Classifier;
 use crate::console::Console;
+use crate::precision::PrecisionArgs;
 use crate::{calibration, output};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -20,7 +21,7 @@ use distilbert::evaluate::statistics::{Interval, McNemar, PairedTest, mcnemar, p
 use distilbert::evaluate::{Calibration, EvaluationResult, Predictions, submission};
 use distilbert::predict;
 use distilbert::progress::Progress;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -46,6 +47,8 @@ pub struct EvaluateArgs {
     /// The fine-tuned model.
     #[arg(long, value_name = "MODEL")]
     pub(super) model: String,
+    #[command(flatten)]
+    pub(super) precision: PrecisionArgs,
     /// A GLUE task (sst2, mnli, ...) [default: what the model was fine-tuned for]
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
@@ -112,6 +115,8 @@ pub struct Scored {
     pub result: EvaluationResult,
     /// The predictions.
     pub predictions: Predictions,
+    /// What the model multiplied in.
+    pub precision: Precision,
     /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction.
     logits: Vec<Vec<f32>>,
     analysis: Analysis,
@@ -162,6 +167,9 @@ pub struct Evaluations {
     /// The split asked for.
     #[serde(flatten)]
     pub result: EvaluationResult,
+    /// What the model multiplied in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// The other half of MNLI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<EvaluationResult>,
@@ -190,7 +198,7 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
             return evaluate_files::run(args, paths, rt, console);
         }
     };
-    let mut classifier = Classifier::load_any(&args.model, rt, console)?;
+    let mut classifier = Classifier::load_in(args.precision, &args.model, rt, console)?;
     let task = match classifier.problem.is_of_words() {
         true => word_task(args, path, &classifier)?,
         false => task(args, path, &classifier)?,
@@ -251,7 +259,7 @@ fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::
         line.push('\n');
         output::print(&line)
     } else {
-        let mut text = scored.iter().map(|split| table(&split.result)).collect::<Vec<_>>().join("\n");
+        let mut text = scored.iter().map(table).collect::<Vec<_>>().join("\n");
         scored.iter().for_each(|split| describe(&split.analysis, &mut text));
         output::print(&text)
     }
@@ -298,7 +306,8 @@ pub fn score(
     } else {
         EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
     };
-    Ok(Scored { result, predictions, logits: rows, analysis: Analysis::default() })
+    let precision = classifier.model.precision();
+    Ok(Scored { result, predictions, precision, logits: rows, analysis: Analysis::default() })
 }
 
 /// What else was asked for.
@@ -372,7 +381,8 @@ pub fn score_words(
     }
     let counts = (data.skipped.len(), 0);
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
-    Ok(Scored { result, predictions, logits: Vec::new(), analysis: Analysis::default() })
+    let precision = tagger.model.precision();
+    Ok(Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() })
 }
 
 /// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
@@ -493,7 +503,8 @@ fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
     let mut results = scored.iter().map(|split| split.result.clone());
     let result = results.next().context("nothing was scored")?;
     let analysis = scored.first().map(|split| split.analysis.clone()).unwrap_or_default();
-    Ok(Evaluations { result, also: results.collect(), analysis })
+    let precision = scored.first().map(|split| split.precision.to_string());
+    Ok(Evaluations { result, precision, also: results.collect(), analysis })
 }
 
 pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
@@ -566,8 +577,8 @@ pub(super) fn score_text(value: f64, interval: Option<&Interval>) -> String {
     format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
 }
 
-fn table(result: &EvaluationResult) -> String {
-    let mut text = format!("{} {}: {} examples\n", result.task, result.split, result.n);
+fn table(Scored { result, precision, .. }: &Scored) -> String {
+    let mut text = format!("{} {}: {} examples, in {precision}\n", result.task, result.split, result.n);
     // Writing to a string cannot fail.
     for (name, value) in result.metrics.iter() {
         let _ = write!(text, "  {name:<18}{:>7.2}", 100.0 * value);

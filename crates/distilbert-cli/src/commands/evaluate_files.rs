@@ -40,7 +40,7 @@ struct FileResult {
 /// If model, task and a file do not fit together, or a file has no labels.
 pub fn run(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let first = paths.first().context("expected --file")?;
-    let classifier = Classifier::load(&args.model, rt, console)?;
+    let classifier = Classifier::load_in(args.precision, &args.model, rt, console)?.of_texts(&args.model)?;
     let task = task(args, first, &classifier)?;
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
     let mut files = Vec::new();

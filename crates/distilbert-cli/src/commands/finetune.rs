@@ -357,7 +357,7 @@ impl Job<'_> {
         let scored = if self.task.problem.is_of_words() {
             tagging::load(&self.task, path, Split::Dev).map(|data| {
                 warn_skipped(&data.skipped, data.split, console);
-                let tagger = Classifier::load_any(&best, rt, console)?;
+                let tagger = Classifier::load(&best, rt, console)?;
                 evaluate::score_words(&tagger, &data, max_length, rt, console)
             })
         } else {

@@ -38,7 +38,7 @@ pub struct AttentionArgs {
 pub fn run(args: &AttentionArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let name = &args.common.model;
     let folder = model_source::resolve(name, console)?;
-    let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
+    let (model, tokenizer) = args.common.precision.load(name, &folder, rt, console)?;
     let max_length = model_source::max_length(args.max_length, model.config.encoder.max_positions, &model)?;
     let task = Attention { args, rt, model: &model, tokenizer: &tokenizer, max_length, pages: 0 };
     run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)

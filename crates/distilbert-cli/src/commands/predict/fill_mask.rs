@@ -36,7 +36,7 @@ pub fn run(args: &FillMaskArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     if head != HeadKind::MaskedLm {
         bail!("model `{name}`: expected a masked-LM head, found {}", head.class_suffix());
     }
-    let (model, tokenizer) = model_source::load_for_inference(name, &folder, rt)?;
+    let (model, tokenizer) = args.common.precision.load(name, &folder, rt, console)?;
     let max_length = model_source::max_length(args.max_length, model.config.encoder.max_positions, &model)?;
     let targets = find_targets(&args.targets, &tokenizer, console)?;
     let runner = FillMaskRunner::new(&model).context("expected a masked-LM head, found another")?;

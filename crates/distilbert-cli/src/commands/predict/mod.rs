@@ -14,6 +14,7 @@ mod attention;
 
 use crate::console::Console;
 use crate::output::unless_closed;
+use crate::precision::PrecisionArgs;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use distilbert::data::batch::Batch;
@@ -58,6 +59,8 @@ struct CommonArgs {
     /// The model.
     #[arg(long, value_name = "MODEL")]
     model: String,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     input: InputArgs,
     /// Print a line of JSON for each input, in the shape of the Hugging Face pipelines.

@@ -38,7 +38,7 @@ pub struct RerankArgs {
 
 pub fn run(args: &RerankArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let name = &args.common.model;
-    let classifier = Classifier::load(name, rt, console)?;
+    let classifier = Classifier::load_in(args.common.precision, name, rt, console)?.of_texts(name)?;
     if classifier.labels.len() != 1 {
         let labels = classifier.labels.join(", ");
         bail!("model `{name}`: expected one output, found {} ({labels})", classifier.labels.len());

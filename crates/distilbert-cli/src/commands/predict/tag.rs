@@ -49,7 +49,7 @@ enum AggregationChoice {
 }
 
 pub fn run(args: &TagArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let tagger = Classifier::load_any(&args.common.model, rt, console)?;
+    let tagger = Classifier::load_in(args.common.precision, &args.common.model, rt, console)?;
     if !tagger.problem.is_of_words() {
         bail!("model `{}`: expected a head for token classification; use predict classify", args.common.model);
     }

@@ -51,7 +51,7 @@ pub fn run(args: &ZeroShotArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     }
     let hypotheses: Vec<String> =
         labels.iter().map(|label| args.hypothesis_template.replace(PLACEHOLDER, label)).collect();
-    let classifier = Classifier::load(name, rt, console)?;
+    let classifier = Classifier::load_in(args.common.precision, name, rt, console)?.of_texts(name)?;
     let entailment = entailment(&classifier).with_context(|| format!("model `{name}`"))?;
     let scoring = if args.multi_label || labels.len() == 1 {
         Scoring::Each {
