@@ -246,39 +246,29 @@ impl Dot for Avx2Int8<true> {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Avx2Int8<false> {
     type Simd = Avx2;
-    /// Bytes 0 and 2 of the unit, then bytes 1 and 3, each widened to 16 bits.
-    type Left = [__m256i; 2];
-    type Right = [__m256i; 2];
+    /// Two numbers of 16 bits.
+    type Left = __m256i;
+    /// Two numbers of each column, widened to 16 bits.
+    type Right = __m256i;
     const GROUP: usize = 4;
-    const TILE_ROWS: usize = 4;
+    const STEPS: usize = 2;
+    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     fn simd(self) -> Avx2 {
         self.0
     }
     #[inline(always)]
-    unsafe fn load_left(self, from: *const f32) -> [__m256i; 2] {
-        const BYTES_0_AND_2: u32 = 0x00ff_00ff;
-        unsafe {
-            let unit = *from.cast::<u32>();
-            let [even, odd] = [unit & BYTES_0_AND_2, (unit >> 8) & BYTES_0_AND_2];
-            [_mm256_set1_epi32(even as i32), _mm256_set1_epi32(odd as i32)]
-        }
+    unsafe fn load_left(self, from: *const f32) -> __m256i {
+        unsafe { _mm256_set1_epi32(*from.cast::<i32>()) }
     }
     #[inline(always)]
-    unsafe fn load_right(self, from: *const f32) -> [__m256i; 2] {
-        unsafe {
-            let units = _mm256_loadu_si256(from.cast());
-            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(units)), _mm256_srai_epi16::<8>(units)]
-        }
+    unsafe fn load_right(self, from: *const f32) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
     }
     #[inline(always)]
-    fn dot(self, left: [__m256i; 2], right: [__m256i; 2], sums: __m256) -> __m256 {
-        unsafe {
-            let even = _mm256_madd_epi16(left[0], right[0]);
-            let odd = _mm256_madd_epi16(left[1], right[1]);
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sums), _mm256_add_epi32(even, odd)))
-        }
+    fn dot(self, left: __m256i, right: __m256i, sums: __m256) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sums), _mm256_madd_epi16(left, right))) }
     }
     #[inline(always)]
     fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output {

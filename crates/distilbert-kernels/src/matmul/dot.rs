@@ -3,6 +3,10 @@
 //!
 //! The register tile, the panels and the blocking count the depth in units and so are the same for all of them. Units
 //! travel in slices of `f32`, whatever their bits mean; only [`Dot`] looks inside.
+//!
+//! Where int8 is multiplied in 16 bits a unit is read in two steps of two numbers each. Then the right factor holds all
+//! columns' first halves before their second halves, and the left factor, which is read far more often than it is made, holds
+//! each number in 16 bits, so that a step of it is a unit wide.
 
 use super::pack::{Layout, Source, pack_left_transposed, pack_panels};
 use super::tile::Left;
@@ -15,21 +19,27 @@ use crate::simd::{Kernel, Simd, dispatch};
 pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// The vectors that sums are loaded, finished and stored in.
     type Simd: Simd;
-    /// One unit of the left factor in every lane.
+    /// A step of the left factor in every lane.
     type Left: Copy;
-    /// A vector of units of the right factor.
+    /// A vector of steps of the right factor.
     type Right: Copy;
     /// Numbers in a unit.
     const GROUP: usize;
+    /// Steps in which a unit is read: 1, or 2 of half its numbers each.
+    const STEPS: usize = 1;
     /// Rows of the register tile.
     const TILE_ROWS: usize;
 
     fn simd(self) -> Self::Simd;
+    /// A step of the left factor.
+    ///
     /// # Safety
-    /// A unit must be readable at `from`.
+    /// 32 bits must be readable at `from`.
     unsafe fn load_left(self, from: *const f32) -> Self::Left;
+    /// A step of the right factor.
+    ///
     /// # Safety
-    /// `LANES` units must be readable at `from`.
+    /// The step's part of `LANES` units must be readable at `from`.
     unsafe fn load_right(self, from: *const f32) -> Self::Right;
     /// `sums + left · right`, lane by lane. Sums travel as `f32` too, whether they are numbers or the bits of integers;
     /// both begin at 0.

@@ -5,10 +5,12 @@
 //! its row, which always holds 0, in 255 steps. So
 //! `Σ x w = scale_x · scale_w · (Σ q_x q_w - zero · Σ q_w)`, and both sums are exact integers.
 
+use super::dot::{Dot, DotKernel, dispatch_dot};
 use super::pack::{AlignedBuffer, Layout};
+use crate::precision::Precision;
 use crate::rows::load;
-use crate::runtime::Runtime;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::runtime::{Isa, Runtime, SharedMut};
+use crate::simd::Simd;
 
 /// A Linear weight `[n, k]` in eight bits: `scales[i] * values[i * k + j]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,13 +65,29 @@ pub(crate) struct Columns {
     pub(crate) sums: Vec<f32>,
 }
 
-/// Packs `[n, k]` into panels of units of four.
+/// [`Dot::STEPS`] of int8 on an instruction set.
+pub(crate) fn steps(isa: Isa) -> usize {
+    struct Steps;
+    impl DotKernel for Steps {
+        type Output = usize;
+        #[inline(always)]
+        fn run<D: Dot>(self, _: D) -> usize {
+            D::STEPS
+        }
+    }
+    dispatch_dot(isa, Precision::Int8, Steps)
+}
+
+/// Packs `[n, k]` into panels of units of four, laid out for so many steps a unit.
 pub(crate) fn pack(
     rt: &Runtime,
     matrix: &QuantizedMatrix,
     (k, n): (usize, usize),
     layout: Layout,
+    steps: usize,
 ) -> (AlignedBuffer, Columns) {
+    // Bytes of a column in a step.
+    let step = 4 / steps;
     let units = k.div_ceil(4);
     let mut data = AlignedBuffer::zeroed(layout.packed_len(units, n));
     let padded = layout.packed_len(1, n);
@@ -81,14 +99,14 @@ pub(crate) fn pack(
         });
         rt.parallel_chunks_mut(data.as_mut_slice(), layout.width() * units, |panel, to| {
             let first = panel * layout.width();
-            let row = to.len() / units;
+            let step_row = to.len() / units * step;
+            let to = bytes_of(to);
             for column in first..n.min(first + layout.width()) {
-                for (unit, values) in matrix.values[column * k..][..k].chunks(4).enumerate() {
-                    let mut bytes = [0; 4];
-                    for (byte, value) in bytes.iter_mut().zip(values) {
-                        *byte = *value as u8;
+                let to = &mut to[(column - first) * step..];
+                for (i, values) in matrix.values[column * k..][..k].chunks(step).enumerate() {
+                    for (to, value) in to[i * step_row..].iter_mut().zip(values) {
+                        *to = *value as u8;
                     }
-                    to[unit * row + column - first] = f32::from_bits(u32::from_ne_bytes(bytes));
                 }
             }
         });
@@ -100,7 +118,7 @@ pub(crate) fn pack(
 
 /// Rows of a left factor in eight bits, cut out of scratch memory.
 pub(crate) struct Rows<'a> {
-    /// `[rows, units]`
+    /// `[rows, units * steps]`: each number in 8 bits, or in 16 where a unit has two steps.
     pub(crate) units: &'a [f32],
     /// `[rows]`
     pub(crate) scales: &'a [f32],
@@ -109,59 +127,62 @@ pub(crate) struct Rows<'a> {
 }
 
 /// Numbers of scratch memory that [`quantize_rows`] needs.
-pub(crate) fn rows_len(rows: usize, k: usize) -> usize {
-    rows * (k.div_ceil(4) + 2)
+pub(crate) fn rows_len(rows: usize, k: usize, steps: usize) -> usize {
+    rows * (k.div_ceil(4) * steps + 2)
 }
 
-/// Quantises `[rows, k]` in parallel.
+/// Quantises `[rows, k]` in parallel, as the instruction set reads a left factor.
 pub(crate) fn quantize_rows<'a>(rt: &Runtime, x: &[f32], rows: usize, k: usize, scratch: &'a mut [f32]) -> Rows<'a> {
     /// Rows of a task: enough to be worth handing over.
     const TASK_ROWS: usize = 8;
-    let units = k.div_ceil(4);
-    let (packed, scales_and_zeros) = scratch.split_at_mut(rows * units);
+    let width = k.div_ceil(4) * steps(rt.isa());
+    let (units, scales_and_zeros) = scratch.split_at_mut(rows * width);
     let (scales, zeros) = scales_and_zeros.split_at_mut(rows);
-    if units > 0 {
-        let (shared_scales, shared_zeros) =
-            (crate::runtime::SharedMut::new(scales), crate::runtime::SharedMut::new(zeros));
-        rt.parallel_chunks_mut(packed, TASK_ROWS * units, |task, to| {
-            let (first, count) = (task * TASK_ROWS, to.len() / units);
+    if width > 0 {
+        let (shared_scales, shared_zeros) = (SharedMut::new(scales), SharedMut::new(zeros));
+        rt.parallel_chunks_mut(units, TASK_ROWS * width, |task, to| {
+            let (first, count) = (task * TASK_ROWS, to.len() / width);
             // SAFETY: tasks have disjoint rows.
             let (scales, zeros) = unsafe { (shared_scales.slice(first, count), shared_zeros.slice(first, count)) };
-            dispatch(rt.isa(), QuantizeRows { x: &x[first * k..][..count * k], k, to, scales, zeros });
+            let x = &x[first * k..][..count * k];
+            dispatch_dot(rt.isa(), Precision::Int8, QuantizeRows { x, k, to, scales, zeros });
         });
     }
-    Rows { units: packed, scales, zeros }
+    Rows { units, scales, zeros }
 }
 
-struct QuantizeRows<'a> {
-    x: &'a [f32],
-    k: usize,
-    to: &'a mut [f32],
-    scales: &'a mut [f32],
-    zeros: &'a mut [f32],
+/// Quantises some rows.
+pub(crate) struct QuantizeRows<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) k: usize,
+    pub(crate) to: &'a mut [f32],
+    pub(crate) scales: &'a mut [f32],
+    pub(crate) zeros: &'a mut [f32],
 }
 
-impl Kernel for QuantizeRows<'_> {
+impl DotKernel for QuantizeRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let units = self.k.div_ceil(4);
+    fn run<D: Dot>(self, dot: D) {
+        let width = self.k.div_ceil(4) * D::STEPS;
         let parameters = self.scales.iter_mut().zip(self.zeros);
-        for ((x, to), (scale, zero)) in self.x.chunks_exact(self.k).zip(self.to.chunks_exact_mut(units)).zip(parameters)
+        for ((x, to), (scale, zero)) in self.x.chunks_exact(self.k).zip(self.to.chunks_exact_mut(width)).zip(parameters)
         {
-            quantize_row(simd, x, to, scale, zero);
+            quantize_row(dot, x, to, scale, zero);
         }
     }
 }
 
 /// Separate products and sums, never fused ones, so that every instruction set gives the same bits.
 #[inline(always)]
-fn quantize_row<S: Simd>(simd: S, x: &[f32], to: &mut [f32], scale: &mut f32, zero: &mut f32) {
+fn quantize_row<D: Dot>(dot: D, x: &[f32], to: &mut [f32], scale: &mut f32, zero: &mut f32) {
+    let simd = dot.simd();
+    let lanes = <D::Simd as Simd>::LANES;
     let (mut lowest, mut highest) = ([simd.splat(0.0); 2], [simd.splat(0.0); 2]);
     // Zero, or NaN if a number is NaN or infinite: a row with one must not give numbers that look right.
     let mut poison = [simd.splat(0.0); 2];
-    for (i, x) in x.chunks(S::LANES).enumerate() {
+    for (i, x) in x.chunks(lanes).enumerate() {
         let x = load(simd, x);
         lowest[i % 2] = simd.min(x, lowest[i % 2]);
         highest[i % 2] = simd.max(x, highest[i % 2]);
@@ -175,16 +196,20 @@ fn quantize_row<S: Simd>(simd: S, x: &[f32], to: &mut [f32], scale: &mut f32, ze
     *scale = range / 255.0 + poison;
     *zero = (below * inverse).round_ties_even().min(255.0);
     let (inverse, zero) = (simd.splat(inverse), simd.splat(*zero));
-    let bytes = bytes_of(to);
-    for (x, to) in x.chunks(S::LANES).zip(bytes.chunks_mut(S::LANES)) {
+    // Of a number: one, or two of which the second is zero.
+    let bytes = D::STEPS;
+    for (x, to) in x.chunks(lanes).zip(bytes_of(to).chunks_mut(lanes * bytes)) {
         let q = simd.add(simd.mul(load(simd, x), inverse), zero);
         let q = simd.max(q, simd.splat(0.0));
-        if to.len() >= S::LANES {
+        if bytes == 1 && to.len() >= lanes {
             simd.store_u8(to, q);
         } else {
             let mut whole = [0; 16];
             simd.store_u8(&mut whole, q);
-            to.copy_from_slice(&whole[..to.len()]);
+            for (to, q) in to.chunks_exact_mut(bytes).zip(whole) {
+                to[0] = q;
+                to[1..].fill(0);
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl PackedMatrix {
     pub fn from_quantized(rt: &Runtime, matrix: &QuantizedMatrix, n: usize, k: usize) -> Self {
         assert_eq!((matrix.values.len(), matrix.scales.len()), (n * k, n), "quantised matrix: {n} x {k}");
         let mut packed = Self::zeroed(rt, Precision::Int8, 0, 0);
-        let (data, columns) = int8::pack(rt, matrix, (k, n), packed.layout);
+        let (data, columns) = int8::pack(rt, matrix, (k, n), packed.layout, int8::steps(rt.isa()));
         (packed.k, packed.n, packed.data, packed.columns) = (k, n, data, Some(columns));
         packed
     }
@@ -98,7 +98,7 @@ impl PackedMatrix {
         if self.precision == Precision::Int8 {
             assert_eq!(self.isa, rt.isa(), "packed for another instruction set");
             let matrix = QuantizedMatrix::from_f32(rt, w, self.n, self.k);
-            let (data, columns) = int8::pack(rt, &matrix, (self.k, self.n), self.layout);
+            let (data, columns) = int8::pack(rt, &matrix, (self.k, self.n), self.layout, int8::steps(rt.isa()));
             (self.data, self.columns) = (data, Some(columns));
             return;
         }
@@ -236,7 +236,7 @@ pub fn matmul(rt: &Runtime, a: &[f32], b: &PackedMatrix, c: &mut [f32], epilogue
     let complete = Complete { epilogue, n, column: 0, row: 0, scales: None, is_coarse };
     match (b.precision, &b.columns) {
         (Precision::Int8, Some(columns)) => {
-            let mut scratch = Scratch::take(int8::rows_len(m, k));
+            let mut scratch = Scratch::take(int8::rows_len(m, k, int8::steps(rt.isa())));
             let rows = int8::quantize_rows(rt, a, m, k, scratch.as_mut_slice());
             let scales = Scales { rows: rows.scales, zeros: rows.zeros, columns };
             multiply(rt, rows.units, b, c, m, Complete { scales: Some(scales), ..complete });
@@ -281,7 +281,7 @@ impl FloatKernel for RoundRows<'_> {
     }
 }
 
-/// The product of `a`, `[m, depth]` in units, and the panels of `b`.
+/// The product of `a`, `[m, depth]` in steps, and the panels of `b`.
 fn multiply(rt: &Runtime, a: &[f32], b: &PackedMatrix, c: &mut [f32], m: usize, complete: Complete) {
     let (panels, depth) = (b.panels(), units(b.precision, b.k));
     let count = b.layout.panels(b.n);
@@ -334,7 +334,7 @@ impl DotKernel for Block<'_> {
             for index in panels.clone() {
                 let panel = b.panel(index, start, count);
                 let column = index * b.layout.width();
-                let left = Left::rows::<D>(&a[rows.start * depth + start.min(depth)..], depth);
+                let left = Left::rows::<D>(&a[(rows.start * depth + start) * D::STEPS..], depth * D::STEPS);
                 // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
                 unsafe {
                     let c = c.pointer(rows.start * n + column);

@@ -267,14 +267,18 @@ fn rows_in_eight_bits_equal_their_plain_twin_and_are_within_half_a_step() {
             x[..k].fill(0.0);
             x[k..2 * k].iter_mut().for_each(|x| *x = x.abs() + 1.0);
             x[2 * k..3 * k].iter_mut().for_each(|x| *x = -1e-30 - x.abs() * 1e-30);
-            let mut scratch = vec![0.0; int8::rows_len(9, k)];
+            let steps = int8::steps(isa);
+            let mut scratch = vec![0.0; int8::rows_len(9, k, steps)];
             let rows = int8::quantize_rows(&rt, &x, 9, k, &mut scratch);
             for (i, row) in x.chunks(k).enumerate() {
                 let (scale, zero, q) = quantized(row);
                 assert_eq!((rows.scales[i], rows.zeros[i]), (scale, zero as f32), "{isa} row {i} of {k}");
-                let units = &rows.units[i * k.div_ceil(4)..][..k.div_ceil(4)];
-                let found: Vec<u8> = units.iter().flat_map(|unit| unit.to_bits().to_ne_bytes()).collect();
+                let width = k.div_ceil(4) * steps;
+                let units = &rows.units[i * width..][..width];
+                let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.to_bits().to_ne_bytes()).collect();
+                let found: Vec<u8> = bytes.iter().step_by(steps).copied().collect();
                 assert_eq!(found[..k], q, "{isa} row {i} of {k}");
+                assert!(bytes.chunks(steps).all(|bytes| bytes[1..].iter().all(|&byte| byte == 0)));
                 for (x, q) in row.iter().zip(q) {
                     let error = (scale * (i32::from(q) - zero) as f32 - x).abs();
                     assert!(error <= 1.01 * scale, "{isa}: {x} of scale {scale} is off by {error}");
@@ -323,7 +327,7 @@ fn a_matrix_in_eight_bits_may_come_from_its_saved_form() {
 
 /// The integer sums of a product, with whichever instructions.
 struct IntegerSums<'a> {
-    rows: &'a int8::Rows<'a>,
+    a: &'a [f32],
     matrix: &'a QuantizedMatrix,
     shape: (usize, usize, usize),
 }
@@ -334,11 +338,14 @@ impl DotKernel for IntegerSums<'_> {
     fn run<D: Dot>(self, dot: D) -> Vec<i32> {
         let (m, k, n) = self.shape;
         let layout = Layout::new::<D::Simd>(<D::Simd as Simd>::TILE_VECTORS);
-        let (data, _) = int8::pack(&runtime(Isa::Portable, 1), self.matrix, (k, n), layout);
+        let (data, _) = int8::pack(&runtime(Isa::Portable, 1), self.matrix, (k, n), layout, D::STEPS);
+        let width = k.div_ceil(4) * D::STEPS;
+        let (mut rows, mut scales, mut zeros) = (vec![0.0; m * width], vec![0.0; m], vec![0.0; m]);
+        int8::QuantizeRows { x: self.a, k, to: &mut rows, scales: &mut scales, zeros: &mut zeros }.run(dot);
         let panels = Panels { data: data.as_slice(), depth: k.div_ceil(4), columns: n, layout };
         let mut c = vec![0.0f32; m * n];
         for index in 0..layout.panels(n) {
-            let left = Left::rows::<D>(self.rows.units, k.div_ceil(4));
+            let left = Left::rows::<D>(&rows, width);
             let panel = panels.panel(index, 0, panels.depth);
             // SAFETY: the panel's columns of all rows lie inside `c`.
             unsafe {
@@ -360,15 +367,13 @@ fn every_instruction_that_multiplies_eight_bits_gives_the_exact_sums() {
         let mut a = numbers(29, m * k);
         a[..k].fill(3.0);
         let matrix = QuantizedMatrix::from_f32(&rt, &w, n, k);
-        let mut scratch = vec![0.0; int8::rows_len(m, k)];
-        let rows = int8::quantize_rows(&rt, &a, m, k, &mut scratch);
         let q: Vec<Vec<u8>> = a.chunks(k).map(|row| quantized(row).2).collect();
         let sum = |i: usize, j: usize| {
             let w = &matrix.values[j * k..][..k];
             q[i].iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>()
         };
         let expected: Vec<i32> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
-        let kernel = || IntegerSums { rows: &rows, matrix: &matrix, shape: (m, k, n) };
+        let kernel = || IntegerSums { a: &a, matrix: &matrix, shape: (m, k, n) };
         assert_eq!(crate::arch::portable::PortableInt8.vectorize(kernel()), expected);
         #[cfg(target_arch = "x86_64")]
         {

@@ -2,13 +2,13 @@
 //!
 //! Every element is one chain of [`Dot::dot`] over the depth in order, whatever the tile it falls in, and a block of
 //! the depth continues the chain from the sum that the block before it stored. So the bits of an element depend on its
-//! row, its column and the depth alone. Depths are counted in units throughout ([`super::dot`]).
+//! row, its column and the depth alone. Depths are counted in units throughout ([`super::dot`]), in the left factor in steps.
 
 use super::dot::{Dot, DotKernel};
 use super::pack::Panel;
 use crate::simd::Simd;
 
-/// The left factor as tiles read it: element (row, depth) of the tile with index `t` stands at
+/// The left factor as tiles read it, its depth counted in steps: element (row, depth) of the tile with index `t` stands at
 /// `t * tile_stride + row * row_stride + depth * depth_stride`, `row` counted inside the tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Left<'a> {
@@ -76,7 +76,7 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
     c_stride: usize,
     finish: impl Finish,
 ) {
-    let (depth, vectors) = (panel.depth(), panel.vectors());
+    let (depth, vectors) = (panel.depth() * D::STEPS, panel.vectors());
     if rows == 0 {
         return;
     }
@@ -134,6 +134,7 @@ fn with_rows<D: Dot, const VECTORS: usize>(dot: D, rows: usize, arguments: Argum
 /// The arguments of one tile, made by [`multiply_panel`] only, which has checked them.
 #[derive(Clone, Copy)]
 struct Arguments<'a> {
+    /// In steps.
     depth: usize,
     a: *const f32,
     left: Left<'a>,
@@ -174,12 +175,13 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
             }
         }
         let mut b = b.as_ptr();
+        let step = lanes / D::STEPS;
         for _ in 0..depth {
-            // SAFETY: a panel has `depth` times VECTORS vectors.
+            // SAFETY: a panel has `depth` times VECTORS steps.
             let mut b_vectors = [unsafe { dot.load_right(b) }; VECTORS];
             for v in 1..VECTORS {
                 // SAFETY: as above.
-                b_vectors[v] = unsafe { dot.load_right(b.add(v * lanes)) };
+                b_vectors[v] = unsafe { dot.load_right(b.add(v * step)) };
             }
             for row in 0..ROWS {
                 // SAFETY: `multiply_panel` has checked the last row at the last depth.
@@ -190,7 +192,7 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
             }
             // Not `add`: after the last step the pointers may stand beyond what a pointer may point to.
             a = a.wrapping_add(left.depth_stride);
-            b = b.wrapping_add(VECTORS * lanes);
+            b = b.wrapping_add(VECTORS * step);
         }
         for row in 0..ROWS {
             for v in 0..VECTORS {
