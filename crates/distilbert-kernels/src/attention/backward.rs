@@ -36,10 +36,11 @@ pub fn attention_backward(
     assert_eq!(log_sum_exp.len(), batch.tokens() * shape.heads, "log_sum_exp: [tokens, heads]");
     assert_eq!(d_qkv.len(), qkv.len(), "d_qkv: [tokens, 3 * hidden]");
     let d_qkv = SharedMut::new(d_qkv);
-    let heads = |sequence| (0..shape.heads).map(move |head| (sequence, head));
-    let tasks: Vec<_> = (0..batch.sequences()).filter(|&i| !batch.tokens_of(i).is_empty()).flat_map(heads).collect();
-    batch.run_tasks(rt, &tasks, |&(sequence, head)| {
-        let head = batch.head(sequence, head);
+    batch.run_tasks(rt, batch.sequences() * shape.heads, |task| {
+        let head = batch.head(task / shape.heads, task % shape.heads);
+        if head.seq == 0 {
+            return;
+        }
         dispatch(rt.isa(), Backward { head, context, log_sum_exp, d_context, d_qkv: &d_qkv });
     });
 }

@@ -74,21 +74,26 @@ pub fn attention(
     }
     let context = SharedMut::new(context);
     let log_sum_exp = log_sum_exp.map(SharedMut::new);
-    let mut tasks = Vec::new();
-    for sequence in 0..batch.sequences() {
-        for head in 0..shape.heads {
-            let seq = match queries {
-                Queries::All => batch.tokens_of(sequence).len(),
-                Queries::First => {
-                    assert!(!batch.tokens_of(sequence).is_empty(), "sequence {sequence} has no first token");
-                    1
-                }
-            };
-            tasks.extend((0..seq).step_by(TASK_QUERIES).map(|q| (sequence, head, q..seq.min(q + TASK_QUERIES))));
+    let longest = match queries {
+        Queries::All => (0..batch.sequences()).map(|sequence| batch.tokens_of(sequence).len()).max().unwrap_or(0),
+        Queries::First => {
+            for sequence in 0..batch.sequences() {
+                assert!(!batch.tokens_of(sequence).is_empty(), "sequence {sequence} has no first token");
+            }
+            1
         }
-    }
-    batch.run_tasks(rt, &tasks, |(sequence, head, range)| {
-        let (sequence, head, range) = (*sequence, batch.head(*sequence, *head), range.clone());
+    };
+    // A task for every block of queries that the longest sequence has; in a shorter one the last blocks are empty. The
+    // later blocks come first: they belong to the long sequences, and what is left for the end is short.
+    let (blocks, heads) = (longest.div_ceil(TASK_QUERIES), batch.sequences() * shape.heads);
+    batch.run_tasks(rt, blocks * heads, |task| {
+        let (block, sequence, head) = (blocks - 1 - task / heads, task % heads / shape.heads, task % shape.heads);
+        let head = batch.head(sequence, head);
+        let seq = longest.min(head.seq);
+        let range = (block * TASK_QUERIES).min(seq)..seq.min((block + 1) * TASK_QUERIES);
+        if range.is_empty() {
+            return;
+        }
         let first_row = if queries == Queries::All { head.first_token } else { sequence };
         let forward = Forward { head, queries: range, first_row, context: &context, log_sum_exp: log_sum_exp.as_ref() };
         dispatch_float(rt.isa(), precision, forward);
@@ -183,12 +188,12 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs the tasks on all threads, or on this one if together they are too small.
-    fn run_tasks<T: Sync>(&self, rt: &Runtime, tasks: &[T], run: impl Fn(&T) + Sync) {
+    fn run_tasks(&self, rt: &Runtime, tasks: usize, run: impl Fn(usize) + Sync) {
         let squares = (0..self.sequences()).map(|i| self.tokens_of(i).len().pow(2)).sum::<usize>();
         if squares * self.hidden() < MIN_PARALLEL {
-            tasks.iter().for_each(run);
+            (0..tasks).for_each(run);
         } else {
-            rt.parallel_for(tasks.len(), |i| run(&tasks[i]));
+            rt.parallel_for(tasks, run);
         }
     }
 }
