@@ -79,9 +79,7 @@ impl Classifier {
             }
             other => {
                 let found = other.class_suffix();
-                bail!(
-                    "model `{name}`: expected a head for classification of texts or tokens, found {found}; fine-tune it first"
-                )
+                bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
             }
         };
         let (model, tokenizer) = load(&folder)?;

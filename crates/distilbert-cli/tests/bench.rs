@@ -103,7 +103,10 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
     let model = ["--model", name(folder.path())];
     let refused = |arguments: &[&str]| error(&run(&[&SHORT[..], arguments].concat()));
     for (arguments, expected) in [
-        (&["--work", "as-used"][..], "expected a model with a classification head, found ForMaskedLM"),
+        (
+            &["--work", "as-used"][..],
+            "expected a model with a head for classification, token classification or question answering, found ForMaskedLM",
+        ),
         (&["--seq", "4,19"], "--seq: expected 1 to the model's 18 positions, found 19"),
         (&["--batch", "0"], "--batch: expected 1 to 65536 sequences, found 0"),
         (&["--batch", "65536", "--seq", "2"], "batch of 65536 x 2: expected at most 65536 tokens, found 131072"),

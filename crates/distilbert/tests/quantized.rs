@@ -183,8 +183,12 @@ fn refusal(precision: Precision, alter: impl FnOnce(&mut Altered)) -> String {
         },
     });
     write_safetensors(&path, to_write, &BTreeMap::new()).expect("a file");
-    let refused = Model::load_for_inference(folder.path(), &rt, None).err().expect("a refusal").to_string();
-    assert_eq!(Model::check_folder(folder.path(), &rt).err().expect("a refusal").to_string(), refused);
+    let refused = Model::check_folder(folder.path(), &rt).err().expect("a refusal").to_string();
+    // A CPU that lacks the precision says that first.
+    if precision.check(rt.isa()).is_ok() {
+        let loaded = Model::load_for_inference(folder.path(), &rt, None).err().expect("a refusal").to_string();
+        assert_eq!(loaded, refused);
+    }
     let prefix = format!("{}: ", folder.path().display());
     refused.strip_prefix(&prefix).unwrap_or(&refused).to_owned()
 }
@@ -301,7 +305,11 @@ fn a_configuration_that_says_less_or_something_else_than_the_weights_is_refused(
     let found = refused(json!({"format": "distilbert", "format_version": 2, "precision": "int8"}));
     assert!(found.contains("`quantization_config.format_version`: expected 1"), "{found}");
     let found = refused(json!({"format": "distilbert", "format_version": 1, "precision": "bf16"}));
-    assert!(found.contains("expected BF16 in a model saved in bf16, found I8"), "{found}");
+    let expected = match Precision::Bf16.check(rt.isa()) {
+        Ok(()) => "expected BF16 in a model saved in bf16, found I8",
+        Err(_) => "precision `bf16`: needs AVX-512",
+    };
+    assert!(found.contains(expected), "{found}");
     let found = refused(Value::Null);
     assert!(found.contains("expected floating point (F32, F16, BF16 or F64)"), "{found}");
     assert!(Model::load(folder.path(), HeadChoice::AsSaved).is_err(), "nor is it trained");

@@ -30,7 +30,8 @@ pub struct ClassifyArgs {
 }
 
 pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let classifier = Classifier::load_in(args.common.precision, &args.common.model, rt, console)?.of_texts(&args.common.model)?;
+    let classifier =
+        Classifier::load_in(args.common.precision, &args.common.model, rt, console)?.of_texts(&args.common.model)?;
     if let Some(threshold) = args.threshold {
         if !(0.0..=1.0).contains(&threshold) {
             bail!("--threshold: expected 0 to 1, found {threshold}");
