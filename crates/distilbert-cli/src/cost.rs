@@ -36,6 +36,11 @@ impl Cost {
             head @ (HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering) => {
                 (h * head.outputs() as f64, "token")
             }
+            HeadKind::Embedding(head) => {
+                let widths: Vec<f64> = head.dense.iter().map(|dense| dense.outputs as f64).collect();
+                let inputs = std::iter::once(h).chain(widths.iter().copied());
+                (inputs.zip(&widths).map(|(inputs, outputs)| inputs * outputs).sum(), "sequence")
+            }
         };
         Cost {
             linear_mflop_per_token: mflop(projection + layers * (4.0 * h * h + 2.0 * h * ffn as f64)),

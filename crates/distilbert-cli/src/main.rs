@@ -11,6 +11,7 @@ mod measure;
 mod model_source;
 mod output;
 mod precision;
+mod sentence_encoder;
 
 use clap::{Parser, Subcommand};
 use console::Console;

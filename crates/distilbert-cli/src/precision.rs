@@ -3,7 +3,7 @@
 
 use crate::console::Console;
 use crate::model_source;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use distilbert::compress::Difference;
 use distilbert::data::batch::Batch;
@@ -80,19 +80,33 @@ enum Choice {
 }
 
 impl PrecisionArgs {
+    /// The precision that is named.
+    ///
+    /// # Errors
+    /// If it is to be chosen: that needs a model of labels, whose outputs are compared.
+    pub fn named(self) -> Result<Option<Precision>> {
+        if self.precision == Some(Choice::Auto) {
+            bail!("--precision: expected f32, bf16 or int8 of a sentence encoder, found auto");
+        }
+        Ok(self.by_name())
+    }
+
+    fn by_name(self) -> Option<Precision> {
+        match self.precision {
+            None | Some(Choice::Auto) => None,
+            Some(Choice::F32) => Some(Precision::F32),
+            Some(Choice::Bf16) => Some(Precision::Bf16),
+            Some(Choice::Int8) => Some(Precision::Int8),
+        }
+    }
+
     /// Model and tokenizer of the folder of the model called `name`, for inference alone, in the precision asked for.
     ///
     /// # Errors
     /// If either cannot be read or they do not fit together, the model is saved in another precision below f32, or the CPU
     /// lacks the precision.
     pub fn load(self, name: &str, folder: &Path, rt: &Runtime, console: &Console) -> Result<(Model, Tokenizer)> {
-        let asked = match self.precision {
-            None | Some(Choice::Auto) => None,
-            Some(Choice::F32) => Some(Precision::F32),
-            Some(Choice::Bf16) => Some(Precision::Bf16),
-            Some(Choice::Int8) => Some(Precision::Int8),
-        };
-        let (mut model, tokenizer) = model_source::load_in(asked, name, folder, rt)?;
+        let (mut model, tokenizer) = model_source::load_in(self.by_name(), name, folder, rt)?;
         if self.precision == Some(Choice::Auto) {
             model = fastest(model, folder, &tokenizer, rt, console)?;
         }

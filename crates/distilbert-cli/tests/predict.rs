@@ -254,3 +254,37 @@ fn a_reader_that_leaves_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
 }
+
+#[test]
+fn texts_are_ranked_by_a_model_that_scores_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-regress", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let texts = texts(12);
+    let input = texts.join("\n");
+    let rerank = |more: &[&str]| {
+        let command = [&["predict", "rerank", "--model", name, "--query", "w7 w9", "--json"], more].concat();
+        lines(&stdout(&run_with(&command, input.as_bytes())))[0].clone()
+    };
+    let (ranked, raw) = (rerank(&["--return-text"]), rerank(&["--raw-scores", "--top-k", "5"]));
+    let ranked = ranked.as_array().unwrap();
+    assert_eq!((ranked.len(), raw.as_array().unwrap().len()), (12, 5));
+    let scores: Vec<f64> = ranked.iter().map(|text| text["score"].as_f64().unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    for (found, raw) in ranked.iter().zip(raw.as_array().unwrap()) {
+        assert_eq!(found["text"], texts[found["index"].as_u64().unwrap() as usize]);
+        assert_eq!((&raw["index"], raw.get("text")), (&found["index"], None));
+        let sigmoid = 1.0 / (1.0 + (-raw["score"].as_f64().unwrap()).exp());
+        assert!((sigmoid - found["score"].as_f64().unwrap()).abs() < 1e-6);
+    }
+    // A pair's score is what `classify` says of the pair, query first.
+    let pair = format!("w7 w9\t{}\n", texts[ranked[0]["index"].as_u64().unwrap() as usize]);
+    let classify = ["predict", "classify", "--model", name, "--input-format", "tsv", "--json"];
+    let value = lines(&stdout(&run_with(&classify, pair.as_bytes())))[0]["score"].as_f64().unwrap();
+    assert!((value - raw[0]["score"].as_f64().unwrap()).abs() < 1e-6);
+
+    let other = folder.path().join("classes");
+    model("distilbert-classify", &other);
+    let refused = error(&run(&["predict", "rerank", "--model", other.to_str().unwrap(), "--query", "w5", "w6"]));
+    assert!(refused.contains("expected one output, found 3"), "{refused}");
+}

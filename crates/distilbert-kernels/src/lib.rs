@@ -17,6 +17,7 @@ pub mod dropout; // counter-based masks
 pub mod elementwise; // activations, sums
 pub mod embedding; // table look-ups
 pub mod norm; // layer norm, fused with residual and dropout
+pub mod pool; // sequences to vectors, vectors to length one
 pub mod losses; // rows of logits, hidden states -> (sum, gradient)
 pub mod optimizer; // AdamW, norm of the gradient
 pub mod peak; // what this machine could do at best

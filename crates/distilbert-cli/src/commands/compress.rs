@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files beside the weights that a smaller model keeps as they are.
-const KEPT_FILES: [&str; 8] = [
+const KEPT_FILES: [&str; 10] = [
     "added_tokens.json",
     "merges.txt",
     "special_tokens_map.json",
@@ -28,6 +28,8 @@ const KEPT_FILES: [&str; 8] = [
     "vocab.json",
     "vocab.txt",
     TASK_FILE,
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 ];
 
 /// Names the random tokens on which the difference is measured.

@@ -31,20 +31,29 @@ use std::path::{Path, PathBuf};
 /// The student starts from layers of the teacher (evenly spread, both ends kept: 12 to 6 takes 0, 2, 4, 7, 9, 11) and
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
 /// masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
+///
+/// With `--objective embedding` a sentence encoder is distilled: the student learns the vectors that the teacher gives to
+/// whole texts, and no masked-LM head is needed.
 #[derive(Debug, Args)]
 pub struct DistilArgs {
+    /// What the student learns.
+    #[arg(long, value_enum, default_value_t)]
+    objective: ObjectiveChoice,
     /// The teacher.
     #[arg(long, value_name = "MODEL")]
-    teacher: String,
+    pub teacher: String,
+    /// With --objective embedding: a model for the student to start from instead of the teacher's layers, of any width.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["layers", "from_layers", "random_init"])]
+    pub student: Option<String>,
     /// Token file made by `distilbert corpus build`; its held-out part is measured on.
     #[arg(long, value_name = "FILE", required_unless_present = "init_only")]
-    corpus: Option<PathBuf>,
+    pub corpus: Option<PathBuf>,
     /// All settings at once: `default`, or `distilbert-paper`, the published recipe to the letter.
     #[arg(long, value_enum, default_value_t)]
     preset: Preset,
     /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
     #[arg(long, value_name = "NAME")]
-    teacher_precision: Option<Precision>,
+    pub teacher_precision: Option<Precision>,
     /// Keep the teacher's answers in DIR and take those that are there: for further students and runs that see the same
     /// masked text. Trains on abridged answers (see --teacher-top-k).
     #[arg(long, value_name = "DIR")]
@@ -55,16 +64,16 @@ pub struct DistilArgs {
     teacher_top_k: Option<u32>,
     /// Layers of the student [default: half the teacher's].
     #[arg(long, value_name = "N")]
-    layers: Option<u32>,
+    pub layers: Option<u32>,
     /// The teacher's layers to start from, such as 0,2,4 [default: evenly spread, both ends kept].
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "layers")]
-    from_layers: Option<Vec<u32>>,
+    pub from_layers: Option<Vec<u32>>,
     /// Start the student from random weights instead.
     #[arg(long, conflicts_with = "from_layers")]
-    random_init: bool,
+    pub random_init: bool,
     /// Write the student's first weights to the output folder and stop: the control that was never distilled.
     #[arg(long)]
-    init_only: bool,
+    pub init_only: bool,
     /// Which positions the soft targets look at.
     #[arg(long, value_enum)]
     kl_positions: Option<PositionsChoice>,
@@ -79,27 +88,36 @@ pub struct DistilArgs {
     mlm: Option<f64>,
     /// Weight of the hidden states' cosine distance.
     #[arg(long, value_name = "WEIGHT")]
-    cosine: Option<f64>,
+    pub cosine: Option<f64>,
     /// Weight of the logits' squared error.
     #[arg(long, value_name = "WEIGHT")]
-    mse: Option<f64>,
+    pub mse: Option<f64>,
     /// Ends the run early.
     #[arg(long, value_name = "STEPS")]
-    max_steps: Option<u32>,
+    pub max_steps: Option<u32>,
     /// Tokens of a micro-batch.
     #[arg(long, value_name = "TOKENS")]
-    batch_tokens: Option<u32>,
+    pub batch_tokens: Option<u32>,
     /// Micro-batches of a step.
     #[arg(long, value_name = "N")]
-    accumulation: Option<u32>,
+    pub accumulation: Option<u32>,
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 /// Logits of a position that a cache keeps: with their classes an eighth of the hidden states beside them.
 const CACHED_LOGITS: usize = 32;
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ObjectiveChoice {
+    /// The teacher's distributions over the vocabulary, its states, and the masked words.
+    #[default]
+    Language,
+    /// The teacher's vectors for whole texts.
+    Embedding,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Preset {
     /// Means over whole steps, token budgets, the student starts at the teacher's embedding output.
     #[default]
@@ -216,8 +234,28 @@ impl DistilConfig {
     }
 }
 
+impl DistilArgs {
+    /// A flag that was given and has no meaning for embeddings.
+    pub fn language_flag(&self) -> Option<&'static str> {
+        let given = [
+            ("--preset", self.preset != Preset::Default),
+            ("--kl-positions", self.kl_positions.is_some()),
+            ("--temperature", self.temperature.is_some()),
+            ("--kl", self.kl.is_some()),
+            ("--mlm", self.mlm.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    if args.objective == ObjectiveChoice::Embedding {
+        return super::distil_embedding::run(args, rt, console);
+    }
+    if args.student.is_some() {
+        bail!("--student goes with --objective embedding, found --objective language");
+    }
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
     let float = |value: Option<f64>| value.map(toml::Value::Float);
     let positions = args.kl_positions.map(|choice| match choice {
@@ -260,7 +298,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
             config.teacher
         );
     }
-    let student = first_student(&config, &teacher.model)?;
+    let student = first_student(&config.student, config.training.seed, &teacher.model)?;
     if args.init_only {
         replace_folder(&args.run.output, |folder| {
             student.save(folder)?;
@@ -279,9 +317,9 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     Ok(())
 }
 
-/// The student before its first step.
-pub fn first_student(config: &DistilConfig, teacher: &Model) -> anyhow::Result<Model> {
-    let StudentConfig { layers, from_layers, random, token_types, freeze_positions } = &config.student;
+/// The student before its first step, with layers of the teacher, or with random weights drawn from the seed.
+pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyhow::Result<Model> {
+    let StudentConfig { layers, from_layers, random, token_types, freeze_positions } = config;
     let teacher_layers = teacher.config.encoder.layers;
     if teacher.config.encoder.shares_layers() && !from_layers.is_empty() {
         bail!(
@@ -296,7 +334,7 @@ pub fn first_student(config: &DistilConfig, teacher: &Model) -> anyhow::Result<M
         (layers, _) => layers,
     };
     let mut student = if *random {
-        Model::random(student_config(&teacher.config, layers), config.training.seed)
+        Model::random(student_config(&teacher.config, layers), seed)
     } else {
         let sources = match from_layers.is_empty() {
             true if layers > teacher_layers => {

@@ -1,12 +1,14 @@
 //! `distilbert evaluate`: the official scores of a classifier of texts or words on labelled data.
 
-use super::evaluate_files;
+use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
 use crate::console::Console;
 use crate::precision::PrecisionArgs;
-use crate::{calibration, output};
+use crate::sentence_encoder::{HeadFlags, PoolingChoice, SentenceEncoder};
+use crate::{calibration, model_source, output};
 use anyhow::{Context, bail};
 use clap::Args;
+use distilbert::checkpoint::model_folder::read_config;
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{
@@ -19,6 +21,7 @@ use distilbert::evaluate::slices::{Slice, by_length, by_value};
 use distilbert::evaluate::statistics::Bootstrap;
 use distilbert::evaluate::statistics::{Interval, McNemar, PairedTest, mcnemar, paired_bootstrap};
 use distilbert::evaluate::{Calibration, EvaluationResult, Predictions, submission};
+use distilbert::model::HeadKind;
 use distilbert::predict;
 use distilbert::progress::Progress;
 use distilbert_kernels::{Precision, Runtime};
@@ -41,7 +44,10 @@ const SHOWN_LABELS: usize = 12;
 /// File of the predictions that [`EVALUATION_FILE`] is about.
 pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
-/// Score a classifier of texts or words on labelled data with the task's official metrics.
+/// Score a model on labelled data with the task's official metrics.
+///
+/// A classifier of texts or words is scored on the task's labels. A sentence encoder is scored on pairs with a number each (how well the
+/// similarity of its embeddings follows them), or on a collection of documents with judged queries.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// The fine-tuned model.
@@ -79,17 +85,27 @@ pub struct EvaluateArgs {
     /// Also score the examples by their values in this column of the file.
     #[arg(long, value_name = "COLUMN")]
     by: Option<String>,
-    /// Compare with another model's predictions.jsonl of the same examples: difference, interval, p-value.
-    #[arg(long, value_name = "FILE")]
-    against: Option<PathBuf>,
+    /// Test the difference to another model on the same examples: to its predictions.jsonl, or of a sentence encoder to
+    /// the model itself.
+    #[arg(long, value_name = "FILE|MODEL")]
+    against: Option<String>,
     /// Fit a temperature to these examples, which should be neither training nor test data, and store it in the model's
     /// folder; `predict` and `evaluate` then divide logits by it. Labels stay the same, probabilities become honest.
     #[arg(long)]
     calibrate: bool,
+    /// A sentence encoder: how states become one vector [default: as its folder says, or the mean]
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingChoice>,
+    /// A sentence encoder: compare the first numbers of the embeddings only.
+    #[arg(long, value_name = "N")]
+    dimensions: Option<usize>,
+    /// The judgements of the collection [default: qrels/test.tsv in it]
+    #[arg(long, value_name = "FILE", requires = "retrieval")]
+    qrels: Option<PathBuf>,
     /// Print one line of JSON.
     #[arg(long)]
     pub(super) json: bool,
-    /// Also write evaluation.json and predictions.jsonl there.
+    /// Also write evaluation.json and predictions.jsonl (of a collection queries.jsonl) there.
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Also write the predictions as the file that the GLUE server takes.
@@ -107,6 +123,9 @@ struct Source {
     /// the first and the others: the languages of XNLI, for example.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// For a sentence encoder: a collection in the layout of BEIR (corpus.jsonl, queries.jsonl, qrels/test.tsv).
+    #[arg(long, value_name = "DIR")]
+    retrieval: Option<PathBuf>,
 }
 
 /// One split's scores, with the predictions they come from.
@@ -120,6 +139,13 @@ pub struct Scored {
     /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction.
     logits: Vec<Vec<f32>>,
     analysis: Analysis,
+}
+
+impl Scored {
+    /// Scores of predictions that do not come from logits of classes.
+    pub fn new(result: EvaluationResult, predictions: Predictions, precision: Precision) -> Scored {
+        Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() }
+    }
 }
 
 /// What else was asked for.
@@ -182,6 +208,14 @@ pub struct Evaluations {
 /// # Errors
 /// If model, task and data do not fit together, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let head = read_config(&model_source::resolve(&args.model, console)?)?.head;
+    if args.source.retrieval.is_some() || matches!(head, HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_)) {
+        return run_sentence_encoder(args, rt, console);
+    }
+    let encoders_only = [("--pooling", args.pooling.is_some()), ("--dimensions", args.dimensions.is_some())];
+    if let Some((flag, _)) = encoders_only.into_iter().find(|(_, given)| *given) {
+        bail!("{flag}: expected a sentence encoder, found {}", head.class_suffix());
+    }
     let path = match (&args.source.data, &args.source.file[..]) {
         (Some(path), _) | (None, [path]) => path,
         (None, []) => bail!("expected --data or --file"),
@@ -259,10 +293,53 @@ fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::
         line.push('\n');
         output::print(&line)
     } else {
-        let mut text = scored.iter().map(table).collect::<Vec<_>>().join("\n");
+        let mut text =
+            scored.iter().map(|split| table(&split.result, Some(split.precision))).collect::<Vec<_>>().join("\n");
         scored.iter().for_each(|split| describe(&split.analysis, &mut text));
         output::print(&text)
     }
+}
+
+fn run_sentence_encoder(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let classifiers_only = [
+        ("--submission", args.submission.is_some()),
+        ("--by-length", args.by_length),
+        ("--by", args.by.is_some()),
+        ("--calibrate", args.calibrate),
+    ];
+    if let Some((flag, _)) = classifiers_only.into_iter().find(|(_, given)| *given) {
+        bail!("{flag}: expected a classifier, found a sentence encoder");
+    }
+    let flags = HeadFlags { pooling: args.pooling, normalize: None, precision: args.precision.named()? };
+    let load_encoder = |name: &str| SentenceEncoder::load(name, flags, args.max_length, rt, console);
+    let encoder = load_encoder(&args.model)?;
+    let other = args.against.as_deref().map(|name| Ok::<_, anyhow::Error>((name, load_encoder(name)?))).transpose()?;
+    let against = other.as_ref().map(|(name, encoder)| (*name, encoder));
+    let (dimensions, json, output) = (args.dimensions, args.json, args.output.as_deref());
+    if let Some(folder) = &args.source.retrieval {
+        let qrels = args.qrels.as_deref();
+        let request = retrieval::Request { model: &encoder, against, dimensions, folder, qrels, json, output };
+        return retrieval::run(&request, rt, console);
+    }
+    let path = match (&args.source.data, &args.source.file[..]) {
+        (Some(path), _) | (None, [path]) => path,
+        (None, files) => bail!("expected --data, --retrieval or one --file, found {} files", files.len()),
+    };
+    let columns = match (&args.text_column, &args.label_column) {
+        (Some(text), Some(label)) => {
+            let pair = args.pair_column.clone();
+            Some(Columns { pair, header: !args.no_header, ..Columns::new(text, label) })
+        }
+        (None, None) => None,
+        _ => bail!("expected both --text-column and --label-column"),
+    };
+    let task = similarity::task(args.task.as_deref(), columns, path)?;
+    let data = similarity::pairs(&task, path, args.split)?;
+    if !has_labels(&data) {
+        bail!("{}: split {} has no scores to compare with", path.display(), data.split);
+    }
+    let request = similarity::Request { model: &encoder, against, dimensions, json, output };
+    similarity::run(&request, &data, rt, console)
 }
 
 /// Runs the classifier over a split and scores it. Model and task labels are matched by name.
@@ -341,12 +418,13 @@ fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -> an
         analysis.by = by_value(predictions, &values, &task.metrics, &bootstrap)?;
     }
     if let (Some(file), Some(&metric)) = (&args.against, task.metrics.first()) {
-        let reader = File::open(file).with_context(|| file.display().to_string())?;
+        let file = PathBuf::from(file);
+        let reader = File::open(&file).with_context(|| file.display().to_string())?;
         let other = Predictions::read(BufReader::new(reader)).with_context(|| file.display().to_string())?;
         let (ours, theirs) = (predictions.outcomes()?, other.outcomes()?);
         let test = paired_bootstrap(&ours, &theirs, metric, &bootstrap).with_context(|| file.display().to_string())?;
         let exact = (metric == Metric::Accuracy).then(|| mcnemar(&ours, &theirs)).transpose()?;
-        analysis.against = Some(Against { file: file.clone(), metric: metric.name().to_owned(), test, mcnemar: exact });
+        analysis.against = Some(Against { file, metric: metric.name().to_owned(), test, mcnemar: exact });
     }
     if args.calibrate {
         analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);
@@ -381,8 +459,7 @@ pub fn score_words(
     }
     let counts = (data.skipped.len(), 0);
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
-    let precision = tagger.model.precision();
-    Ok(Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() })
+    Ok(Scored::new(result, predictions, tagger.model.precision()))
 }
 
 /// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
@@ -577,8 +654,10 @@ pub(super) fn score_text(value: f64, interval: Option<&Interval>) -> String {
     format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
 }
 
-fn table(Scored { result, precision, .. }: &Scored) -> String {
-    let mut text = format!("{} {}: {} examples, in {precision}\n", result.task, result.split, result.n);
+/// Scores for people; the precision is named where the model has one of several.
+pub(super) fn table(result: &EvaluationResult, precision: Option<Precision>) -> String {
+    let precision = precision.map(|precision| format!(", in {precision}")).unwrap_or_default();
+    let mut text = format!("{} {}: {} examples{precision}\n", result.task, result.split, result.n);
     // Writing to a string cannot fail.
     for (name, value) in result.metrics.iter() {
         let _ = write!(text, "  {name:<18}{:>7.2}", 100.0 * value);

@@ -1,10 +1,12 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
 use super::evaluate;
+use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
 use crate::classifier::Classifier;
 use crate::config;
 use crate::console::Console;
+use crate::sentence_encoder::PoolingChoice;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
@@ -29,66 +31,81 @@ use std::path::{Path, PathBuf};
 
 /// Fine-tune a model on labelled examples, with or without a teacher.
 ///
+/// With `--objective` a sentence encoder is trained instead, on pairs or triples of texts.
+///
 /// The best checkpoint is chosen on a slice of the training examples; the dev file is scored once, at the end. With
 /// several seeds each has its run in OUTPUT/seed-N.
 #[derive(Debug, Args)]
 pub struct FinetuneArgs {
     /// The model to fine-tune.
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    pub model: String,
     /// A fine-tuned teacher whose answers the model learns too.
     #[arg(long, value_name = "MODEL")]
-    teacher: Option<String>,
+    pub teacher: Option<String>,
     /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; ner or pos for words with tags (CoNLL files,
     /// CoNLL-U, JSONL); or a name for your own data.
-    #[arg(long, value_name = "NAME")]
-    task: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "objective")]
+    pub task: Option<String>,
+    /// Train a sentence encoder: what the pairs or triples are to teach.
+    #[arg(long, value_enum)]
+    pub objective: Option<ObjectiveChoice>,
     /// The folder with the task's files, or the training file.
     #[arg(long, value_name = "PATH")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
-    dev: Option<PathBuf>,
+    pub dev: Option<PathBuf>,
     /// Column of the text, for your own data: its name, or its number from 1 with --no-header. For words with tags the
     /// column of the words [default: the first; form in CoNLL-U; tokens in JSONL].
     #[arg(long, value_name = "COLUMN")]
-    text_column: Option<String>,
+    pub text_column: Option<String>,
     /// Column of the second text of a pair.
     #[arg(long, value_name = "COLUMN", requires = "text_column")]
-    pair_column: Option<String>,
+    pub pair_column: Option<String>,
     /// Column of the label. For words with tags: a number, or upos, xpos, pos, chunk, ner [default: the last, for pos the
     /// second; upos in CoNLL-U; tags in JSONL].
     #[arg(long, value_name = "COLUMN")]
-    label_column: Option<String>,
+    pub label_column: Option<String>,
+    /// With --objective: column of a text that is no partner of the first, for triples.
+    #[arg(long, value_name = "COLUMN", requires = "objective")]
+    pub negative_column: Option<String>,
+    /// With --objective: similarities are multiplied by this, the inverse of a temperature [default: 20 for contrastive,
+    /// 1 for margin]
+    #[arg(long, value_name = "X", requires = "objective")]
+    pub scale: Option<f64>,
+    /// With --objective: how states become one vector [default: as the model's folder says, or the mean]
+    #[arg(long, value_enum, requires = "objective")]
+    pub pooling: Option<PoolingChoice>,
     /// The CSV or TSV files have no header line; columns are named by their numbers.
     #[arg(long, requires = "text_column")]
-    no_header: bool,
+    pub no_header: bool,
     /// What the label column holds [default: entities for ner, tags for pos, else classification].
     #[arg(long, value_enum)]
     problem: Option<ProblemChoice>,
     /// Trains with this many seeds, from --seed on.
     #[arg(long, value_name = "N", default_value_t = 1)]
-    seeds: u32,
+    pub seeds: u32,
     /// Examples a step.
     #[arg(long, value_name = "N")]
-    batch_size: Option<u32>,
+    pub batch_size: Option<u32>,
     /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows.
     #[arg(long, value_name = "TOKENS")]
-    max_length: Option<u32>,
+    pub max_length: Option<u32>,
     /// Stops after this many measurements in a row without a better one; 0 never does.
     #[arg(long, value_name = "N")]
-    patience: Option<u32>,
+    pub patience: Option<u32>,
     /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
     #[arg(long, value_name = "NAME", requires = "teacher")]
     teacher_precision: Option<Precision>,
     /// Softens teacher and student.
     #[arg(long, value_name = "T", requires = "teacher")]
-    temperature: Option<f64>,
+    pub temperature: Option<f64>,
     /// Share of the teacher's answers in the loss, 0 to 1; the labels have the rest.
     #[arg(long, value_name = "SHARE", requires = "teacher")]
-    soft_share: Option<f64>,
+    pub soft_share: Option<f64>,
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -168,6 +185,9 @@ impl FinetuneRunConfig {
 
 /// Runs the command.
 pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    if let Some(objective) = args.objective {
+        return super::finetune_embedding::run(args, objective, rt, console);
+    }
     let task = task(args)?;
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
     let mut flags = args.run.flags("training");
@@ -226,7 +246,8 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
 }
 
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
-    let problem = match (args.problem, args.task.as_str()) {
+    let name = args.task.as_deref().context("expected --task")?;
+    let problem = match (args.problem, name) {
         (Some(choice), _) => choice.into(),
         (None, "ner") => Problem::Entities,
         (None, "pos") => Problem::Tags,
@@ -235,18 +256,18 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
     if problem.is_of_words() {
         ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");
         let columns = WordColumns { words: args.text_column.clone(), tags: args.label_column.clone() };
-        return Ok(Task::from_words(&args.task, &args.data, &columns, problem)?);
+        return Ok(Task::from_words(name, &args.data, &columns, problem)?);
     }
     let (Some(text), Some(label)) = (&args.text_column, &args.label_column) else {
         ensure!(
             args.text_column.is_none() && args.label_column.is_none(),
             "expected both --text-column and --label-column"
         );
-        return Task::glue(&args.task)
+        return Task::glue(name)
             .with_context(|| "for your own data name its columns with --text-column and --label-column");
     };
     let columns = Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
-    Ok(Task::from_columns(&args.task, &args.data, &columns, problem)?)
+    Ok(Task::from_columns(name, &args.data, &columns, problem)?)
 }
 
 /// One model on one task, for any seed.

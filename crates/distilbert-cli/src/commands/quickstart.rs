@@ -215,7 +215,7 @@ impl Quickstart<'_> {
     fn distil(&self, teacher: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> anyhow::Result<Option<PathBuf>> {
         let config = self.distil_config(teacher);
         let whole = load(teacher)?;
-        let student = first_student(&config, &whole)?;
+        let student = first_student(&config.student, config.training.seed, &whole)?;
         let teacher = whole.for_inference(self.rt, Precision::F32);
         drop(whole);
         let workload = LanguageTraining::new(student, Some(&teacher), tokenizer, corpus, config.training.clone())?;
@@ -284,7 +284,7 @@ impl Quickstart<'_> {
         let mut config = DistilConfig::new();
         config.training.seed = self.seed;
         config.student.random = random;
-        let student = first_student(&config, &load(teacher)?)?;
+        let student = first_student(&config.student, config.training.seed, &load(teacher)?)?;
         let path = self.output.join(name);
         replace_folder(&path, |folder| {
             student.save(folder)?;

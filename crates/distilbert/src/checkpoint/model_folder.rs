@@ -1,8 +1,9 @@
 //! A model as a Hugging Face folder: `config.json` and the weights under the names of its family; and, for inference
 //! alone, the same with matrices in bf16 or int8, which only this program reads.
 
+use super::sentence_folder::{Modules, SentenceFolderError, write_modules};
 use super::{Checkpoint, CheckpointError, Dtype, TensorData, TensorToWrite, write_atomic, write_safetensors};
-use crate::model::{ConfigError, Family, HeadKind, Model, ModelConfig, Parameter};
+use crate::model::{ConfigError, EmbeddingHead, Family, HeadKind, Model, ModelConfig, Parameter};
 use crate::tokenizer::{Tokenizer, TokenizerClass, TokenizerError};
 use distilbert_kernels::matmul::QuantizedMatrix;
 use distilbert_kernels::{Matrix, MatrixRef, Precision, Runtime, RuntimeError};
@@ -61,6 +62,9 @@ pub enum ModelFolderError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// What makes the folder a sentence encoder's.
+    #[error(transparent)]
+    Sentence(#[from] SentenceFolderError),
     /// A parameter has no tensor.
     #[error("{}: tensor `{name}` is missing", folder.display())]
     Missing {
@@ -199,7 +203,28 @@ impl Model {
         rt: &Runtime,
         precision: Option<Precision>,
     ) -> Result<Loaded, ModelFolderError> {
-        let mut config = read_config(folder)?;
+        Model::load_config_for_inference(folder, read_config(folder)?, rt, precision)
+    }
+
+    /// As [`Model::load_for_inference`], with this head instead of the folder's own; its tensors must be there.
+    ///
+    /// # Errors
+    /// As [`Model::load_for_inference`].
+    pub fn load_for_inference_with(
+        folder: &Path,
+        rt: &Runtime,
+        precision: Option<Precision>,
+        head: HeadKind,
+    ) -> Result<Loaded, ModelFolderError> {
+        Model::load_config_for_inference(folder, read_config(folder)?.with_head(head), rt, precision)
+    }
+
+    fn load_config_for_inference(
+        folder: &Path,
+        mut config: ModelConfig,
+        rt: &Runtime,
+        precision: Option<Precision>,
+    ) -> Result<Loaded, ModelFolderError> {
         let saved = config.weights;
         let precision = precision.unwrap_or(saved);
         if saved != Precision::F32 && saved != precision {
@@ -246,6 +271,7 @@ impl Model {
             .parameters
             .table()
             .iter()
+            .filter(|parameter| !is_dense(parameter))
             .map(|parameter| {
                 let width = parameter.shape.last().copied().unwrap_or(1);
                 let values = self.parameters.tensor(parameter);
@@ -268,6 +294,7 @@ impl Model {
         let format = format!("distilbert-{precision}");
         let metadata = if precision == Precision::F32 { BTreeMap::new() } else { [("format".into(), format)].into() };
         write_safetensors(&path, tensors.flatten(), &metadata)?;
+        self.save_modules(folder)?;
         let config = ModelConfig { weights: precision, ..self.config.clone() };
         write_atomic(&folder.join("config.json"), config.to_json().as_bytes())
     }
@@ -281,17 +308,32 @@ impl Model {
         if !self.parameters.is_whole() {
             return Err(CheckpointError::NotWhole { path });
         }
-        let tensors = self.parameters.table().iter().map(|parameter| TensorToWrite {
+        let table = self.parameters.table().iter().filter(|parameter| !is_dense(parameter));
+        let tensors = table.map(|parameter| TensorToWrite {
             name: parameter.name.as_str().into(),
             shape: parameter.shape.clone(),
             data: TensorData::F32(self.parameters.tensor(parameter)),
         });
         write_safetensors(&path, tensors, &BTreeMap::new())?;
+        self.save_modules(folder)?;
         write_atomic(&folder.join("config.json"), self.config.to_json().as_bytes())
+    }
+
+    /// Writes what makes the folder a sentence encoder's, if the model is one.
+    fn save_modules(&self, folder: &Path) -> Result<(), CheckpointError> {
+        match &self.config.head {
+            HeadKind::Embedding(head) => write_modules(self, head, folder),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Reads the folder's `config.json`.
+/// Whether the parameter is one of a linear behind the pooling, which has a folder of its own.
+fn is_dense(parameter: &Parameter) -> bool {
+    parameter.name.starts_with(EmbeddingHead::DENSE_PREFIX)
+}
+
+/// Reads the folder's `config.json`, and `modules.json` if the folder is a sentence encoder's.
 ///
 /// # Errors
 /// [`ModelFolderError`] if it is missing or of a model that cannot be run here.
@@ -299,7 +341,15 @@ pub fn read_config(folder: &Path) -> Result<ModelConfig, ModelFolderError> {
     let path = folder.join("config.json");
     let text =
         std::fs::read_to_string(&path).map_err(|source| ModelFolderError::ReadConfig { path: path.clone(), source })?;
-    ModelConfig::from_json(&text).map_err(|source| ModelFolderError::Config { path, source })
+    let config = ModelConfig::from_json(&text).map_err(|source| ModelFolderError::Config { path, source })?;
+    // A classifier beside modules is one that scores pairs, and runs without them.
+    if matches!(config.head, HeadKind::Classification { .. }) {
+        return Ok(config);
+    }
+    Ok(match Modules::read(folder, config.encoder.hidden)? {
+        Some(modules) => ModelConfig { head: HeadKind::Embedding(modules.head), ..config },
+        None => config,
+    })
 }
 
 /// Writes the tokenizer's files beside a model, under the class names of its family.
@@ -324,6 +374,8 @@ struct Source {
     by_plain_name: BTreeMap<String, String>,
     family: Family,
     prefix: &'static str,
+    /// Of the linears behind the pooling, each in its folder.
+    dense: Vec<Checkpoint>,
 }
 
 impl Source {
@@ -333,7 +385,13 @@ impl Source {
         let family = config.encoder.family;
         let prefix = family.prefix();
         let by_plain_name = checkpoint.names().map(|name| (plain_name(name, prefix), name.to_owned())).collect();
-        let source = Source { folder: folder.to_owned(), checkpoint, by_plain_name, family, prefix };
+        let dense = match (&config.head, Modules::read(folder, config.encoder.hidden)) {
+            (HeadKind::Embedding(_), Ok(Some(modules))) => {
+                modules.dense.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<_, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        let source = Source { folder: folder.to_owned(), checkpoint, by_plain_name, family, prefix, dense };
         config.pooler &= source.find(&format!("{}.weight", family.pooler())).is_some();
         Ok(source)
     }
@@ -352,6 +410,9 @@ impl Source {
         precision: Precision,
     ) -> Result<Matrix, ModelFolderError> {
         let missing = |name: &str| ModelFolderError::Missing { folder: self.folder.clone(), name: name.to_owned() };
+        if is_dense(parameter) {
+            return self.dense(parameter)?.map(Matrix::F32).ok_or_else(|| missing(&parameter.name));
+        }
         let plain = plain_name(&parameter.name, self.prefix);
         let name = self.find_parameter(&plain).ok_or_else(|| missing(&parameter.name))?;
         self.check_shape(name, &parameter.shape)?;
@@ -401,6 +462,21 @@ impl Source {
         }
     }
 
+    /// A parameter of a linear behind the pooling; `None` if the folder has no such linear of this shape.
+    fn dense(&self, parameter: &Parameter) -> Result<Option<Vec<f32>>, ModelFolderError> {
+        for (index, checkpoint) in self.dense.iter().enumerate() {
+            let Some(kind) = parameter.name.strip_prefix(&EmbeddingHead::dense_name(index)) else { continue };
+            let name = format!("linear{kind}");
+            if checkpoint.shape(&name)? != parameter.shape {
+                return Ok(None);
+            }
+            let values = checkpoint.read_f32(&name)?;
+            self.check_finite(&parameter.name, 0, &values)?;
+            return Ok(Some(values));
+        }
+        Ok(None)
+    }
+
     /// The name in the file of a parameter, which files may hold under its second name only.
     fn find_parameter(&self, plain: &str) -> Option<&str> {
         let names = self.family.masked_lm_names();
@@ -440,6 +516,12 @@ impl Source {
         for parameter in weights.table {
             let plain = plain_name(&parameter.name, self.prefix);
             let may_be_fresh = fresh_head && parameter.range.start >= encoder_end;
+            if is_dense(parameter)
+                && let Some(values) = self.dense(parameter)?
+            {
+                weights.values[parameter.range.clone()].copy_from_slice(&values);
+                continue;
+            }
             let found = self.find_parameter(&plain);
             let shape = found.map(|name| self.checkpoint.shape(name)).transpose()?;
             match (found, shape) {

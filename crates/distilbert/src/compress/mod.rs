@@ -17,7 +17,7 @@ const PROBE_LENGTH: usize = 64;
 /// How far a model's outputs are from another's on the same batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
-    /// `logits`, or `last_hidden_state` of a model without a head.
+    /// `logits`, `embedding`, or `last_hidden_state` of a model without a head.
     pub output: &'static str,
     /// The largest |difference| of two outputs.
     pub largest_difference: f32,
@@ -31,6 +31,7 @@ impl Difference {
         let output = match reference.head {
             Head::None(_) => "last_hidden_state",
             Head::MaskedLm(_) | Head::Classifier(_) | Head::Tokens(_) => "logits",
+            Head::Embedder(_) => "embedding",
         };
         let outputs = |model| compute(rt, model, batch).remove(output).unwrap_or_default();
         let (expected, found) = (outputs(reference), outputs(found));

@@ -5,6 +5,7 @@ pub mod metrics; // truth and prediction -> number
 pub mod calibration; // probabilities -> are they honest, and the temperature that makes them so
 mod ordered; // maps that keep their order
 pub mod predictions; // what a model said, example by example
+pub mod retrieval; // rankings and judgements -> nDCG, recall, MRR, MAP
 mod result; // one model on one split
 pub mod slices; // scores by length and by what the data says
 pub mod statistics; // intervals, paired tests, seed spread, retention

@@ -144,14 +144,31 @@ pub fn paired_bootstrap(
         differences.push(first.weighted_metric(metric, weights)? - second.weighted_metric(metric, weights)?);
         Ok(())
     })?;
+    Ok(paired_test(first.metric(metric)? - second.metric(metric)?, differences, bootstrap))
+}
+
+/// Interval of the mean of one score an example, as [`intervals`] draws it.
+pub fn mean_interval(scores: &[f64], bootstrap: &Bootstrap) -> Interval {
+    interval(Resamples::new(scores.len(), bootstrap).means(scores), bootstrap.level)
+}
+
+/// Whether two models differ in the mean of one score an example, as [`paired_bootstrap`] tests it.
+///
+/// # Panics
+/// If there are not as many scores of one as of the other.
+pub fn paired_means(first: &[f64], second: &[f64], bootstrap: &Bootstrap) -> PairedTest {
+    assert_eq!(first.len(), second.len(), "two scores of each example");
+    let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| first - second).collect();
+    let mean = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
+    paired_test(mean, Resamples::new(differences.len(), bootstrap).means(&differences), bootstrap)
+}
+
+/// From the difference of all examples and those of the resamples.
+fn paired_test(difference: f64, differences: Vec<f64>, bootstrap: &Bootstrap) -> PairedTest {
     let not_above = differences.iter().filter(|&&difference| difference <= 0.0).count();
     let not_below = differences.iter().filter(|&&difference| difference >= 0.0).count();
     let tail = (1 + not_above.min(not_below)) as f64 / (1 + differences.len()) as f64;
-    Ok(PairedTest {
-        difference: first.metric(metric)? - second.metric(metric)?,
-        interval: interval(differences, bootstrap.level),
-        p_value: (2.0 * tail).min(1.0),
-    })
+    PairedTest { difference, interval: interval(differences, bootstrap.level), p_value: (2.0 * tail).min(1.0) }
 }
 
 /// Whether two models differ in accuracy, by the examples that only one of them has right.
@@ -230,16 +247,46 @@ fn for_each_resample(
     bootstrap: &Bootstrap,
     mut use_weights: impl FnMut(&[u32]) -> Result<(), MetricError>,
 ) -> Result<(), MetricError> {
-    let mut rng = Rng::from_key(&[bootstrap.seed, STREAM]);
-    let mut weights = vec![0u32; n];
-    for _ in 0..bootstrap.resamples_drawn(n) {
-        weights.fill(0);
-        for _ in 0..n {
-            weights[rng.below(n)] += 1;
-        }
-        use_weights(&weights)?;
+    let mut resamples = Resamples::new(n, bootstrap);
+    while let Some(weights) = resamples.next() {
+        use_weights(weights)?;
     }
     Ok(())
+}
+
+/// The resamples of a bootstrap, one after the other.
+struct Resamples {
+    rng: Rng,
+    /// How often each example was drawn.
+    weights: Vec<u32>,
+    left: usize,
+}
+
+impl Resamples {
+    fn new(n: usize, bootstrap: &Bootstrap) -> Resamples {
+        let rng = Rng::from_key(&[bootstrap.seed, STREAM]);
+        Resamples { rng, weights: vec![0; n], left: bootstrap.resamples_drawn(n) }
+    }
+
+    fn next(&mut self) -> Option<&[u32]> {
+        self.left = self.left.checked_sub(1)?;
+        let n = self.weights.len();
+        self.weights.fill(0);
+        for _ in 0..n {
+            self.weights[self.rng.below(n)] += 1;
+        }
+        Some(&self.weights)
+    }
+
+    /// The mean of one score an example in each resample.
+    fn means(mut self, scores: &[f64]) -> Vec<f64> {
+        let mut means = Vec::new();
+        while let Some(weights) = self.next() {
+            let sum: f64 = scores.iter().zip(weights).map(|(score, &weight)| score * f64::from(weight)).sum();
+            means.push(sum / scores.len().max(1) as f64);
+        }
+        means
+    }
 }
 
 fn interval(mut values: Vec<f64>, level: f64) -> Interval {

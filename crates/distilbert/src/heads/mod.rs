@@ -1,6 +1,7 @@
 //! Heads: states to logits, and back.
 
 pub mod classification; // first token -> labels
+pub mod embedding; // all tokens -> one vector
 pub mod masked_lm; // chosen tokens -> vocabulary
 pub mod tokens; // every token -> labels, or start and end of an answer
 
@@ -13,6 +14,7 @@ use crate::model::parameters::TableBuilder;
 use classification::{Classifier, ClassifierActivations};
 use distilbert_kernels::Runtime;
 use distilbert_kernels::elementwise::{gather_rows, scatter_add_rows};
+use embedding::Embedder;
 use masked_lm::MaskedLm;
 use std::ops::Range;
 use tokens::{TokenActivations, TokenHead};
@@ -27,6 +29,8 @@ pub enum Head {
     Classifier(Classifier),
     /// An answer for every token: labels, or start and end.
     Tokens(TokenHead),
+    /// A vector for the sequence.
+    Embedder(Embedder),
 }
 
 /// Buffers of one pass of a head with labels.
@@ -50,6 +54,7 @@ impl Head {
             HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => {
                 Head::Tokens(TokenHead::new(config, table))
             }
+            HeadKind::Embedding(head) => Head::Embedder(Embedder::new(config, head, names, table)),
         }
     }
 
@@ -59,12 +64,13 @@ impl Head {
             Head::MaskedLm(head) => head.pack(packing, word),
             Head::Classifier(head) => head.pack(packing),
             Head::Tokens(head) => head.pack(packing),
+            Head::Embedder(head) => head.pack(packing),
         }
     }
 
     pub(crate) fn disable_dropout(&mut self) {
         match self {
-            Head::None(_) | Head::MaskedLm(_) => {}
+            Head::None(_) | Head::MaskedLm(_) | Head::Embedder(_) => {}
             Head::Classifier(head) => head.disable_dropout(),
             Head::Tokens(head) => head.disable_dropout(),
         }
@@ -98,7 +104,9 @@ impl Head {
                 head.forward(rt, arena, &a.first, mode, &mut a.classifier, logits);
             }
             Head::Tokens(head) => head.forward(rt, arena, states, batch.cu_seqlens(), mode, &mut a.tokens, logits),
-            Head::None(_) | Head::MaskedLm(_) => unreachable!("only heads with labels are asked for their logits"),
+            Head::None(_) | Head::MaskedLm(_) | Head::Embedder(_) => {
+                unreachable!("only heads with labels are asked for their logits")
+            }
         }
     }
 
@@ -125,7 +133,9 @@ impl Head {
             Head::Tokens(head) => {
                 head.backward(rt, states, batch.cu_seqlens(), mode, &a.tokens, d_logits, d_states, gradients);
             }
-            Head::None(_) | Head::MaskedLm(_) => unreachable!("only heads with labels have logits to go back from"),
+            Head::None(_) | Head::MaskedLm(_) | Head::Embedder(_) => {
+                unreachable!("only heads with labels have logits to go back from")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A loss returns what it summed and over how many positions; the step divides by the counts of all its
 //! micro-batches, so that how a batch is cut changes nothing but rounding.
 
+pub mod embedding; // sentence embeddings: towards a teacher, a score, or the rest of the batch
 pub mod labelled; // one answer a text, a token or a span, with or without soft labels
 pub mod vocabulary; // KL, masked-LM, logits MSE and cosine of distillation
 

@@ -91,6 +91,67 @@ pub enum HeadKind {
     },
     /// Where in a text the answer to a question starts and ends.
     QuestionAnswering,
+    /// A vector for the sequence; `config.json` says nothing of it, the folder's `modules.json` does.
+    Embedding(EmbeddingHead),
+}
+
+/// How states become a vector: pooling, then linears, then scaling to length one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingHead {
+    /// States to a vector.
+    pub pooling: Pooling,
+    /// Linears behind it, first to last; mostly none.
+    pub dense: Vec<Dense>,
+    /// Whether the vector is scaled to length one.
+    pub normalize: bool,
+}
+
+/// How the states of a sequence become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The mean over all tokens, the special ones included.
+    Mean,
+    /// The first token's state.
+    Cls,
+    /// The largest of each column.
+    Max,
+}
+
+/// A linear behind the pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Width of its output.
+    pub outputs: usize,
+    /// What follows it.
+    pub activation: DenseActivation,
+}
+
+/// What follows a linear behind the pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenseActivation {
+    /// Nothing.
+    Identity,
+    /// tanh, the default of sentence-transformers.
+    Tanh,
+}
+
+/// The mean over all tokens, scaled to length one: what most sentence encoders do, and what a plain encoder is taken
+/// for.
+impl Default for EmbeddingHead {
+    fn default() -> Self {
+        EmbeddingHead { pooling: Pooling::Mean, dense: Vec::new(), normalize: true }
+    }
+}
+
+impl EmbeddingHead {
+    /// Stands before the names of the linears' tensors in the table of parameters.
+    pub(crate) const DENSE_PREFIX: &'static str = "dense.";
+
+    /// Name of one linear in the table of parameters, without `.weight` and `.bias`; each has a folder of its own.
+    pub(crate) fn dense_name(index: usize) -> String {
+        format!("{}{index}.linear", Self::DENSE_PREFIX)
+    }
 }
 
 /// A model's configuration: encoder, head, and the keys of its `config.json` that mean nothing here but are kept.
@@ -160,7 +221,7 @@ impl HeadKind {
             HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels.len(),
             // Start and end.
             HeadKind::QuestionAnswering => 2,
-            HeadKind::None | HeadKind::MaskedLm => 0,
+            HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_) => 0,
         }
     }
 
@@ -168,14 +229,14 @@ impl HeadKind {
     pub fn labels(&self) -> &[String] {
         match self {
             HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels,
-            HeadKind::None | HeadKind::MaskedLm | HeadKind::QuestionAnswering => &[],
+            HeadKind::None | HeadKind::MaskedLm | HeadKind::QuestionAnswering | HeadKind::Embedding(_) => &[],
         }
     }
 
     /// What Hugging Face calls the class of a model with this head, without the family.
     pub fn class_suffix(&self) -> &'static str {
         match self {
-            HeadKind::None => "Model",
+            HeadKind::None | HeadKind::Embedding(_) => "Model",
             HeadKind::MaskedLm => "ForMaskedLM",
             HeadKind::Classification { .. } => "ForSequenceClassification",
             HeadKind::TokenClassification { .. } => "ForTokenClassification",
@@ -274,7 +335,7 @@ impl ModelConfig {
 
     /// The same encoder under another head.
     pub fn with_head(&self, head: HeadKind) -> ModelConfig {
-        let pooler = head == HeadKind::None && self.pooler;
+        let pooler = matches!(head, HeadKind::None | HeadKind::Embedding(_)) && self.pooler;
         ModelConfig { head, pooler, ..self.clone() }
     }
 
@@ -291,7 +352,7 @@ impl ModelConfig {
     /// Whether the pooler is part of the model.
     pub(crate) fn has_pooler(&self) -> bool {
         match self.head {
-            HeadKind::None => self.pooler,
+            HeadKind::None | HeadKind::Embedding(_) => self.pooler,
             HeadKind::Classification { .. } => self.encoder.family.classifier().dense_is_pooler,
             HeadKind::MaskedLm | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => false,
         }

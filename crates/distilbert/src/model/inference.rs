@@ -58,6 +58,7 @@ impl Model {
             }
             Head::Classifier(head) => linears.extend([&mut head.dense, &mut head.classifier]),
             Head::Tokens(head) => linears.push(&mut head.linear),
+            Head::Embedder(head) => linears.extend(&mut head.dense),
         }
         for linear in linears {
             let mut weight = matrix(linear.tensors.start)?;

@@ -16,12 +16,15 @@ pub mod parameters; // the table of parameters and their arena
 pub mod residual_output; // how both blocks end: linear, dropout, residual, norm
 pub mod student; // a student's first weights from its teacher
 
-pub use config::{Activation, ConfigError, EncoderConfig, Family, HeadKind, ModelConfig, Problem};
+pub use config::{
+    Activation, ConfigError, EmbeddingHead, EncoderConfig, Family, HeadKind, ModelConfig, Pooling, Problem,
+};
 pub use linear::Purpose;
 pub use parameters::{Parameter, Parameters};
 
 use crate::data::batch::Batch;
 use crate::heads::Head;
+use crate::heads::embedding::Embedder;
 use crate::random::{Rng, mix_key};
 use distilbert_kernels::dropout::Dropout;
 use distilbert_kernels::{Precision, Runtime};
@@ -268,6 +271,14 @@ impl Model {
     pub fn freeze_encoder(&mut self) {
         let end = self.encoder_end();
         self.parameters.set_trainable(|parameter| parameter.range.start >= end);
+    }
+
+    /// Keeps a pooler that nothing runs as it is: weight decay would shrink it.
+    pub fn freeze_pooler(&mut self) {
+        if let Head::None(Some(pooler)) | Head::Embedder(Embedder { pooler: Some(pooler), .. }) = &self.head {
+            let tensors = [pooler.weight.clone(), pooler.bias.clone()];
+            self.parameters.set_trainable(|parameter| parameter.trainable && !tensors.contains(&parameter.range));
+        }
     }
 
     /// Keeps the position embeddings as they are, as the published recipe does.

@@ -111,7 +111,10 @@ impl Family {
 impl Names {
     pub(crate) fn of(config: &ModelConfig) -> Names {
         let family = config.encoder.family;
-        let prefix = if config.head == HeadKind::None { "" } else { family.prefix() };
+        let prefix = match config.head {
+            HeadKind::None | HeadKind::Embedding(_) => "",
+            _ => family.prefix(),
+        };
         Names { family, prefix, embeddings: format!("{prefix}embeddings.") }
     }
 

@@ -4,6 +4,7 @@
 //! A model for inference alone has the same table, but an arena of its biases and norms only: its matrices exist once,
 //! in the form that a forward pass reads ([`super::inference`]), and their ranges here are empty.
 
+use super::config::EmbeddingHead;
 use super::names::LAST_WEIGHTS;
 use distilbert_kernels::Precision;
 use std::ops::Range;
@@ -33,11 +34,11 @@ impl Parameter {
         self.shape.len() == 2
     }
 
-    /// What it is kept in when the model is in `precision`. Biases and norms stay in f32, and so does the last layer of a
-    /// head with labels: it is small, and its outputs are what is compared.
+    /// What it is kept in when the model is in `precision`. Biases and norms stay in f32, and so do the last layer of a
+    /// head with labels and the linears of an embedding: they are small, and their outputs are what is compared.
     pub(crate) fn kept_in(&self, precision: Precision) -> Precision {
-        let rounded = self.is_matrix() && !LAST_WEIGHTS.contains(&self.name.as_str());
-        if rounded { precision } else { Precision::F32 }
+        let is_last = LAST_WEIGHTS.contains(&self.name.as_str()) || self.name.starts_with(EmbeddingHead::DENSE_PREFIX);
+        if self.is_matrix() && !is_last { precision } else { Precision::F32 }
     }
 
     pub(crate) fn is_norm_weight(&self) -> bool {

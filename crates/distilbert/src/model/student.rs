@@ -25,9 +25,9 @@ pub enum StudentError {
         /// Those that have weights of their own.
         groups: usize,
     },
-    /// Distillation compares the vocabulary's distributions, so the teacher must have a masked-LM head.
-    #[error("teacher: expected a model with a masked-LM head, found {found}")]
-    NoMaskedLmHead {
+    /// Distillation compares the vocabulary's distributions or embeddings, so the teacher must have a head that gives them.
+    #[error("teacher: expected a model with a masked-LM or embedding head, found {found}")]
+    Head {
         /// Class suffix of the teacher.
         found: &'static str,
     },
@@ -82,12 +82,12 @@ pub fn student_config(teacher: &ModelConfig, layers: usize) -> ModelConfig {
     }
 }
 
-/// A student whose layers are copies of the teacher's `layers`, with its embeddings and masked-LM head. Where all layers
-/// share one set of weights, only the number of them counts.
+/// A student whose layers are copies of the teacher's `layers`, with its embeddings and its masked-LM or embedding head.
+/// Where all layers share one set of weights, only the number of them counts.
 ///
 /// # Errors
-/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has no masked-LM head, or its
-/// layers share several sets of weights.
+/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has no such head, or its layers
+/// share several sets of weights.
 /// # Source
 /// Sanh et al. 2019, section 3; section 2 of the recipe's extraction script for the mapping of names.
 pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) -> Result<Model, StudentError> {
@@ -98,8 +98,8 @@ pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) 
     if teacher.config.encoder.shares_layers() && groups > 1 {
         return Err(StudentError::Groups { layers: teacher_layers, groups });
     }
-    if teacher.config.head != HeadKind::MaskedLm {
-        return Err(StudentError::NoMaskedLmHead { found: teacher.config.head.class_suffix() });
+    if !matches!(teacher.config.head, HeadKind::MaskedLm | HeadKind::Embedding(_)) {
+        return Err(StudentError::Head { found: teacher.config.head.class_suffix() });
     }
     let mut student = Model::zeroed(student_config(&teacher.config, layers.len()));
     let sources: Vec<usize> = if teacher.config.encoder.shares_layers() { vec![0] } else { layers.to_vec() };
@@ -146,6 +146,10 @@ fn renames(teacher: &ModelConfig, student: &ModelConfig, layers: &[usize]) -> Ve
             (from.lin2, to.lin2),
             (from.output_norm, to.output_norm),
         ]);
+    }
+    if teacher.head != HeadKind::MaskedLm {
+        // The linears of an embedding head have one name in all families.
+        return pairs;
     }
     let (from, to) = (teacher.encoder.family.masked_lm_names(), student.encoder.family.masked_lm_names());
     let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();

@@ -1,10 +1,12 @@
-//! What a model says of any number of texts, in memory bounded by the batch: the logits of a head with labels, and the
-//! tokens for masks.
+//! What a model says of any number of texts, in memory bounded by the batch: the logits of a head with labels, the tokens
+//! for masks, a sentence encoder's vectors in [`embedding`].
 
 pub mod attention_maps; // one text -> which token looks at which
+pub mod embedding; // texts -> vectors
 pub mod fill_mask; // mask tokens -> the likeliest tokens
-
 pub mod spans; // tags of tokens -> spans of a text
+
+pub use embedding::{EmbedError, EmbeddingRunner, embeddings};
 
 use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
@@ -137,22 +139,19 @@ pub fn logits(
     let per_token = matches!(model.head, Head::Tokens(_));
     let mut all = Logits::default();
     progress.begin(what, Some(set.texts.len() as u64), "texts");
-    let mut next = 0;
-    while next < set.texts.len() && !progress.stop_requested() {
-        let (first, mut tokens) = (next, 0);
-        while next < set.texts.len() && (next == first || tokens + set.texts[next].input_ids.len() <= BATCH_TOKENS) {
-            tokens += set.texts[next].input_ids.len();
-            next += 1;
+    for samples in set.token_batches(BATCH_TOKENS) {
+        if progress.stop_requested() {
+            break;
         }
-        let batch = set.batch(&(first..next).collect::<Vec<_>>());
-        let logits = runner.run(rt, &batch).map_err(|source| PredictError::Input { index: first, source })?;
+        let batch = set.batch(&samples.clone().collect::<Vec<_>>());
+        let logits = runner.run(rt, &batch).map_err(|source| PredictError::Input { index: samples.start, source })?;
         let mut rest = logits;
         for length in batch.lengths() {
             let (own, others) = rest.split_at(outputs * if per_token { length } else { 1 });
             all.push(own);
             rest = others;
         }
-        progress.advance((next - first) as u64);
+        progress.advance(samples.len() as u64);
     }
     progress.end();
     Ok(all)

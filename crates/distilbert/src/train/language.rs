@@ -301,12 +301,7 @@ fn check(
     if weights.temperature <= 0.0 || !weights.temperature.is_finite() {
         return wrong("temperature", "above 0".into(), weights.temperature.to_string());
     }
-    let (Batching::Tokens { tokens: size }
-    | Batching::Sequences { sequences: size }
-    | Batching::Grouped { sequences: size }) = config.batching;
-    if size == 0 {
-        return wrong("batching", "at least 1 token or sequence".into(), "0".into());
-    }
+    config.batching.validate()?;
     if config.accumulation == 0 || config.epochs == 0 {
         return wrong("accumulation and epochs", "at least 1".into(), "0".into());
     }

@@ -5,6 +5,7 @@ pub mod events; // TensorBoard event files
 pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
 pub mod order; // which samples make which step
+pub mod sentence; // sentence encoders: a teacher's embeddings, pairs, triples
 pub mod by_name; // values in configurations that are written as their names
 pub mod teacher_answers; // what a teacher says, abridged
 pub mod teacher_cache; // the same on a disk

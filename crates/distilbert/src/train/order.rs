@@ -1,6 +1,7 @@
 //! Which samples make which step: a seeded permutation an epoch, cut into micro-batches and steps. A step's samples
 //! follow from the seed and the step alone, so a resumed run needs no memory of the data's order.
 
+use super::TrainError;
 use crate::random::Rng;
 
 /// How samples are cut into micro-batches.
@@ -24,6 +25,23 @@ pub enum Batching {
         /// Sequences of a micro-batch.
         sequences: usize,
     },
+}
+
+impl Batching {
+    /// Checks that a micro-batch can hold something.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] if not.
+    pub fn validate(self) -> Result<(), TrainError> {
+        let (Batching::Tokens { tokens: size }
+        | Batching::Sequences { sequences: size }
+        | Batching::Grouped { sequences: size }) = self;
+        if size > 0 {
+            return Ok(());
+        }
+        let expected = "at least 1 token or sequence".into();
+        Err(TrainError::Config { name: "batching", expected, found: "0".into() })
+    }
 }
 
 /// The samples of one epoch, cut into steps.

@@ -70,8 +70,8 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &Model, folder: &Path) -> Resu
             comparisons.extend(compare_outputs(rt, model, &tensors, &reference, ["logits"].into_iter())?);
             masked_step(rt, &pass, &masked, key, &mut gradients).total(&weights)
         }
-        HeadKind::None => {
-            let reason = "the model has no head, so it has no loss".to_owned();
+        HeadKind::None | HeadKind::Embedding(_) => {
+            let reason = "the model has no head with labels, so it has no loss".to_owned();
             return Err(VerifyError::Unexpected { path, name: "labels".into(), reason });
         }
     };

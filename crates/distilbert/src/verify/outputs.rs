@@ -3,6 +3,7 @@
 use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
 use crate::checkpoint::Tensors;
 use crate::data::batch::Batch;
+use crate::heads::embedding::EmbedderActivations;
 use crate::heads::masked_lm::MaskedLmActivations;
 use crate::heads::tokens::starts_then_ends;
 use crate::heads::{Head, LabelledActivations};
@@ -16,8 +17,8 @@ use std::path::Path;
 pub(super) const SPAN_LOGITS: [&str; 2] = ["start_logits", "end_logits"];
 
 /// Runs `model` (packed) on the `input.*` tensors of `expected` and compares every other tensor by its name:
-/// `hidden.N`, `last_hidden_state`, `logits` or `start_logits` and `end_logits`, and `embedding` (mean over the tokens, unit length). Padded positions are
-/// not looked at.
+/// `hidden.N`, `last_hidden_state`, `logits` or `start_logits` and `end_logits`, and `embedding` (the embedding head's; of
+/// another model the mean over the tokens, scaled to length one). Padded positions are not looked at.
 ///
 /// # Errors
 /// [`VerifyError`] if the file cannot be read, holds a tensor the model does not compute, or inputs it cannot take.
@@ -66,7 +67,7 @@ pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<St
     let hidden = model.config.encoder.hidden;
     let arena = model.parameters.weights();
     match &model.head {
-        Head::None(_) => {}
+        Head::None(_) | Head::Embedder(_) => {}
         Head::MaskedLm(head) => {
             let (mut activations, mut logits) = (MaskedLmActivations::default(), Vec::new());
             head.forward(rt, arena, states, &mut activations);
@@ -85,7 +86,15 @@ pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<St
             }
         }
     }
-    outputs.insert("embedding".into(), mean_unit_vectors(states, hidden, batch));
+    let embedding = match &model.head {
+        Head::Embedder(head) => {
+            let mut activations = EmbedderActivations::default();
+            head.forward(rt, arena, states, batch, &mut activations);
+            activations.embeddings().to_vec()
+        }
+        _ => mean_unit_vectors(states, hidden, batch),
+    };
+    outputs.insert("embedding".into(), embedding);
     outputs.insert("last_hidden_state".into(), states.to_vec());
     outputs
 }

@@ -11,6 +11,7 @@ mod fill_mask;
 mod zero_shot;
 mod rerank;
 mod attention;
+mod embed;
 
 use crate::console::Console;
 use crate::output::unless_closed;
@@ -51,6 +52,8 @@ enum PredictCommand {
     Rerank(rerank::RerankArgs),
     /// Show which token looks at which, in every layer and head: as a page, as JSON, or in short.
     Attention(attention::AttentionArgs),
+    /// Turn texts into vectors with a sentence encoder: a JSON array for each.
+    Embed(embed::EmbedArgs),
 }
 
 /// Arguments of every task.
@@ -80,6 +83,7 @@ pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Resul
         PredictCommand::ZeroShot(args) => zero_shot::run(args, rt, console),
         PredictCommand::Rerank(args) => rerank::run(args, rt, console),
         PredictCommand::Attention(args) => attention::run(args, rt, console),
+        PredictCommand::Embed(args) => embed::run(args, rt, console),
     }
 }
 
