@@ -402,6 +402,7 @@ fn a_run_is_the_same_and_goes_on_with_or_without_computing_activations_again() {
         wait_for_progress(&mut child, Path::new(&again), 9, Duration::ZERO);
         child.kill().expect("a kill");
         child.wait().expect("an end");
+        assert!(lines_written(Path::new(&again)) > 0, "the first half did not run");
         stdout(&command(&workshop, &again, &["--resume"]).finish(1));
         assert_same_run(Path::new(&again), Path::new(&kept));
     }
@@ -420,6 +421,7 @@ fn a_cache_of_the_teachers_answers_changes_no_number_and_is_refused_to_a_run_tha
     wait_for_progress(&mut child, &path("first"), 9, Duration::from_micros(700));
     child.kill().expect("a kill");
     child.wait().expect("an end");
+    assert!(lines_written(&path("first")) > 0, "the first half did not run");
     let first = workshop.distillation(&workshop.path("first"), &[&cached[..], &["--resume"]].concat()).finish(1);
     stdout(&first);
     assert_same_run(&path("first"), &path("plain"));
