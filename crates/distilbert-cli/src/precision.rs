@@ -83,7 +83,7 @@ impl PrecisionArgs {
     /// The precision that is named.
     ///
     /// # Errors
-    /// If it is to be chosen: that needs a model of labels, whose outputs are compared.
+    /// If it is to be chosen, which is not done for sentence encoders: their heads are made when they are loaded.
     pub fn named(self) -> Result<Option<Precision>> {
         if self.precision == Some(Choice::Auto) {
             bail!("--precision: expected f32, bf16 or int8 of a sentence encoder, found auto");

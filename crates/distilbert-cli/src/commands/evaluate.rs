@@ -1,4 +1,5 @@
-//! `distilbert evaluate`: the official scores of a classifier of texts or words on labelled data.
+//! `distilbert evaluate`: the official scores of a model on labelled data. Classifiers of texts and words are scored here,
+//! sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
 
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
@@ -46,8 +47,8 @@ pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
 /// Score a model on labelled data with the task's official metrics.
 ///
-/// A classifier of texts or words is scored on the task's labels. A sentence encoder is scored on pairs with a number each (how well the
-/// similarity of its embeddings follows them), or on a collection of documents with judged queries.
+/// A classifier of texts or words is scored on the task's labels. A sentence encoder is scored on pairs with a number each
+/// (how well the similarity of its embeddings follows them), or on a collection of documents with judged queries.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// The fine-tuned model.
