@@ -6,14 +6,13 @@ use crate::measure::measure;
 use crate::model_source;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::Checkpoint;
-use distilbert::evaluate::Predictions;
+use distilbert::evaluate::{AnswerPredictions, Predictions};
 use distilbert::model::Model;
 use distilbert::report::{Evaluation, Lineage, LossCurve, ModelReport, Role};
 use distilbert_kernels::Runtime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// File that says where a model comes from.
@@ -157,26 +156,30 @@ fn evaluations(run: &Path) -> anyhow::Result<Vec<Evaluation>> {
     let mut evaluations = Vec::new();
     for (index, result) in std::iter::once(found.result).chain(found.also).enumerate() {
         let path = run.join(predictions_file(index, &result.split));
-        let predictions = match fs::File::open(&path) {
-            Ok(file) => Some(Predictions::read(BufReader::new(file)).with_context(|| path.display().to_string())?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
-        if let Some(found) = &predictions
-            && (&found.task, found.split.name(), found.rows.len()) != (&result.task, &result.split, result.n)
-        {
-            bail!(
-                "{}: expected {} predictions of {} {}, found {} of {} {}",
-                path.display(),
-                result.n,
-                result.task,
-                result.split,
-                found.rows.len(),
-                found.task,
-                found.split
-            );
+        let mut evaluation = Evaluation { result, predictions: None, answers: None };
+        if let Some(text) = read_text(&path)? {
+            let header = text.lines().next().unwrap_or_default();
+            let (task, split, rows) = if AnswerPredictions::is_header(header) {
+                let found = AnswerPredictions::read(text.as_bytes()).with_context(|| path.display().to_string())?;
+                let found = evaluation.answers.insert(found);
+                (&found.task, found.split, found.rows.len())
+            } else {
+                let found = Predictions::read(text.as_bytes()).with_context(|| path.display().to_string())?;
+                let found = evaluation.predictions.insert(found);
+                (&found.task, found.split, found.rows.len())
+            };
+            let result = &evaluation.result;
+            if (task, split.name(), rows) != (&result.task, &result.split, result.n) {
+                bail!(
+                    "{}: expected {} predictions of {} {}, found {rows} of {task} {split}",
+                    path.display(),
+                    result.n,
+                    result.task,
+                    result.split,
+                );
+            }
         }
-        evaluations.push(Evaluation { result, predictions });
+        evaluations.push(evaluation);
     }
     Ok(evaluations)
 }

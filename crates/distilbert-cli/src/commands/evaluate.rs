@@ -498,6 +498,7 @@ fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> 
         intervals: Default::default(),
         calibration_error: None,
         by_type: Default::default(),
+        null_thresholds: None,
         skipped,
         truncated,
     }

@@ -78,6 +78,7 @@ pub fn run(request: &Request<'_>, rt: &Runtime, console: &Console) -> anyhow::Re
             .collect(),
         calibration_error: None,
         by_type: Default::default(),
+        null_thresholds: None,
         skipped: 0,
         truncated: found.truncated,
     };

@@ -8,5 +8,6 @@ pub mod records; // a text file -> rows, one at a time
 pub mod examples; // TSV, CSV, JSONL -> labelled examples
 pub mod masking; // which tokens a masked-LM step hides
 pub mod tagging; // CoNLL, CoNLL-U, JSONL -> sentences with a tag a word
+pub mod questions; // questions, contexts and answers -> windows of tokens
 pub mod retrieval; // BEIR collections -> queries, documents, judgements
 pub mod synthetic; // the seeded text generator of the quickstart

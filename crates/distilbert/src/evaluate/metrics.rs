@@ -6,6 +6,7 @@ use crate::data::examples::{Label, Metric};
 use crate::data::tagging::entities::{Entity, entities};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::answers::AnswerScore;
 use super::predictions::Prediction;
 
 /// What was true and what was predicted, checked once: equal lengths, classes in range, numbers finite, not empty.
@@ -33,6 +34,12 @@ enum Kind {
     Tags {
         truth: Vec<Vec<String>>,
         counts: Vec<TagCounts>,
+    },
+    /// Questions by their ids, each with its answer's scores.
+    Answers {
+        ids: Vec<String>,
+        exact: Vec<bool>,
+        f1: Vec<f64>,
     },
 }
 
@@ -202,6 +209,16 @@ impl Outcomes {
         Ok(Outcomes(Kind::Tags { truth, counts }))
     }
 
+    /// The scores of one answer a question.
+    ///
+    /// # Errors
+    /// [`MetricError`] if the lengths differ or are 0.
+    pub fn answers(ids: Vec<String>, scores: &[AnswerScore]) -> Result<Self, MetricError> {
+        same_length(ids.len(), scores.len())?;
+        let (exact, f1) = scores.iter().map(|score| (score.exact, score.f1)).unzip();
+        Ok(Outcomes(Kind::Answers { ids, exact, f1 }))
+    }
+
     /// From labels and predictions, all of the kind of the first label; `labels` is the number of label names.
     ///
     /// # Errors
@@ -271,6 +288,7 @@ impl Outcomes {
             Kind::MultiLabel { labels, truth, .. } => truth.len() / labels,
             Kind::Scores { truth, .. } => truth.values.len(),
             Kind::Tags { truth, .. } => truth.len(),
+            Kind::Answers { ids, .. } => ids.len(),
         }
     }
 
@@ -341,6 +359,14 @@ impl Outcomes {
                     _ => ratio(sum(&|counts| counts.right), sum(&|counts| counts.words)),
                 })
             }
+            (Kind::Answers { f1, .. }, Metric::F1) => {
+                let sum: f64 = f1.iter().zip(weights).map(|(f1, &weight)| f1 * f64::from(weight)).sum();
+                Ok(if total(weights) == 0 { 0.0 } else { sum / total(weights) as f64 })
+            }
+            (Kind::Answers { exact, .. }, Metric::ExactMatch) => {
+                let right = exact.iter().zip(weights).filter(|(exact, _)| **exact);
+                Ok(ratio(right.map(|(_, &weight)| u64::from(weight)).sum(), total(weights)))
+            }
             (kind, metric) => Err(MetricError::NotApplicable { metric: metric.name(), problem: kind.describe() }),
         }
     }
@@ -356,6 +382,7 @@ impl Outcomes {
                 truth.values.iter().zip(&predicted.values).map(|(a, b)| a == b).collect()
             }
             Kind::Tags { counts, .. } => counts.iter().map(|counts| counts.right == counts.words).collect(),
+            Kind::Answers { exact, .. } => exact.clone(),
         }
     }
 
@@ -371,6 +398,7 @@ impl Outcomes {
             }
             (Kind::Scores { truth: a, .. }, Kind::Scores { truth: b, .. }) => first_difference(&a.values, &b.values),
             (Kind::Tags { truth: a, .. }, Kind::Tags { truth: b, .. }) => first_difference(a, b),
+            (Kind::Answers { ids: a, .. }, Kind::Answers { ids: b, .. }) => first_difference(a, b),
             _ => Some(0),
         };
         differs.map_or(Ok(()), |index| Err(MetricError::OtherExamples { index }))
@@ -384,6 +412,7 @@ impl Kind {
             Kind::MultiLabel { .. } => "multi-label classification".to_owned(),
             Kind::Scores { .. } => "regression".to_owned(),
             Kind::Tags { .. } => "tags of words".to_owned(),
+            Kind::Answers { .. } => "question answering".to_owned(),
         }
     }
 }

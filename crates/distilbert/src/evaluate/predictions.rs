@@ -329,7 +329,7 @@ fn read_row(predictions: &Predictions, line: usize, text: &str) -> Result<Predic
     })
 }
 
-fn wrong(line: usize, expected: &str, found: &str) -> PredictionsError {
+pub(super) fn wrong(line: usize, expected: &str, found: &str) -> PredictionsError {
     PredictionsError::Line { line, expected: expected.to_owned(), found: found.to_owned() }
 }
 

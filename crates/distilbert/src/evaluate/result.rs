@@ -32,10 +32,24 @@ pub struct EvaluationResult {
     /// Of each type of span, or each tag; empty unless words are tagged.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub by_type: OrderedMap<TypeScores>,
+    /// Where questions may have no answer: above which odds none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_thresholds: Option<NullThresholds>,
     /// Rows of the file that were left out.
     pub skipped: usize,
     /// Examples whose text was cut to the longest input.
     pub truncated: usize,
+}
+
+/// Odds of no answer (its score minus that of the best answer) above which none is given.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NullThresholds {
+    /// That of the scores; `None` if there always was an answer.
+    pub used: Option<f32>,
+    /// That of the best F1 on these very questions.
+    pub best_f1: f64,
+    /// That of the best exact match on these very questions.
+    pub best_exact_match: f64,
 }
 
 impl EvaluationResult {
@@ -66,6 +80,7 @@ impl EvaluationResult {
             intervals: names.zip(intervals(&outcomes, metrics, bootstrap)?).collect(),
             calibration_error,
             by_type: by_type(predictions)?,
+            null_thresholds: None,
             skipped,
             truncated,
         })

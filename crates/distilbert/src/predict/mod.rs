@@ -1,6 +1,8 @@
 //! What a model says of any number of texts, in memory bounded by the batch: the logits of a head with labels, the tokens
 //! for masks, a sentence encoder's vectors in [`embedding`].
 
+pub mod answer_spans; // start and end logits -> answers
+pub mod answers; // questions -> answers, in bounded memory
 pub mod attention_maps; // one text -> which token looks at which
 pub mod embedding; // texts -> vectors
 pub mod fill_mask; // mask tokens -> the likeliest tokens

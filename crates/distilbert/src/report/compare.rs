@@ -222,14 +222,14 @@ fn compare(
     };
     let plain = (*base > 0.0).then(|| Retention { share: value / base, interval: None });
     let untested = |reason: String| (Against { kept: plain, test: None, exact: None }, Some(reason));
-    let (Some(our_rows), Some(their_rows)) = (&ours.predictions, &theirs.predictions) else {
+    let (Some(first), Some(second)) = (ours.outcomes(), theirs.outcomes()) else {
         return Ok(untested("no predictions kept".to_owned()));
     };
     let Some(kind) = metric_by_name(metric) else {
         return Ok(untested(format!("no paired test for metric {metric}")));
     };
     let tested = || {
-        let (first, second) = (our_rows.outcomes()?, their_rows.outcomes()?);
+        let (first, second) = (first?, second?);
         Ok(Against {
             kept: retention(&first, &second, kind, bootstrap)?,
             test: Some(paired_bootstrap(&first, &second, kind, bootstrap)?),

@@ -17,7 +17,7 @@ pub use format::grouped;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::statistics::Bootstrap;
-use crate::evaluate::{EvaluationResult, Predictions};
+use crate::evaluate::{AnswerPredictions, EvaluationResult, MetricError, Outcomes, Predictions};
 
 use document::Document;
 
@@ -105,6 +105,20 @@ pub struct Evaluation {
     /// own, so not part of the JSON form.
     #[serde(skip)]
     pub predictions: Option<Predictions>,
+    /// The same of a question answerer: retention intervals and paired tests.
+    #[serde(skip)]
+    pub answers: Option<AnswerPredictions>,
+}
+
+impl Evaluation {
+    /// What was right and what was not, if the predictions were kept.
+    fn outcomes(&self) -> Option<Result<Outcomes, MetricError>> {
+        match (&self.predictions, &self.answers) {
+            (Some(predictions), _) => Some(predictions.outcomes()),
+            (None, Some(answers)) => Some(answers.outcomes()),
+            (None, None) => None,
+        }
+    }
 }
 
 /// One loss over training.

@@ -21,7 +21,7 @@ fn input() -> ReportInput {
         }
         let result =
             EvaluationResult::new(&predictions, &task.metrics, &Bootstrap::default(), (0, 4)).expect("labelled");
-        vec![Evaluation { result, predictions: Some(predictions) }]
+        vec![Evaluation { result, predictions: Some(predictions), answers: None }]
     };
     let curve = |scale: f64| {
         let points = (1..60).map(|step| (f64::from(step), scale / f64::from(step))).collect();
@@ -196,7 +196,7 @@ fn regression_is_compared_by_error() {
         }
         let result =
             EvaluationResult::new(&predictions, &task.metrics, &Bootstrap::default(), (0, 0)).expect("labelled");
-        let evaluations = vec![Evaluation { result, predictions: Some(predictions) }];
+        let evaluations = vec![Evaluation { result, predictions: Some(predictions), answers: None }];
         ModelReport { name: name.to_owned(), role, evaluations, ..ModelReport::default() }
     };
     let models = vec![model("big", Role::Teacher, 0.25), model("small", Role::Student, 0.5)];

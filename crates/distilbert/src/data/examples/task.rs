@@ -59,7 +59,7 @@ pub enum Problem {
 pub enum Metric {
     /// Share of examples predicted right.
     Accuracy,
-    /// F1 of class 1 (binary).
+    /// F1 of class 1 (binary); of answers to questions, the mean overlap in words with the best gold answer.
     F1,
     /// Unweighted mean of the classes' F1.
     MacroF1,
@@ -81,6 +81,8 @@ pub enum Metric {
     EntityRecall,
     /// Share of words with the right tag.
     TokenAccuracy,
+    /// Share of questions whose answer equals a gold answer.
+    ExactMatch,
 }
 
 impl Problem {
@@ -92,7 +94,7 @@ impl Problem {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 12] = [
+    pub const ALL: [Metric; 13] = [
         Metric::Accuracy,
         Metric::F1,
         Metric::MacroF1,
@@ -105,6 +107,7 @@ impl Metric {
         Metric::EntityPrecision,
         Metric::EntityRecall,
         Metric::TokenAccuracy,
+        Metric::ExactMatch,
     ];
 
     /// The key under which results name it.
@@ -122,6 +125,7 @@ impl Metric {
             Metric::EntityPrecision => "entity_precision",
             Metric::EntityRecall => "entity_recall",
             Metric::TokenAccuracy => "token_accuracy",
+            Metric::ExactMatch => "exact_match",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Training on labelled examples, with or without a fine-tuned teacher's soft labels. What a task asks (one answer a
 //! text, a token or a span) is a [`TaskData`]; order, steps, loss and the best checkpoint are the same for all.
 
+pub mod questions; // where the answer to a question starts and ends
 pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
 
