@@ -1,5 +1,6 @@
 //! `distilbert`: the whole life of a small text encoder, one subcommand a stage.
 
+mod answerer;
 mod calibration;
 mod classifier;
 mod commands;

@@ -1,5 +1,8 @@
 //! `distilbert evaluate`: the official scores of a model on labelled data. Classifiers of texts and words are scored here,
-//! sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
+//! question answerers in `answers`, sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
+
+pub mod answers; // question answering
+
 
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
@@ -7,6 +10,7 @@ use crate::console::Console;
 use crate::precision::PrecisionArgs;
 use crate::sentence_encoder::{HeadFlags, PoolingChoice, SentenceEncoder};
 use crate::{calibration, model_source, output};
+use answers::{AnswerArgs, SQUAD};
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::read_config;
@@ -47,8 +51,9 @@ pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
 /// Score a model on labelled data with the task's official metrics.
 ///
-/// A classifier of texts or words is scored on the task's labels. A sentence encoder is scored on pairs with a number each
-/// (how well the similarity of its embeddings follows them), or on a collection of documents with judged queries.
+/// A classifier of texts or words is scored on the task's labels, a question answerer by exact match and F1. A sentence
+/// encoder is scored on pairs with a number each (how well the similarity of its embeddings follows them), or on a
+/// collection of documents with judged queries.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// The fine-tuned model.
@@ -56,7 +61,7 @@ pub struct EvaluateArgs {
     pub(super) model: String,
     #[command(flatten)]
     pub(super) precision: PrecisionArgs,
-    /// A GLUE task (sst2, mnli, ...) [default: what the model was fine-tuned for]
+    /// A GLUE task (sst2, mnli, ...), or squad [default: what the model was fine-tuned for]
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
     #[command(flatten)]
@@ -103,14 +108,16 @@ pub struct EvaluateArgs {
     /// The judgements of the collection [default: qrels/test.tsv in it]
     #[arg(long, value_name = "FILE", requires = "retrieval")]
     qrels: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Question answering")]
+    answers: AnswerArgs,
     /// Print one line of JSON.
-    #[arg(long)]
+    #[arg(long, help_heading = "Results")]
     pub(super) json: bool,
     /// Also write evaluation.json and predictions.jsonl (of a collection queries.jsonl) there.
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", help_heading = "Results")]
     output: Option<PathBuf>,
     /// Also write the predictions as the file that the GLUE server takes.
-    #[arg(long, value_name = "FILE.tsv")]
+    #[arg(long, value_name = "FILE.tsv", help_heading = "Results")]
     submission: Option<PathBuf>,
 }
 
@@ -210,7 +217,9 @@ pub struct Evaluations {
 /// If model, task and data do not fit together, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let head = read_config(&model_source::resolve(&args.model, console)?)?.head;
-    if args.source.retrieval.is_some() || matches!(head, HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_)) {
+    let asks_questions = args.task.as_deref() == Some(SQUAD) || head == HeadKind::QuestionAnswering;
+    let is_encoder = matches!(head, HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_));
+    if args.source.retrieval.is_some() || (is_encoder && !asks_questions) {
         return run_sentence_encoder(args, rt, console);
     }
     let encoders_only = [("--pooling", args.pooling.is_some()), ("--dimensions", args.dimensions.is_some())];
@@ -233,6 +242,9 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
             return evaluate_files::run(args, paths, rt, console);
         }
     };
+    if asks_questions {
+        return answers::run(args, path, rt, console);
+    }
     let mut classifier = Classifier::load_in(args.precision, &args.model, rt, console)?;
     let task = match classifier.problem.is_of_words() {
         true => word_task(args, path, &classifier)?,
@@ -680,6 +692,11 @@ pub(super) fn table(result: &EvaluationResult, precision: Option<Precision>) -> 
             100.0 * scores.recall,
             scores.support
         );
+    }
+    if let Some(thresholds) = &result.null_thresholds {
+        let used = thresholds.used.map_or("none".to_owned(), |used| format!("{used:.3}"));
+        let (f1, exact) = (thresholds.best_f1, thresholds.best_exact_match);
+        let _ = writeln!(text, "  no-answer threshold: {used}; best here for F1 {f1:.3}, for exact match {exact:.3}");
     }
     if result.metrics.is_empty() {
         text.push_str("  no labels, so no scores\n");

@@ -1,6 +1,9 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
+mod questions; // question answering
+
 use super::evaluate;
+use super::evaluate::answers::SQUAD;
 use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
 use crate::classifier::Classifier;
@@ -11,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, DataError, Problem, Skipped, Split, Task, load};
+use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped, Split, Task, load};
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
@@ -29,6 +32,8 @@ use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+use questions::QuestionJob;
+
 /// Fine-tune a model on labelled examples, with or without a teacher.
 ///
 /// With `--objective` a sentence encoder is trained instead, on pairs or triples of texts.
@@ -44,7 +49,7 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
     /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; ner or pos for words with tags (CoNLL files,
-    /// CoNLL-U, JSONL); or a name for your own data.
+    /// CoNLL-U, JSONL); squad for question answering on SQuAD and files like it; or a name for your own data.
     #[arg(long, value_name = "NAME", required_unless_present = "objective")]
     pub task: Option<String>,
     /// Train a sentence encoder: what the pairs or triples are to teach.
@@ -92,6 +97,10 @@ pub struct FinetuneArgs {
     /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows.
     #[arg(long, value_name = "TOKENS")]
     pub max_length: Option<u32>,
+    /// Tokens of a long context that neighbouring windows share, for question answering [default: 128, or half of a shorter
+    /// input]
+    #[arg(long, value_name = "TOKENS")]
+    pub doc_stride: Option<u32>,
     /// Stops after this many measurements in a row without a better one; 0 never does.
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
@@ -148,6 +157,9 @@ pub struct FinetuneRunConfig {
     pub teacher_precision: Precision,
     /// The task.
     pub task: String,
+    /// Tokens that neighbouring windows of a long context share; for question answering alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc_stride: Option<usize>,
     /// Data and loss.
     pub training: FinetuneConfig,
     /// Updates.
@@ -160,21 +172,41 @@ pub struct FinetuneRunConfig {
 impl FinetuneRunConfig {
     /// The defaults for a task.
     pub fn for_task(task: &Task) -> FinetuneRunConfig {
+        FinetuneRunConfig::with_defaults(&task.name, task.defaults)
+    }
+
+    /// Where the run's model comes from.
+    fn lineage(&self, data_hash: &str) -> Lineage {
+        let teacher = (!self.teacher.is_empty()).then(|| self.teacher.clone());
+        let recipe = format!(
+            "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
+            self.model,
+            self.task,
+            self.training.epochs,
+            self.optimizer.learning_rate,
+            self.training.batch_size,
+            self.training.seed
+        );
+        Lineage { teacher, corpus_sha256: Some(data_hash.to_owned()), recipe: Some(recipe) }
+    }
+
+    fn with_defaults(task: &str, defaults: Defaults) -> FinetuneRunConfig {
         FinetuneRunConfig {
             model: String::new(),
             teacher: String::new(),
             teacher_precision: Precision::F32,
-            task: task.name.clone(),
+            task: task.to_owned(),
+            doc_stride: None,
             training: FinetuneConfig {
                 seed: 1,
-                epochs: task.defaults.epochs,
-                batch_size: task.defaults.batch,
-                max_length: task.defaults.max_len,
+                epochs: defaults.epochs,
+                batch_size: defaults.batch,
+                max_length: defaults.max_len,
                 validation_share: 0.05,
                 soft_labels: SoftLabels::default(),
             },
             optimizer: OptimizerConfig {
-                learning_rate: task.defaults.learning_rate,
+                learning_rate: defaults.learning_rate,
                 schedule: Schedule::Linear { warmup_ratio: 0.06 },
                 ..OptimizerConfig::default()
             },
@@ -188,7 +220,6 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     if let Some(objective) = args.objective {
         return super::finetune_embedding::run(args, objective, rt, console);
     }
-    let task = task(args)?;
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
     let mut flags = args.run.flags("training");
     flags.extend([
@@ -197,6 +228,7 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("training.batch-size".to_owned(), integer(args.batch_size)),
         ("training.max-length".to_owned(), integer(args.max_length)),
+        ("doc-stride".to_owned(), integer(args.doc_stride)),
         ("training.soft-labels.temperature".to_owned(), args.temperature.map(toml::Value::Float)),
         ("training.soft-labels.soft".to_owned(), args.soft_share.map(toml::Value::Float)),
         ("training.soft-labels.hard".to_owned(), args.soft_share.map(|share| toml::Value::Float(1.0 - share))),
@@ -206,22 +238,21 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     if let Some(share) = args.soft_share.filter(|share| !(0.0..=1.0).contains(share)) {
         bail!("soft-share: expected 0 to 1, found {share}");
     }
-    let config = config::resolve(&FinetuneRunConfig::for_task(&task), args.run.config.as_deref(), flags)?;
-    let job = Job { config, task, data: &args.data, dev: args.dev.as_deref() };
-    let first = job.config.training.seed;
-    let mut results = Vec::new();
-    for seed in first..first + u64::from(args.seeds) {
-        let output = match args.seeds {
-            1 => args.run.output.clone(),
-            _ => args.run.output.join(format!("seed-{seed}")),
-        };
-        let Finetuned { outcome, result } = job.run(seed, &output, args.run.resume(), rt, console)?;
-        if outcome.end == End::Stopped {
-            args.run.report(&outcome, console);
-            return Ok(());
-        }
-        results.push((seed, outcome, result));
-    }
+    let config_file = args.run.config.as_deref();
+    let (data, dev) = (args.data.as_path(), args.dev.as_deref());
+    let results = if args.task.as_deref() == Some(SQUAD) {
+        refuse_columns(args)?;
+        let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
+        let (first, job) = (config.training.seed, QuestionJob { config, data, dev });
+        run_seeds(args, first, console, |seed, output| job.run(seed, output, args.run.resume(), rt, console))?
+    } else {
+        let task = task(args)?;
+        let config = config::resolve(&FinetuneRunConfig::for_task(&task), config_file, flags)?;
+        ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
+        let (first, job) = (config.training.seed, Job { config, task, data, dev });
+        run_seeds(args, first, console, |seed, output| job.run(seed, output, args.run.resume(), rt, console))?
+    };
+    let Some(results) = results else { return Ok(()) };
     if args.seeds > 1 {
         write_summary(&args.run.output, &results)?;
     }
@@ -243,6 +274,46 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+/// Runs every seed in its directory; `None` if the user stopped one.
+fn run_seeds(
+    args: &FinetuneArgs,
+    first: u64,
+    console: &Console,
+    run: impl Fn(u64, &Path) -> anyhow::Result<Finetuned>,
+) -> anyhow::Result<Option<Vec<SeedResult>>> {
+    let mut results = Vec::new();
+    for seed in first..first + u64::from(args.seeds) {
+        let output = match args.seeds {
+            1 => args.run.output.clone(),
+            _ => args.run.output.join(format!("seed-{seed}")),
+        };
+        let Finetuned { outcome, result } = run(seed, &output)?;
+        if outcome.end == End::Stopped {
+            args.run.report(&outcome, console);
+            return Ok(None);
+        }
+        results.push((seed, outcome, result));
+    }
+    Ok(Some(results))
+}
+
+/// A seed, its run's end, and its score.
+pub type SeedResult = (u64, Outcome, Option<EvaluationResult>);
+
+/// Questions, contexts and answers have their places in the file.
+fn refuse_columns(args: &FinetuneArgs) -> anyhow::Result<()> {
+    let given = [
+        ("--text-column", args.text_column.is_some()),
+        ("--pair-column", args.pair_column.is_some()),
+        ("--label-column", args.label_column.is_some()),
+        ("--problem", args.problem.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => bail!("{flag} does not go with --task {SQUAD}"),
+        None => Ok(()),
+    }
 }
 
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
@@ -408,17 +479,7 @@ impl Job<'_> {
         best: &Path,
         result: Option<&EvaluationResult>,
     ) -> anyhow::Result<()> {
-        let teacher = (!config.teacher.is_empty()).then(|| config.teacher.clone());
-        let recipe = format!(
-            "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
-            config.model,
-            self.task.name,
-            config.training.epochs,
-            config.optimizer.learning_rate,
-            config.training.batch_size,
-            config.training.seed
-        );
-        let lineage = Lineage { teacher, corpus_sha256: Some(data_hash), recipe: Some(recipe) };
+        let lineage = config.lineage(&data_hash);
         training::write_lineage(output, best, &lineage, result)
     }
 }
@@ -496,7 +557,7 @@ fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_summary(output: &Path, results: &[(u64, Outcome, Option<EvaluationResult>)]) -> anyhow::Result<()> {
+pub fn write_summary(output: &Path, results: &[SeedResult]) -> anyhow::Result<()> {
     let scored: Vec<(&str, f64)> = results.iter().filter_map(|(_, _, result)| result.as_ref()?.main_metric()).collect();
     let Some((metric, _)) = scored.first() else { return Ok(()) };
     let seeds: Vec<u64> = results.iter().map(|(seed, ..)| *seed).collect();

@@ -10,6 +10,7 @@ use clap::Args;
 use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
 use distilbert::data::examples::SavedTask;
+use distilbert::data::questions::AnsweringTask;
 use distilbert::model::{Family, HeadKind, Model};
 use distilbert::report::grouped;
 use distilbert::tokenizer::Tokenizer;
@@ -66,6 +67,8 @@ struct Inspection {
     /// Parameters that the files lack.
     fresh: Vec<String>,
     task: Option<SavedTask>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answering: Option<AnsweringTask>,
     lineage: Option<Value>,
 }
 
@@ -130,6 +133,7 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         HeadKind::Classification { problem, .. } => Some(*problem),
         _ => None,
     };
+    let answering = AnsweringTask::read(folder)?;
     Ok(Inspection {
         family: encoder.family.model_type(),
         architecture: config.architecture(),
@@ -153,7 +157,8 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         tokenizer,
         unused,
         fresh,
-        task: SavedTask::read(folder)?,
+        task: if answering.is_some() { None } else { SavedTask::read(folder)? },
+        answering,
         lineage: read_json(&folder.join(LINEAGE_FILE))?,
         folder: folder.to_owned(),
     })
@@ -284,6 +289,10 @@ fn text(name: &str, found: &Inspection) -> String {
             let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
             line(title, format!("{} tensors: {}{more}", names.len(), shown.join(", ")));
         }
+    }
+    if let Some(saved) = &found.answering {
+        let none = if saved.rules.unanswerable { ", some questions without an answer" } else { "" };
+        line("task", format!("{}, windows of up to {} tokens{none}", saved.name, saved.windows.max_length));
     }
     if let Some(saved) = &found.task {
         line("task", format!("{}, inputs of up to {} tokens", saved.task.name, saved.max_length));

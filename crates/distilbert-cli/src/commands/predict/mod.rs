@@ -5,6 +5,7 @@
 //! tokens across them, answers come in the order of the inputs as soon as they are known, and what was cut is said.
 
 mod input; // arguments, lines, JSONL, CSV, TSV -> Input
+mod answer;
 mod classify;
 mod tag;
 mod fill_mask;
@@ -41,6 +42,8 @@ pub struct PredictArgs {
 enum PredictCommand {
     /// Classify texts with a fine-tuned model: `label<TAB>score<TAB>text` for each.
     Classify(classify::ClassifyArgs),
+    /// Answer questions from contexts: `answer<TAB>score<TAB>start<TAB>end<TAB>question` for each.
+    Answer(answer::AnswerArgs),
     /// Tag words (named entities, parts of speech) with a fine-tuned model: the text, then
     /// `label<TAB>score<TAB>start<TAB>end<TAB>span` for each span, then an empty line.
     Tag(tag::TagArgs),
@@ -78,6 +81,7 @@ struct CommonArgs {
 pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     match &args.command {
         PredictCommand::Classify(args) => classify::run(args, rt, console),
+        PredictCommand::Answer(args) => answer::run(args, rt, console),
         PredictCommand::Tag(args) => tag::run(args, rt, console),
         PredictCommand::FillMask(args) => fill_mask::run(args, rt, console),
         PredictCommand::ZeroShot(args) => zero_shot::run(args, rt, console),

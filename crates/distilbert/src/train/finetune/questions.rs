@@ -86,6 +86,11 @@ impl<'a> QuestionData<'a> {
         self.spans.len()
     }
 
+    /// Questions that choose the best checkpoint.
+    pub fn validation_questions(&self) -> usize {
+        self.validation.questions.len()
+    }
+
     /// What the model answers to the validation part, with the task's threshold; `None` if the part is empty.
     ///
     /// # Errors

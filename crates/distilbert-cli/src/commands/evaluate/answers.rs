@@ -1,0 +1,206 @@
+//! Scoring a question answerer: the official EM and F1, and what it says of every question.
+
+use super::{Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, table};
+use crate::answerer::Answerer;
+use crate::console::Console;
+use crate::output;
+use anyhow::{Context, bail};
+use clap::Args;
+use distilbert::checkpoint::write_atomic;
+use distilbert::data::questions::{self, AnswerLanguage, AnswerRules, Normalisation, QuestionSet, QuestionWindows};
+use distilbert::data::questions::{AnsweringTask, SpanConfig, WindowConfig};
+use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::{AnswerPredictions, EvaluationResult};
+use distilbert::predict::answers;
+use distilbert::progress::Progress;
+use distilbert_kernels::{Precision, Runtime};
+use std::path::Path;
+
+/// The task that question answering is called by in options and results.
+pub const SQUAD: &str = "squad";
+
+/// Flags that only question answering has.
+#[derive(Debug, Default, Args)]
+pub struct AnswerArgs {
+    /// Tokens of a long context that neighbouring windows share [default: as the model was trained, or 128]
+    #[arg(long, value_name = "TOKENS")]
+    doc_stride: Option<usize>,
+    /// Longest answer in tokens [default: as the model was trained, or 30]
+    #[arg(long, value_name = "TOKENS")]
+    max_answer_length: Option<usize>,
+    /// Answers that are kept of each question [default: as the model was trained, or 20]
+    #[arg(long, value_name = "N")]
+    n_best: Option<usize>,
+    /// Give no answer where its odds are above this [default: as fitted in training, or always an answer]
+    #[arg(long, value_name = "ODDS", allow_negative_numbers = true)]
+    null_threshold: Option<f32>,
+    /// Compare answers by MLQA's rules for this language of the contexts: en, es, hi, vi, de, ar or zh.
+    #[arg(long, value_name = "LANGUAGE")]
+    mlqa_language: Option<AnswerLanguage>,
+}
+
+/// Scores the model on a file of questions.
+///
+/// # Errors
+/// If the data does not fit, or a file cannot be read or written.
+pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let of_texts_only = [
+        ("--submission", args.submission.is_some()),
+        ("--text-column", args.text_column.is_some()),
+        ("--pair-column", args.pair_column.is_some()),
+        ("--label-column", args.label_column.is_some()),
+        ("--by-length", args.by_length),
+        ("--by", args.by.is_some()),
+        ("--against", args.against.is_some()),
+        ("--calibrate", args.calibrate),
+    ];
+    if let Some((flag, _)) = of_texts_only.into_iter().find(|(_, given)| *given) {
+        bail!("{flag}: expected a classifier of texts, found question answering");
+    }
+    let answerer = Answerer::load(args.precision, &args.model, rt, console)?;
+    let data = questions::load(path, args.split)?;
+    warn_misplaced(&data, console);
+    if !data.is_labelled() && args.output.is_none() {
+        bail!("{}: not all questions have gold answers to score; ask for an --output", path.display());
+    }
+    let windows = answerer.windows(args.max_length, args.answers.doc_stride)?;
+    let task = args.answers.task(answerer.saved.as_ref(), windows, &data)?;
+    let threshold = args.answers.threshold(answerer.saved.as_ref(), &data, console);
+    let predictions = answer(&answerer, &task, threshold, &data, args.split, rt, console)?;
+    if let Some(folder) = &args.output {
+        write(folder, &predictions)?;
+    }
+    if args.json {
+        let mut line = serde_json::to_string(&predictions.evaluations())?;
+        line.push('\n');
+        output::print(&line)
+    } else {
+        output::print(&table(&predictions.result, Some(predictions.precision)))
+    }
+}
+
+impl AnswerArgs {
+    /// What the model is asked here.
+    fn task(
+        &self,
+        saved: Option<&AnsweringTask>,
+        windows: WindowConfig,
+        data: &QuestionSet,
+    ) -> anyhow::Result<AnsweringTask> {
+        let name = saved.map_or(SQUAD, |saved| saved.name.as_str());
+        let normalisation = self.mlqa_language.map_or(Normalisation::Squad, Normalisation::Mlqa);
+        let unanswerable = if data.is_labelled() {
+            data.has_unanswerable()
+        } else {
+            saved.is_some_and(|saved| saved.rules.unanswerable)
+        };
+        let spans = saved.map_or(SpanConfig::default(), |saved| saved.spans);
+        let spans = SpanConfig {
+            n_best: self.n_best.unwrap_or(spans.n_best),
+            max_answer_length: self.max_answer_length.unwrap_or(spans.max_answer_length),
+        };
+        if spans.n_best == 0 || spans.max_answer_length == 0 {
+            bail!("--n-best and --max-answer-length: expected at least 1, found 0");
+        }
+        let rules = AnswerRules { normalisation, unanswerable };
+        let mut task = AnsweringTask::new(name, rules);
+        (task.windows, task.spans) = (windows, spans);
+        Ok(task)
+    }
+
+    /// Where every question has an answer, one is always given, unless the flag says otherwise.
+    fn threshold(&self, saved: Option<&AnsweringTask>, data: &QuestionSet, console: &Console) -> Option<f32> {
+        if self.null_threshold.is_some() || (data.is_labelled() && !data.has_unanswerable()) {
+            return self.null_threshold;
+        }
+        let threshold = saved.and_then(AnsweringTask::null_threshold);
+        if threshold.is_none() && data.has_unanswerable() {
+            console.warn(
+                "some questions have no answer, but the model was trained where all have one and always answers; \
+                 --null-threshold makes it abstain",
+            );
+        }
+        threshold
+    }
+}
+
+/// A split's answers with their scores.
+pub struct Answered {
+    /// Scores; without metrics if the questions have no gold answers.
+    pub result: EvaluationResult,
+    /// The answers.
+    pub predictions: AnswerPredictions,
+    /// What the model multiplied in.
+    precision: Precision,
+}
+
+impl Answered {
+    /// As it is printed and kept.
+    fn evaluations(&self) -> Evaluations {
+        let precision = Some(self.precision.to_string());
+        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: Analysis::default() }
+    }
+}
+
+/// Answers every question of a split and scores the answers.
+///
+/// # Errors
+/// If the model cannot take a window, or the user asked to stop.
+pub fn answer(
+    answerer: &Answerer,
+    task: &AnsweringTask,
+    null_threshold: Option<f32>,
+    data: &QuestionSet,
+    split: distilbert::data::examples::Split,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Answered> {
+    let windows = QuestionWindows::new(data, &answerer.tokenizer, task.windows, rt.threads())?;
+    if windows.truncated_questions > 0 {
+        console.warn(&format!(
+            "{} of {} questions were cut, to leave room for their contexts",
+            windows.truncated_questions,
+            data.questions.len()
+        ));
+    }
+    let what = format!("answering {} {split}", task.name);
+    let found = answers::spans(rt, &answerer.model, &windows, task.spans, &what, console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let mut predictions = AnswerPredictions::new(&task.name, split, task.rules, null_threshold);
+    for (question, found) in data.questions.iter().zip(&found) {
+        predictions.push(question, &data.contexts[question.context], found, task.spans.n_best);
+    }
+    let result = if data.is_labelled() {
+        predictions.result(&Bootstrap::default(), windows.truncated_questions)?
+    } else {
+        predictions.unscored(windows.truncated_questions)
+    };
+    Ok(Answered { result, predictions, precision: answerer.model.precision() })
+}
+
+/// Writes `evaluation.json`, `predictions.jsonl`, and the two files that the official scripts take.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(folder: &Path, answered: &Answered) -> anyhow::Result<()> {
+    let predictions = &answered.predictions;
+    let mut bytes = Vec::new();
+    predictions.write(&mut bytes)?;
+    write_atomic(&folder.join(PREDICTIONS_FILE), &bytes)?;
+    write_atomic(&folder.join("predictions.json"), predictions.official().to_string().as_bytes())?;
+    write_atomic(&folder.join("null_odds.json"), predictions.official_null_odds().to_string().as_bytes())?;
+    // Last, so that scores never stand beside another evaluation's predictions.
+    let mut text = serde_json::to_string_pretty(&answered.evaluations()).context("scores are plain data")?;
+    text.push('\n');
+    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+}
+
+/// Tells of gold answers that are not where the file says; their words still count in scores.
+pub fn warn_misplaced(data: &QuestionSet, console: &Console) {
+    if let Some(first) = data.misplaced.first() {
+        let count = data.misplaced.len();
+        console.warn(&format!("{count} gold answers do not stand where the file says; the first: {}", first.reason));
+    }
+}
