@@ -198,6 +198,7 @@ def family_goldens(goldens: Goldens) -> None:
     forward(goldens, "electra-mlm", lambda: hf.ElectraForMaskedLM(s.electra()))
     forward(goldens, "electra-classify", lambda: hf.ElectraForSequenceClassification(s.electra(**labels)))
     forward(goldens, "electra-tokens", lambda: hf.ElectraForTokenClassification(s.electra(num_labels=5)))
+    forward(goldens, "electra-qa", lambda: hf.ElectraForQuestionAnswering(s.electra()))
     forward(goldens, "albert-nohead", lambda: hf.AlbertModel(s.albert(4, num_hidden_groups=2)))
     forward(goldens, "albert-mlm", lambda: hf.AlbertForMaskedLM(s.albert()))
     forward(goldens, "albert-classify", lambda: hf.AlbertForSequenceClassification(s.albert(**labels)))

@@ -7,7 +7,7 @@ use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch,
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
-const OUTPUTS: [&str; 29] = [
+const OUTPUTS: [&str; 30] = [
     "bert-mlm",
     "bert-mlm-pickled",
     "bert-mlm-legacy",
@@ -33,6 +33,7 @@ const OUTPUTS: [&str; 29] = [
     "electra-mlm",
     "electra-classify",
     "electra-tokens",
+    "electra-qa",
     "albert-nohead",
     "albert-mlm",
     "albert-classify",
