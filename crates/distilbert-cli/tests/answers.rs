@@ -176,6 +176,44 @@ fn answers_have_the_pipelines_shape_and_long_contexts_lose_nothing() {
 }
 
 #[test]
+fn two_models_are_compared_and_several_files_stand_in_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    model("distilbert-qa", &at("qa"));
+    model("bert-qa", &at("other"));
+    let contexts = contexts(40);
+    // Golds of a different word for each question, so that each model is right now and then.
+    let rows: Vec<_> =
+        (contexts.iter().enumerate()).map(|(at, context)| (context.as_str(), context.split(' ').nth(at % 4))).collect();
+    let (file, part) = (squad(&at("dev.json"), &rows), squad(&at("part.json"), &rows[..10]));
+    let (file, part, out) = (text(&file), text(&part), at("out"));
+    let evaluate = |model: &str, more: &[&str]| -> Value {
+        let (model, short) = (at(model), ["--doc-stride", "4", "--max-answer-length", "1"]);
+        let all = [&["evaluate", "--json", "--model", text(&model)], &short[..], more].concat();
+        serde_json::from_str(&stdout(&run(&all))).expect("JSON")
+    };
+    let theirs = evaluate("other", &["--file", file, "--output", text(&out)]);
+    let predictions = out.join("predictions.jsonl");
+    let against = ["--file", file, "--against", text(&predictions)];
+    let ours = evaluate("qa", &against);
+    let metric = |found: &Value, name: &str| found["metrics"][name].as_f64().unwrap();
+    let found = &ours["against"];
+    let difference = metric(&ours, "f1") - metric(&theirs, "f1");
+    assert_ne!(difference, 0.0, "{ours}");
+    assert!((found["difference"].as_f64().unwrap() - difference).abs() < 1e-12, "{found}");
+    let alone = |key: &str| found["mcnemar"][key].as_f64().unwrap();
+    let exact = metric(&ours, "exact_match") - metric(&theirs, "exact_match");
+    assert!(((alone("only_first") - alone("only_second")) / 40.0 - exact).abs() < 1e-12, "{found}");
+    let same = evaluate("other", &against);
+    assert_eq!((&same["against"]["difference"], &same["against"]["p_value"]), (&json!(0.0), &json!(1.0)));
+
+    let both = evaluate("qa", &["--file", file, "--file", part]);
+    let f1 = |index: usize| both["files"][index]["metrics"]["f1"].as_f64().unwrap();
+    assert_eq!((f1(0), &both["files"][1]["n"], &both["metric"]), (metric(&ours, "f1"), &json!(10), &json!("f1")));
+    assert!((both["gap"].as_f64().unwrap() - (f1(0) - f1(1))).abs() < 1e-12, "{both}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -187,7 +225,14 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(message.contains("expected a context beside the question"), "{message}");
     let message = error(&run(&["predict", "answer", "--model", text(&classifier), "--context", "w5", "w7"]));
     assert!(message.contains("expected a question-answering head, found ForSequenceClassification"), "{message}");
+    let message = error(&run(&["evaluate", "--model", text(&classifier), "--file", text(&file), "--n-best", "3"]));
+    assert!(message.contains("--n-best") && message.contains("found ForSequenceClassification"), "{message}");
+    let finetune = ["finetune", "--task", "squad", "--model", text(&qa), "--data", text(&file), "--output", "unused"];
+    let message = error(&run(&[&finetune[..], &["--text-column", "context"]].concat()));
+    assert!(message.contains("--text-column does not go with --task squad"), "{message}");
     let base = ["evaluate", "--model", text(&qa), "--file", text(&file)];
+    let message = error(&run(&[&base[..], &["--calibrate"]].concat()));
+    assert!(message.contains("--calibrate: expected a classifier of texts"), "{message}");
     let message = error(&run(&[&base[..], &["--max-length", "400"]].concat()));
     assert!(message.contains("at most the model's 18 positions, found 400"), "{message}");
     let message = error(&run(&[&base[..], &["--max-length", "18", "--doc-stride", "15"]].concat()));

@@ -3,7 +3,6 @@
 
 pub mod answers; // question answering
 
-
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
 use crate::console::Console;
@@ -190,7 +189,7 @@ struct Against {
     metric: String,
     #[serde(flatten)]
     test: PairedTest,
-    /// For accuracy: the first is this model.
+    /// For accuracy, and for exact match beside F1: the first is this model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mcnemar: Option<McNemar>,
 }
@@ -218,6 +217,10 @@ pub struct Evaluations {
 pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let head = read_config(&model_source::resolve(&args.model, console)?)?.head;
     let asks_questions = args.task.as_deref() == Some(SQUAD) || head == HeadKind::QuestionAnswering;
+    if !asks_questions && args.answers != AnswerArgs::default() {
+        let flags = "--doc-stride, --max-answer-length, --n-best, --null-threshold and --mlqa-language";
+        bail!("{flags}: expected a question answerer, found {}", head.class_suffix());
+    }
     let is_encoder = matches!(head, HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_));
     if args.source.retrieval.is_some() || (is_encoder && !asks_questions) {
         return run_sentence_encoder(args, rt, console);
@@ -239,7 +242,10 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
             if one_file {
                 bail!("expected one --file with --output, --submission, --by-length, --by, --against or --calibrate");
             }
-            return evaluate_files::run(args, paths, rt, console);
+            return match asks_questions {
+                true => answers::run_files(args, paths, rt, console),
+                false => evaluate_files::run(args, paths, rt, console),
+            };
         }
     };
     if asks_questions {

@@ -34,7 +34,7 @@ struct FileResult {
     result: EvaluationResult,
 }
 
-/// Scores the model on each file.
+/// Scores a classifier of texts on each file.
 ///
 /// # Errors
 /// If model, task and a file do not fit together, or a file has no labels.
@@ -43,11 +43,26 @@ pub fn run(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Conso
     let classifier = Classifier::load_in(args.precision, &args.model, rt, console)?.of_texts(&args.model)?;
     let task = task(args, first, &classifier)?;
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
-    let mut files = Vec::new();
-    for path in paths {
+    each(paths, args.json, |path| {
         let data = examples::load(&task, path, args.split)?;
         let result = score(&classifier, &data, max_length, rt, console)?.result;
         warn(&result, max_length, console);
+        Ok(result)
+    })
+}
+
+/// Prints what `score` finds on each file, with the means.
+///
+/// # Errors
+/// If a file cannot be scored or has no labels.
+pub fn each(
+    paths: &[PathBuf],
+    json: bool,
+    mut score: impl FnMut(&Path) -> anyhow::Result<EvaluationResult>,
+) -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for path in paths {
+        let result = score(path)?;
         if result.metrics.is_empty() {
             bail!("{}: expected labels to score, found none", path.display());
         }
@@ -59,7 +74,7 @@ pub fn run(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Conso
     let mean_of_others = sum / others.len().max(1) as f64;
     let (metric, mean) = (metric.to_owned(), (own + sum) / scores.len() as f64);
     let found = Files { files, metric, mean, mean_of_others, gap: own - mean_of_others };
-    let mut text = if args.json { serde_json::to_string(&found)? } else { table(&found) };
+    let mut text = if json { serde_json::to_string(&found)? } else { table(&found) };
     text.push('\n');
     output::print(&text)
 }

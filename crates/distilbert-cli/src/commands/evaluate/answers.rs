@@ -1,26 +1,30 @@
 //! Scoring a question answerer: the official EM and F1, and what it says of every question.
 
-use super::{Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, table};
+use super::{Against, Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, describe, table};
 use crate::answerer::Answerer;
+use crate::commands::evaluate_files;
 use crate::console::Console;
 use crate::output;
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::write_atomic;
+use distilbert::data::examples::{Metric, Split};
 use distilbert::data::questions::{self, AnswerLanguage, AnswerRules, Normalisation, QuestionSet, QuestionWindows};
 use distilbert::data::questions::{AnsweringTask, SpanConfig, WindowConfig};
-use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
 use distilbert::evaluate::{AnswerPredictions, EvaluationResult};
 use distilbert::predict::answers;
 use distilbert::progress::Progress;
 use distilbert_kernels::{Precision, Runtime};
-use std::path::Path;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
 /// The task that question answering is called by in options and results.
 pub const SQUAD: &str = "squad";
 
 /// Flags that only question answering has.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub struct AnswerArgs {
     /// Tokens of a long context that neighbouring windows share [default: as the model was trained, or 128]
     #[arg(long, value_name = "TOKENS")]
@@ -44,6 +48,34 @@ pub struct AnswerArgs {
 /// # Errors
 /// If the data does not fit, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let answerer = load(args, rt, console)?;
+    let mut answered = answer_file(args, path, &answerer, rt, console)?;
+    if let Some(file) = &args.against {
+        answered.analysis.against = Some(against(Path::new(file), &answered.predictions)?);
+    }
+    if let Some(folder) = &args.output {
+        write(folder, &answered)?;
+    }
+    if args.json {
+        let mut line = serde_json::to_string(&answered.evaluations())?;
+        line.push('\n');
+        return output::print(&line);
+    }
+    let mut text = table(&answered.result, Some(answered.precision));
+    describe(&answered.analysis, &mut text);
+    output::print(&text)
+}
+
+/// Scores the model on several files, such as the languages of XQuAD, in one table.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_files(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let answerer = load(args, rt, console)?;
+    evaluate_files::each(paths, args.json, |path| Ok(answer_file(args, path, &answerer, rt, console)?.result))
+}
+
+fn load(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<Answerer> {
     let of_texts_only = [
         ("--submission", args.submission.is_some()),
         ("--text-column", args.text_column.is_some()),
@@ -51,32 +83,44 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         ("--label-column", args.label_column.is_some()),
         ("--by-length", args.by_length),
         ("--by", args.by.is_some()),
-        ("--against", args.against.is_some()),
         ("--calibrate", args.calibrate),
     ];
     if let Some((flag, _)) = of_texts_only.into_iter().find(|(_, given)| *given) {
         bail!("{flag}: expected a classifier of texts, found question answering");
     }
-    let answerer = Answerer::load(args.precision, &args.model, rt, console)?;
+    Answerer::load(args.precision, &args.model, rt, console)
+}
+
+fn answer_file(
+    args: &EvaluateArgs,
+    path: &Path,
+    answerer: &Answerer,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Answered> {
     let data = questions::load(path, args.split)?;
     warn_misplaced(&data, console);
-    if !data.is_labelled() && args.output.is_none() {
-        bail!("{}: not all questions have gold answers to score; ask for an --output", path.display());
+    if !data.is_labelled() && (args.output.is_none() || args.against.is_some()) {
+        let instead = if args.against.is_some() { "" } else { "; ask for an --output" };
+        bail!("{}: not all questions have gold answers to score{instead}", path.display());
     }
     let windows = answerer.windows(args.max_length, args.answers.doc_stride)?;
     let task = args.answers.task(answerer.saved.as_ref(), windows, &data)?;
     let threshold = args.answers.threshold(answerer.saved.as_ref(), &data, console);
-    let predictions = answer(&answerer, &task, threshold, &data, args.split, rt, console)?;
-    if let Some(folder) = &args.output {
-        write(folder, &predictions)?;
-    }
-    if args.json {
-        let mut line = serde_json::to_string(&predictions.evaluations())?;
-        line.push('\n');
-        output::print(&line)
-    } else {
-        output::print(&table(&predictions.result, Some(predictions.precision)))
-    }
+    answer(answerer, &task, threshold, &data, args.split, rt, console)
+}
+
+/// The paired tests against another model's answers: of F1, and of exact match.
+fn against(file: &Path, ours: &AnswerPredictions) -> anyhow::Result<Against> {
+    let tested = || -> anyhow::Result<Against> {
+        let theirs = AnswerPredictions::read(BufReader::new(File::open(file)?))?;
+        let (ours, theirs) = (ours.outcomes()?, theirs.outcomes()?);
+        let test = paired_bootstrap(&ours, &theirs, Metric::F1, &Bootstrap::default())?;
+        let exact = mcnemar(&ours, &theirs)?;
+        let metric = Metric::F1.name().to_owned();
+        Ok(Against { file: file.to_owned(), metric, test, mcnemar: Some(exact) })
+    };
+    tested().with_context(|| file.display().to_string())
 }
 
 impl AnswerArgs {
@@ -132,13 +176,14 @@ pub struct Answered {
     pub predictions: AnswerPredictions,
     /// What the model multiplied in.
     precision: Precision,
+    analysis: Analysis,
 }
 
 impl Answered {
     /// As it is printed and kept.
     fn evaluations(&self) -> Evaluations {
         let precision = Some(self.precision.to_string());
-        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: Analysis::default() }
+        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: self.analysis.clone() }
     }
 }
 
@@ -151,7 +196,7 @@ pub fn answer(
     task: &AnsweringTask,
     null_threshold: Option<f32>,
     data: &QuestionSet,
-    split: distilbert::data::examples::Split,
+    split: Split,
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Answered> {
@@ -177,7 +222,8 @@ pub fn answer(
     } else {
         predictions.unscored(windows.truncated_questions)
     };
-    Ok(Answered { result, predictions, precision: answerer.model.precision() })
+    let precision = answerer.model.precision();
+    Ok(Answered { result, predictions, precision, analysis: Analysis::default() })
 }
 
 /// Writes `evaluation.json`, `predictions.jsonl`, and the two files that the official scripts take.
