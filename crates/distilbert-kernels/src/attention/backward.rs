@@ -3,8 +3,9 @@
 use super::{AttentionShape, Batch, Head, Part, cut, multiply, multiply_into, pack};
 use crate::dropout::Dropout;
 use crate::math;
+use crate::matmul::buffer::Scratch;
 use crate::matmul::dot::F32;
-use crate::matmul::pack::{Order, Panels, Scratch, Source};
+use crate::matmul::pack::{Order, Panels, Source};
 use crate::matmul::tile::{Left, Start, multiply_panel};
 use crate::runtime::{Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};

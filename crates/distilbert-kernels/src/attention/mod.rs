@@ -12,8 +12,9 @@ pub use backward::attention_backward;
 
 use crate::dropout::Dropout;
 use crate::math;
+use crate::matmul::buffer::Scratch;
 use crate::matmul::dot::{Dot, F32, FloatDot, FloatKernel, dispatch_float};
-use crate::matmul::pack::{Layout, Order, Panels, Scratch, Source};
+use crate::matmul::pack::{Layout, Order, Panels, Source};
 use crate::matmul::tile::{Left, Start, multiply_panel};
 use crate::precision::Precision;
 use crate::runtime::{Runtime, SharedMut};

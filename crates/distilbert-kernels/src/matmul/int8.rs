@@ -5,8 +5,9 @@
 //! its row, which always holds 0, in 255 steps. So
 //! `Σ x w = scale_x · scale_w · (Σ q_x q_w - zero · Σ q_w)`, and both sums are exact integers.
 
+use super::buffer::AlignedBuffer;
 use super::dot::{Dot, DotKernel, dispatch_dot};
-use super::pack::{AlignedBuffer, Layout};
+use super::pack::Layout;
 use crate::precision::Precision;
 use crate::rows::load;
 use crate::runtime::{Isa, Runtime, SharedMut};

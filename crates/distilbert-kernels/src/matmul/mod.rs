@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+pub(crate) mod buffer;
 pub(crate) mod dot;
 pub(crate) mod int8;
 pub(crate) mod pack;
@@ -20,8 +21,9 @@ use crate::precision::Precision;
 use crate::rows::{load, store};
 use crate::runtime::{Isa, Runtime, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
+use buffer::{AlignedBuffer, Scratch};
 use dot::{Dot, DotKernel, FloatDot, FloatKernel, dispatch_dot, dispatch_float, units};
-use pack::{AlignedBuffer, Layout, Order, Panels, Scratch, Source};
+use pack::{Layout, Order, Panels, Source};
 use std::ops::Range;
 use tile::{Finish, Left, Start, multiply_panel};
 
