@@ -3,6 +3,9 @@
 //! The peak is measured, not looked up: independent fused multiply-adds in registers, on as many threads. Peak and
 //! products are timed in turns, each many times, and the fastest of each counts, so that other load on the machine
 //! disturbs both alike.
+//!
+//! With `cold` the weights come from memory, as in a model that is larger than the caches: `-- cold 16`. Then the median
+//! counts, since the fastest pass may have found some of them in a cache.
 #![allow(missing_docs)]
 
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul, matmul_tn};
@@ -20,6 +23,9 @@ fn main() {
     let isa = Isa::detect();
     precision.check(isa).expect("a precision that this CPU has");
     println!("instruction set: {isa}, {precision}");
+    if std::env::args().any(|argument| argument == "cold") {
+        return cold(isa, precision, &rows);
+    }
     println!(
         "{:<8} {:>5} {:>12} {:>7} {:>9} {:>9} {:>6}",
         "product", "rows", "in x out", "threads", "GFLOP/s", "peak", "share"
@@ -69,6 +75,33 @@ fn main() {
                 print!(", kn {:.1} GB/s", 1e-9 * bytes / pack_kn);
             }
             println!();
+        }
+    }
+}
+
+/// Products of different weights in turns, together larger than any cache.
+fn cold(isa: Isa, precision: Precision, rows: &[usize]) {
+    const BYTES: usize = 160_000_000;
+    const ROUNDS: usize = 15;
+    println!("{:>5} {:>12} {:>7} {:>9} {:>9} {:>6}", "rows", "in x out", "threads", "GFLOP/s", "weights", "");
+    for threads in [1, 2] {
+        let rt = Runtime::new(isa, threads).expect("the instruction set was detected and two threads can be started");
+        for (inputs, outputs) in [(768, 3072), (3072, 768)] {
+            let w = numbers(outputs * inputs);
+            let first = PackedMatrix::from_nk(&rt, precision, &w, outputs, inputs);
+            let bytes = first.size_bytes();
+            let more = (1..BYTES.div_ceil(bytes)).map(|_| PackedMatrix::from_nk(&rt, precision, &w, outputs, inputs));
+            let weights: Vec<_> = std::iter::once(first).chain(more).collect();
+            for &m in rows {
+                let (x, mut y) = (numbers(m * inputs), vec![0.0; m * outputs]);
+                let mut pass =
+                    || seconds(|| weights.iter().for_each(|weight| matmul(&rt, &x, weight, &mut y, Epilogue::None)));
+                let mut times: Vec<f64> = (0..ROUNDS).map(|_| pass() / weights.len() as f64).collect();
+                times.sort_by(f64::total_cmp);
+                let (time, shape) = (times[ROUNDS / 2], format!("{inputs} x {outputs}"));
+                let (rate, read) = (2e-9 * (m * inputs * outputs) as f64 / time, 1e-9 * bytes as f64 / time);
+                println!("{m:>5} {shape:>12} {threads:>7} {rate:>9.1} {read:>9.1} GB/s");
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the depth continues the chain from the sum that the block before it stored. So the bits of an element depend on its
 //! row, its column and the depth alone. Depths are counted in units throughout ([`super::dot`]), in the left factor in steps.
 
-use super::dot::{Dot, DotKernel};
+use super::dot::{Dot, DotKernel, SumsOf};
 use super::pack::Panel;
 use crate::simd::Simd;
 
@@ -102,7 +102,8 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
                 }
             }
         }
-        let arguments = Arguments { depth, a, left, b: panel, start, c, c_stride };
+        // The first tile brings the panel into the cache, for the others too.
+        let arguments = Arguments { depth, a, left, b: panel, fetches: tile == 0, start, c, c_stride };
         // The tile's shape becomes a constant here. Shapes beyond this instruction set's tile are never reached, and
         // the guards let the compiler see that.
         match vectors {
@@ -139,10 +140,17 @@ struct Arguments<'a> {
     a: *const f32,
     left: Left<'a>,
     b: Panel<'a>,
+    /// Whether the panel is likely still in memory.
+    fetches: bool,
     start: Start,
     c: *mut f32,
     c_stride: usize,
 }
+
+/// How far ahead of its use a panel is asked for, in numbers: what the processor foresees by itself ends with each page.
+const FETCH_AHEAD: usize = 768;
+/// Numbers in a cache line.
+const LINE: usize = 16;
 
 struct Tile<'a, const ROWS: usize, const VECTORS: usize>(Arguments<'a>);
 
@@ -154,7 +162,7 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
 
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let Arguments { depth, mut a, left, b, start, c, c_stride } = self.0;
+        let Arguments { b, fetches, start, c, c_stride, .. } = self.0;
         let simd = dot.simd();
         let lanes = <D::Simd as Simd>::LANES;
         let columns = b.columns();
@@ -174,9 +182,42 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
                 }
             }
         }
+        // Two loops, so that neither has to ask at every step.
+        if fetches {
+            self.multiply::<D, true>(dot, &mut sums);
+        } else {
+            self.multiply::<D, false>(dot, &mut sums);
+        }
+        for row in 0..ROWS {
+            for v in 0..VECTORS {
+                let (at, len) = (row * c_stride + v * lanes, columns - v * lanes);
+                // SAFETY: as for the loads above.
+                unsafe {
+                    if len >= lanes {
+                        simd.store_ptr(c.add(at), sums[row][v]);
+                    } else {
+                        simd.store_partial(std::slice::from_raw_parts_mut(c.add(at), len), sums[row][v]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[allow(clippy::needless_range_loop)] // As above.
+impl<const ROWS: usize, const VECTORS: usize> Tile<'_, ROWS, VECTORS> {
+    /// Adds the products of the whole depth to the sums.
+    #[inline(always)]
+    fn multiply<D: Dot, const FETCHES: bool>(&self, dot: D, sums: &mut [[SumsOf<D>; VECTORS]; ROWS]) {
+        let Arguments { depth, mut a, left, b, .. } = self.0;
+        let step = <D::Simd as Simd>::LANES / D::STEPS;
         let mut b = b.as_ptr();
-        let step = lanes / D::STEPS;
         for _ in 0..depth {
+            if FETCHES {
+                for line in (0..VECTORS * step).step_by(LINE) {
+                    dot.simd().prefetch(b.wrapping_add(FETCH_AHEAD + line));
+                }
+            }
             // SAFETY: a panel has `depth` times VECTORS steps.
             let mut b_vectors = [unsafe { dot.load_right(b) }; VECTORS];
             for v in 1..VECTORS {
@@ -193,19 +234,6 @@ impl<const ROWS: usize, const VECTORS: usize> DotKernel for Tile<'_, ROWS, VECTO
             // Not `add`: after the last step the pointers may stand beyond what a pointer may point to.
             a = a.wrapping_add(left.depth_stride);
             b = b.wrapping_add(VECTORS * step);
-        }
-        for row in 0..ROWS {
-            for v in 0..VECTORS {
-                let (at, len) = (row * c_stride + v * lanes, columns - v * lanes);
-                // SAFETY: as for the loads above.
-                unsafe {
-                    if len >= lanes {
-                        simd.store_ptr(c.add(at), sums[row][v]);
-                    } else {
-                        simd.store_partial(std::slice::from_raw_parts_mut(c.add(at), len), sums[row][v]);
-                    }
-                }
-            }
         }
     }
 }
