@@ -47,6 +47,21 @@ fn a_classifier_is_shown_part_by_part() {
 }
 
 #[test]
+fn a_sentence_encoder_shows_how_its_vectors_are_made() {
+    let folder = golden("sentence-dense");
+    let found = inspect(&folder);
+    let expected = serde_json::json!({
+        "pooling": "mean", "dense": [11, 9], "dimensions": 9, "normalize": true, "similarity": "cosine", "max_length": 16
+    });
+    assert_eq!(found["embedding"], expected);
+    let text = stdout(&run(&["inspect", folder.to_str().unwrap()]));
+    let vectors =
+        "mean of the tokens, a linear to 11, a linear to 9; 9 numbers of length one, compared by cosine, inputs";
+    assert!(text.contains(&format!("  vectors    {vectors} of up to 16 tokens\n")), "{text}");
+    assert!(inspect(&golden("bert-classify"))["embedding"].is_null());
+}
+
+#[test]
 fn people_see_the_same_numbers_with_task_and_lineage() {
     let folder = tempfile::tempdir().unwrap();
     model("distilbert-classify", folder.path());

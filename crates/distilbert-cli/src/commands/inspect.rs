@@ -9,9 +9,10 @@ use crate::output;
 use clap::Args;
 use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
+use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::examples::SavedTask;
 use distilbert::data::questions::AnsweringTask;
-use distilbert::model::{Family, HeadKind, Model};
+use distilbert::model::{Family, HeadKind, Model, Pooling};
 use distilbert::report::grouped;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
@@ -41,6 +42,8 @@ struct Inspection {
     architecture: String,
     problem: Option<distilbert::model::Problem>,
     labels: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<EmbeddingFacts>,
     layers: usize,
     /// Layers that have weights of their own.
     layer_groups: usize,
@@ -79,6 +82,20 @@ struct Part {
     parameters: u64,
     /// Of all, from 0 to 1.
     share: f64,
+}
+
+/// What a sentence encoder makes of a text.
+#[derive(Serialize)]
+struct EmbeddingFacts {
+    pooling: Pooling,
+    /// Widths of the linears behind the pooling.
+    dense: Vec<usize>,
+    /// Numbers in a vector.
+    dimensions: usize,
+    normalize: bool,
+    similarity: &'static str,
+    /// Longest input in tokens.
+    max_length: usize,
 }
 
 #[derive(Serialize)]
@@ -133,8 +150,24 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         HeadKind::Classification { problem, .. } => Some(*problem),
         _ => None,
     };
+    let embedding = match &config.head {
+        HeadKind::Embedding(head) => {
+            let settings = SentenceSettings::read(folder)?;
+            let dense: Vec<usize> = head.dense.iter().map(|dense| dense.outputs).collect();
+            Some(EmbeddingFacts {
+                pooling: head.pooling,
+                dimensions: *dense.last().unwrap_or(&encoder.hidden),
+                dense,
+                normalize: head.normalize,
+                similarity: settings.similarity.name(),
+                max_length: settings.max_length.unwrap_or(usize::MAX).min(encoder.max_positions),
+            })
+        }
+        _ => None,
+    };
     let answering = AnsweringTask::read(folder)?;
     Ok(Inspection {
+        embedding,
         family: encoder.family.model_type(),
         architecture: config.architecture(),
         problem,
@@ -256,6 +289,22 @@ fn text(name: &str, found: &Inspection) -> String {
     if !found.labels.is_empty() {
         let problem = found.problem.map_or(String::new(), |problem| format!(" ({})", problem_name(problem)));
         line("labels", format!("{}{problem}", found.labels.join(", ")));
+    }
+    if let Some(embedding) = &found.embedding {
+        let pooling = match embedding.pooling {
+            Pooling::Mean => "mean of the tokens",
+            Pooling::Cls => "first token",
+            Pooling::Max => "largest of the tokens",
+        };
+        let dense: String = embedding.dense.iter().map(|width| format!(", a linear to {width}")).collect();
+        let length = if embedding.normalize { " of length one" } else { "" };
+        let EmbeddingFacts { dimensions, similarity, max_length, .. } = embedding;
+        line(
+            "vectors",
+            format!(
+                "{pooling}{dense}; {dimensions} numbers{length}, compared by {similarity}, inputs of up to {max_length} tokens"
+            ),
+        );
     }
     let files = if found.files == 1 { "1 file".to_owned() } else { format!("{} files", found.files) };
     let dtypes = found.dtypes.join(" and ");
