@@ -8,6 +8,7 @@ use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
 use distilbert::data::tagging::WordColumns;
 use distilbert::model::{HeadKind, Model};
+use distilbert::predict::classify;
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
@@ -89,8 +90,7 @@ impl Classifier {
 
     /// Logits as they become probabilities. A number is what it is.
     pub fn calibrated(&self, logits: &[f32]) -> Vec<f32> {
-        let divisor = if self.problem == Problem::Regression { 1.0 } else { self.temperature };
-        logits.iter().map(|&logit| (f64::from(logit) / divisor) as f32).collect()
+        classify::calibrated(self.problem, self.temperature, logits)
     }
 
     /// Longest input in tokens: as asked, or else as it was trained, or else `otherwise`; at most what it can take.

@@ -124,18 +124,6 @@ impl SentenceEncoder {
         }
         Ok(Vectors { vectors, tokens: set.lengths(), truncated: set.truncated })
     }
-
-    /// The prompt of this name, or the default one.
-    ///
-    /// # Errors
-    /// If there is no prompt of this name.
-    pub fn prompt(&self, name: Option<&str>) -> anyhow::Result<&str> {
-        let Some(name) = name.or(self.settings.default_prompt.as_deref()) else { return Ok("") };
-        self.settings.prompts.get(name).map(String::as_str).with_context(|| {
-            let names: Vec<&str> = self.settings.prompts.keys().map(String::as_str).collect();
-            format!("prompt `{name}`: expected one of the model's, found {}", names.join(", "))
-        })
-    }
 }
 
 /// Texts as vectors.

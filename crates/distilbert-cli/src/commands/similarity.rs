@@ -134,7 +134,7 @@ pub fn score(
     console: &Console,
 ) -> anyhow::Result<Scored> {
     let mut runner = EmbeddingRunner::new(&encoder.model, dimensions)?;
-    let prompt = encoder.prompt(None)?;
+    let prompt = encoder.settings.prompt(None)?;
     let mut embed = |side: &str, texts: Vec<&str>| {
         encoder.vectors(&mut runner, prompt, &texts, &format!("embedding {} {side}", data.task.name), rt, console)
     };

@@ -78,6 +78,16 @@ impl Similarity {
     }
 }
 
+/// A prompt that the model does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("prompt `{name}`: expected one of the model's, found {}", found.join(", "))]
+pub struct UnknownPrompt {
+    /// What was asked for.
+    pub name: String,
+    /// Those that there are.
+    pub found: Vec<String>,
+}
+
 /// How texts are given to a sentence encoder and its embeddings compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SentenceSettings {
@@ -154,6 +164,19 @@ impl SentenceSettings {
         settings.insert("default_prompt_name".into(), json!(self.default_prompt));
         settings.insert("similarity_fn_name".into(), json!(self.similarity.name()));
         write_json(&folder.join(SETTINGS_FILE), &Value::Object(settings))
+    }
+
+    /// The prompt of this name, or the default one.
+    ///
+    /// # Errors
+    /// [`UnknownPrompt`] if there is none of this name.
+    pub fn prompt(&self, name: Option<&str>) -> Result<&str, UnknownPrompt> {
+        let Some(name) = name.or(self.default_prompt.as_deref()) else { return Ok("") };
+        let names = || self.prompts.keys().cloned().collect();
+        self.prompts
+            .get(name)
+            .map(String::as_str)
+            .ok_or_else(|| UnknownPrompt { name: name.to_owned(), found: names() })
     }
 
     /// Whether texts are lower-cased before the tokenizer sees them.

@@ -127,8 +127,8 @@ impl Predictions {
         let (prediction, scores) = match self.problem {
             Problem::Classification => (Prediction::Class(argmax(logits)), softmax(logits)),
             Problem::MultiLabel => {
-                let sigmoid = |&x: &f32| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32;
-                (Prediction::Classes(logits.iter().map(|&x| x > 0.0).collect()), logits.iter().map(sigmoid).collect())
+                let scores = logits.iter().map(|&x| sigmoid(x)).collect();
+                (Prediction::Classes(logits.iter().map(|&x| x > 0.0).collect()), scores)
             }
             Problem::Regression => (Prediction::Score(first), Vec::new()),
             Problem::Entities | Problem::Tags => return Err(PredictionsError::Kind { problem: self.problem }),
@@ -358,6 +358,11 @@ pub fn softmax(logits: &[f32]) -> Vec<f32> {
     let powers: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(largest)).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| (power / sum) as f32).collect()
+}
+
+/// `1 / (1 + e^-logit)`, in f64 on the way.
+pub fn sigmoid(logit: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }
 
 #[cfg(test)]

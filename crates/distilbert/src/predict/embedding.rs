@@ -4,7 +4,7 @@ use super::BATCH_TOKENS;
 use crate::data::batch::Batch;
 use crate::data::encoded::EncodedSet;
 use crate::heads::Head;
-use crate::heads::embedding::{Embedder, EmbedderActivations};
+use crate::heads::embedding::EmbedderActivations;
 use crate::model::encoder::Activations;
 use crate::model::{InputError, Mode, Model, Pooling};
 use crate::progress::Progress;
@@ -41,12 +41,11 @@ pub enum EmbedError {
 /// Runs a sentence encoder; keeps its buffers from batch to batch.
 pub struct EmbeddingRunner<'a> {
     model: &'a Model,
-    head: &'a Embedder,
+    normalizes: bool,
+    width: usize,
     dimensions: usize,
-    activations: Activations,
-    pass: EmbedderActivations,
+    pass: EmbeddingPass,
     cut: Vec<f32>,
-    lengths: Vec<f32>,
 }
 
 impl<'a> EmbeddingRunner<'a> {
@@ -64,15 +63,8 @@ impl<'a> EmbeddingRunner<'a> {
         if !(1..=width).contains(&dimensions) {
             return Err(EmbedError::Dimensions { width, found: dimensions });
         }
-        Ok(EmbeddingRunner {
-            model,
-            head,
-            dimensions,
-            activations: Activations::default(),
-            pass: EmbedderActivations::default(),
-            cut: Vec::new(),
-            lengths: Vec::new(),
-        })
+        let normalizes = head.config.normalize;
+        Ok(EmbeddingRunner { model, normalizes, width, dimensions, pass: EmbeddingPass::default(), cut: Vec::new() })
     }
 
     /// Numbers of an embedding.
@@ -86,29 +78,57 @@ impl<'a> EmbeddingRunner<'a> {
     /// # Errors
     /// [`InputError`] if the model cannot take the batch.
     pub fn run(&mut self, rt: &Runtime, batch: &Batch) -> Result<&[f32], InputError> {
-        self.model.check(batch)?;
-        let arena = self.model.parameters.weights();
-        if self.head.config.pooling == Pooling::Cls {
-            let first = self.model.encode_first(rt, batch, &mut self.activations);
-            self.head.forward_first(rt, arena, first, &mut self.pass);
-        } else {
-            self.model.encode(rt, batch, Mode::Inference, &mut self.activations);
-            let states = self.activations.last_hidden_state();
-            self.head.forward(rt, arena, states, batch, &mut self.pass);
-        }
-        let width = self.head.width();
-        if self.dimensions == width {
-            return Ok(self.pass.embeddings());
+        let embeddings = self.pass.run(rt, self.model, batch)?;
+        if self.dimensions == self.width {
+            return Ok(embeddings);
         }
         self.cut.clear();
-        for embedding in self.pass.embeddings().chunks_exact(width) {
+        for embedding in embeddings.chunks_exact(self.width) {
             self.cut.extend_from_slice(&embedding[..self.dimensions]);
         }
-        if self.head.config.normalize {
-            self.lengths.resize(batch.sequences(), 0.0);
-            normalize_rows(rt, &mut self.cut, self.dimensions, &mut self.lengths);
+        if self.normalizes {
+            normalize(rt, &mut self.cut, self.dimensions);
         }
         Ok(&self.cut)
+    }
+}
+
+/// Scales each row of `width` numbers to length one.
+pub fn normalize(rt: &Runtime, rows: &mut [f32], width: usize) {
+    let mut lengths = vec![0.0; rows.len() / width];
+    normalize_rows(rt, rows, width, &mut lengths);
+}
+
+/// Buffers of passes through sentence encoders: of one model, or of several in turns.
+#[derive(Default)]
+pub struct EmbeddingPass {
+    activations: Activations,
+    head: EmbedderActivations,
+}
+
+impl EmbeddingPass {
+    /// Embeddings `[batch, width]` of a packed model.
+    ///
+    /// # Errors
+    /// [`InputError`] if the model cannot take the batch.
+    ///
+    /// # Panics
+    /// If the model has no embedding head.
+    pub fn run(&mut self, rt: &Runtime, model: &Model, batch: &Batch) -> Result<&[f32], InputError> {
+        let Head::Embedder(head) = &model.head else {
+            panic!("expected an embedding head, found {}", model.config.head.class_suffix());
+        };
+        model.check(batch)?;
+        let arena = model.parameters.weights();
+        if head.config.pooling == Pooling::Cls {
+            let first = model.encode_first(rt, batch, &mut self.activations);
+            head.forward_first(rt, arena, first, &mut self.head);
+        } else {
+            model.encode(rt, batch, Mode::Inference, &mut self.activations);
+            let states = self.activations.last_hidden_state();
+            head.forward(rt, arena, states, batch, &mut self.head);
+        }
+        Ok(self.head.embeddings())
     }
 }
 

@@ -4,9 +4,12 @@
 pub mod answer_spans; // start and end logits -> answers
 pub mod answers; // questions -> answers, in bounded memory
 pub mod attention_maps; // one text -> which token looks at which
+pub mod classify; // logits -> labels with scores
 pub mod embedding; // texts -> vectors
 pub mod fill_mask; // mask tokens -> the likeliest tokens
 pub mod spans; // tags of tokens -> spans of a text
+pub mod text_windows; // a text of any length -> windows, and back
+pub mod zero_shot; // logits of hypotheses -> scores of labels
 
 pub use embedding::{EmbedError, EmbeddingRunner, embeddings};
 
@@ -47,10 +50,7 @@ pub enum PredictError {
 /// Runs a model with a labelled head; keeps its buffers from batch to batch.
 pub struct LogitsRunner<'a> {
     model: &'a Model,
-    activations: Activations,
-    classifier: ClassifierActivations,
-    head: LabelledActivations,
-    logits: Vec<f32>,
+    pass: LogitsPass,
 }
 
 impl<'a> LogitsRunner<'a> {
@@ -62,13 +62,7 @@ impl<'a> LogitsRunner<'a> {
         if !model.head.is_labelled() {
             return Err(PredictError::Head { found: model.config.head.class_suffix() });
         }
-        Ok(LogitsRunner {
-            model,
-            activations: Activations::default(),
-            classifier: ClassifierActivations::default(),
-            head: LabelledActivations::default(),
-            logits: Vec::new(),
-        })
+        Ok(LogitsRunner { model, pass: LogitsPass::default() })
     }
 
     /// Logits `[batch, outputs]`, or `[tokens, outputs]` of a head that answers for every token.
@@ -76,17 +70,39 @@ impl<'a> LogitsRunner<'a> {
     /// # Errors
     /// [`InputError`] if the model cannot take the batch.
     pub fn run(&mut self, rt: &Runtime, batch: &Batch) -> Result<&[f32], InputError> {
-        self.model.check(batch)?;
-        let arena = self.model.parameters.weights();
+        self.pass.run(rt, self.model, batch)
+    }
+}
+
+/// Buffers of passes through models with labelled heads: of one model, or of several in turns.
+#[derive(Default)]
+pub struct LogitsPass {
+    activations: Activations,
+    classifier: ClassifierActivations,
+    head: LabelledActivations,
+    logits: Vec<f32>,
+}
+
+impl LogitsPass {
+    /// As [`LogitsRunner::run`], of a packed model.
+    ///
+    /// # Errors
+    /// [`InputError`] if the model cannot take the batch.
+    ///
+    /// # Panics
+    /// If the model's head has no labels.
+    pub fn run(&mut self, rt: &Runtime, model: &Model, batch: &Batch) -> Result<&[f32], InputError> {
+        model.check(batch)?;
+        let arena = model.parameters.weights();
         let mode = Mode::Inference;
-        match &self.model.head {
+        match &model.head {
             // The states of the other tokens are not needed.
             Head::Classifier(head) => {
-                let first = self.model.encode_first(rt, batch, &mut self.activations);
+                let first = model.encode_first(rt, batch, &mut self.activations);
                 head.forward(rt, arena, first, mode, &mut self.classifier, &mut self.logits);
             }
             head => {
-                self.model.encode(rt, batch, mode, &mut self.activations);
+                model.encode(rt, batch, mode, &mut self.activations);
                 let states = self.activations.last_hidden_state();
                 head.forward_labelled(rt, arena, states, batch, mode, &mut self.head, &mut self.logits);
             }

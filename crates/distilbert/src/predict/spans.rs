@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
 use crate::evaluate::metrics::argmax;
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 
@@ -47,6 +49,23 @@ pub struct TaggedSpan {
     pub start: usize,
     /// The character behind the last.
     pub end: usize,
+}
+
+/// In the shape of Hugging Face's token-classification pipeline.
+impl Serialize for TaggedSpan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        let label = if self.index.is_some() { "entity" } else { "entity_group" };
+        object.serialize_entry(label, &self.label)?;
+        object.serialize_entry("score", &self.score)?;
+        if let Some(index) = self.index {
+            object.serialize_entry("index", &index)?;
+        }
+        object.serialize_entry("word", &self.word)?;
+        object.serialize_entry("start", &self.start)?;
+        object.serialize_entry("end", &self.end)?;
+        object.end()
+    }
 }
 
 /// A token or word on its way into a group.

@@ -1,17 +1,16 @@
 //! `distilbert predict classify`: labels of texts or pairs.
 
-use super::{Asked, CommonArgs, Input, Keys, Task, is_zero, one_line, run_task, write_json};
+use super::{Asked, CommonArgs, Input, Keys, Task, one_line, run_task, write_json};
 use crate::classifier::Classifier;
 use crate::console::Console;
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Args;
 use distilbert::data::batch::Batch;
-use distilbert::data::examples::{Columns, Example, Label, Problem, Split, TaskKind};
-use distilbert::evaluate::{Prediction, PredictionRow, Predictions};
+use distilbert::data::examples::{Problem, TaskKind};
 use distilbert::predict::LogitsRunner;
+use distilbert::predict::classify::{ScoredLabel, ranked, scores};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
-use serde::Serialize;
 use std::io::Write;
 
 #[derive(Debug, Args)]
@@ -46,7 +45,6 @@ pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         rt,
         max_length: classifier.max_length(args.max_length, positions)?,
         runner: LogitsRunner::new(&classifier.model)?,
-        predictions: Predictions::new(&classifier.own_task("predictions", Columns::new("text", "label")), Split::Test),
         classifier: &classifier,
     };
     run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
@@ -58,8 +56,6 @@ struct Classify<'a> {
     classifier: &'a Classifier,
     runner: LogitsRunner<'a>,
     max_length: usize,
-    /// Of the input that is answered.
-    predictions: Predictions,
 }
 
 impl Task for Classify<'_> {
@@ -81,14 +77,11 @@ impl Task for Classify<'_> {
     }
 
     fn answer(&mut self, asked: &Asked<Vec<f32>>, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Input { number, text, pair, .. } = &asked.input;
-        let example = Example { text_a: text.clone(), text_b: pair.clone(), label: Label::None, line: *number };
-        let logits = self.classifier.calibrated(&asked.outputs.concat());
-        let tokens = asked.sequences.iter().map(Encoding::len).sum();
-        self.predictions.rows.clear();
-        self.predictions.push(&example, &logits, tokens)?;
-        for row in &self.predictions.rows {
-            let mut scored = sorted(&self.classifier.labels, row, asked.truncated_tokens());
+        let Input { text, pair, .. } = &asked.input;
+        for logits in &asked.outputs {
+            ensure!(logits.iter().all(|logit| logit.is_finite()), "expected finite logits, found {logits:?}");
+            let scores = scores(self.classifier.problem, &self.classifier.calibrated(logits));
+            let mut scored = ranked(&self.classifier.labels, &scores, asked.truncated_tokens());
             let asked_for = self.args.top_k.map(|top| top as usize);
             if let Some(threshold) = self.args.threshold {
                 scored.retain(|label| label.score >= threshold);
@@ -101,7 +94,7 @@ impl Task for Classify<'_> {
                 if scored.is_empty() {
                     writeln!(out, "-\t-\t{}", shown.join("\t"))?;
                 }
-                for Scored { label, score, .. } in scored {
+                for ScoredLabel { label, score, .. } in scored {
                     writeln!(out, "{label}\t{score:.4}\t{}", shown.join("\t"))?;
                 }
                 continue;
@@ -113,26 +106,4 @@ impl Task for Classify<'_> {
         }
         Ok(())
     }
-}
-
-/// All labels, those with the highest scores first.
-fn sorted<'a>(labels: &'a [String], row: &PredictionRow, truncated_tokens: usize) -> Vec<Scored<'a>> {
-    let scores = match &row.prediction {
-        Prediction::Score(score) => std::slice::from_ref(score),
-        _ => &row.scores,
-    };
-    let mut scored: Vec<Scored> =
-        labels.iter().zip(scores).map(|(label, &score)| Scored { label, score, truncated_tokens }).collect();
-    // Stable: of equals the one with the lower id comes first, as in an argmax.
-    scored.sort_by(|a, b| b.score.total_cmp(&a.score));
-    scored
-}
-
-/// A result in the shape of Hugging Face's text-classification pipeline.
-#[derive(Serialize)]
-struct Scored<'a> {
-    label: &'a str,
-    score: f32,
-    #[serde(skip_serializing_if = "is_zero")]
-    truncated_tokens: usize,
 }

@@ -53,7 +53,7 @@ pub fn run(args: &EmbedArgs, rt: &Runtime, console: &Console) -> anyhow::Result<
     let mut task = Embed {
         json: args.common.json,
         rt,
-        prompt: encoder.prompt(args.prompt.as_deref())?,
+        prompt: encoder.settings.prompt(args.prompt.as_deref())?,
         encoder: &encoder,
         runner,
         file,

@@ -1,6 +1,6 @@
 //! `distilbert predict fill-mask`: what a masked language model puts in the place of its mask tokens.
 
-use super::{Asked, CommonArgs, Input, Keys, Task, is_zero, one_line, run_task, write_json};
+use super::{Asked, CommonArgs, Input, Keys, Task, one_line, run_task, write_json};
 use crate::console::Console;
 use crate::model_source;
 use anyhow::{Context, bail};
@@ -8,10 +8,9 @@ use clap::Args;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::batch::Batch;
 use distilbert::model::HeadKind;
-use distilbert::predict::fill_mask::{Candidates, FillMaskRunner, Filling};
+use distilbert::predict::fill_mask::{Candidates, FillMaskRunner, Filled, Filling, Mask, fill, mask_places, target};
 use distilbert::tokenizer::{Encoding, Tokenizer};
 use distilbert_kernels::Runtime;
-use serde::Serialize;
 use std::io::Write;
 
 #[derive(Debug, Args)]
@@ -48,18 +47,11 @@ pub fn run(args: &FillMaskArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
 fn find_targets(words: &[String], tokenizer: &Tokenizer, console: &Console) -> anyhow::Result<Vec<u32>> {
     let mut ids = Vec::new();
     for word in words {
-        let id = match tokenizer.id(word) {
-            Some(id) => id,
-            None => {
-                let encoding = tokenizer.encode(word, None, None);
-                let first = encoding.sequence_ids.iter().position(Option::is_some);
-                let id = first.map(|first| encoding.input_ids[first]);
-                let id = id.with_context(|| format!("--targets: expected a word, found {word:?}"))?;
-                let token = tokenizer.token(id).unwrap_or_default();
-                console.warn(&format!("--targets: {word:?} is no token of the vocabulary; `{token}` stands for it"));
-                id
-            }
-        };
+        let id = target(tokenizer, word).with_context(|| format!("--targets: expected a word, found {word:?}"))?;
+        if tokenizer.id(word).is_none() {
+            let token = tokenizer.token(id).unwrap_or_default();
+            console.warn(&format!("--targets: {word:?} is no token of the vocabulary; `{token}` stands for it"));
+        }
         if !ids.contains(&id) {
             ids.push(id);
         }
@@ -77,20 +69,13 @@ struct FillMask<'a> {
     targets: Vec<u32>,
 }
 
-impl FillMask<'_> {
-    fn masks<'e>(&self, encoding: &'e Encoding) -> impl Iterator<Item = usize> + use<'e> {
-        let mask = self.tokenizer.special().mask;
-        encoding.input_ids.iter().enumerate().filter(move |&(_, &id)| id == mask).map(|(place, _)| place)
-    }
-}
-
 impl Task for FillMask<'_> {
     /// For each mask, the likeliest tokens.
     type Output = Vec<Vec<Filling>>;
 
     fn encode(&mut self, input: &Input) -> anyhow::Result<Vec<Encoding>> {
         let encoding = self.tokenizer.encode(&input.text, input.pair.as_deref(), Some(self.max_length));
-        if self.masks(&encoding).next().is_none() {
+        if mask_places(self.tokenizer, &encoding).is_empty() {
             let mask = self.tokenizer.token(self.tokenizer.special().mask).unwrap_or_default();
             let place = if encoding.truncated_tokens > 0 {
                 format!(" in the first {} tokens", encoding.len())
@@ -103,14 +88,17 @@ impl Task for FillMask<'_> {
     }
 
     fn run(&mut self, batch: &Batch, sequences: &[&Encoding]) -> anyhow::Result<Vec<Self::Output>> {
-        let starts = batch.first_tokens();
-        let masks: Vec<Vec<u32>> = sequences
-            .iter()
-            .zip(starts)
-            .map(|(sequence, &start)| self.masks(sequence).map(|place| start + place as u32).collect())
-            .collect();
         let candidates = if self.targets.is_empty() { Candidates::All } else { Candidates::Only(&self.targets) };
-        let fillings = self.runner.run(self.rt, batch, &masks.concat(), candidates, self.args.top_k as usize)?;
+        let top = self.args.top_k as usize;
+        let masks: Vec<Vec<Mask>> = sequences
+            .iter()
+            .zip(batch.first_tokens())
+            .map(|(sequence, start)| {
+                let places = mask_places(self.tokenizer, sequence);
+                places.into_iter().map(|place| Mask { token: start + place as u32, candidates, top }).collect()
+            })
+            .collect();
+        let fillings = self.runner.run(self.rt, batch, &masks.concat())?;
         if fillings.iter().flatten().any(|filling| !filling.probability.is_finite()) {
             bail!("expected finite logits, found others");
         }
@@ -119,26 +107,9 @@ impl Task for FillMask<'_> {
     }
 
     fn answer(&mut self, asked: &Asked<Self::Output>, out: &mut dyn Write) -> anyhow::Result<()> {
-        let truncated_tokens = asked.truncated_tokens();
-        let mut answer = Vec::new();
-        for (sequence, masks) in asked.sequences.iter().zip(&asked.outputs) {
-            // Other masks must show where they are.
-            let skip_special = masks.len() == 1;
-            for (place, fillings) in self.masks(sequence).zip(masks) {
-                let mut ids = sequence.input_ids.clone();
-                let mut fill = |filling: &Filling| {
-                    ids[place] = filling.id;
-                    Filled {
-                        score: filling.probability,
-                        token: filling.id,
-                        token_str: self.tokenizer.decode(&[filling.id], false),
-                        sequence: self.tokenizer.decode(&ids, skip_special),
-                        truncated_tokens,
-                    }
-                };
-                answer.push(fillings.iter().map(&mut fill).collect::<Vec<_>>());
-            }
-        }
+        let filled = asked.sequences.iter().zip(&asked.outputs);
+        let answer: Vec<Vec<Filled>> =
+            filled.flat_map(|(sequence, fillings)| fill(self.tokenizer, sequence, fillings)).collect();
         if self.args.common.json {
             return match &answer[..] {
                 [only] => write_json(out, only),
@@ -150,15 +121,4 @@ impl Task for FillMask<'_> {
         }
         Ok(())
     }
-}
-
-/// A result in the shape of Hugging Face's fill-mask pipeline.
-#[derive(Serialize)]
-struct Filled {
-    score: f32,
-    token: u32,
-    token_str: String,
-    sequence: String,
-    #[serde(skip_serializing_if = "is_zero")]
-    truncated_tokens: usize,
 }

@@ -6,6 +6,7 @@ use crate::console::Console;
 use anyhow::bail;
 use clap::Args;
 use distilbert::data::batch::Batch;
+use distilbert::evaluate::predictions::sigmoid;
 use distilbert::predict::LogitsRunner;
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
@@ -93,8 +94,7 @@ impl Task for Rerank<'_> {
         if let Some(found) = logits.iter().find(|logit| !logit.is_finite()) {
             bail!("expected finite scores, found {found}");
         }
-        let sigmoid = |&logit: &f32| (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32;
-        Ok(if self.args.raw_scores { logits.to_vec() } else { logits.iter().map(sigmoid).collect() })
+        Ok(if self.args.raw_scores { logits.to_vec() } else { logits.iter().map(|&logit| sigmoid(logit)).collect() })
     }
 
     fn answer(&mut self, asked: &Asked<f32>, out: &mut dyn Write) -> anyhow::Result<()> {
