@@ -73,6 +73,8 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Use a model on texts.
     Predict(commands::predict::PredictArgs),
+    /// Answer over HTTP: one program for every task, under load.
+    Serve(commands::serve::ServeArgs),
     /// Measure how fast a model is on this machine, and how near to what the machine can do.
     Bench(commands::bench::BenchArgs),
     /// Compare models in Markdown and HTML.
@@ -119,6 +121,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args, &global.runtime()?, &console),
         Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
         Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
+        Command::Serve(args) => commands::serve::run(&args, global.runtime()?, &console),
         Command::Bench(args) => commands::bench::run(&args, &global.runtime()?, &console),
         Command::Report(args) => commands::report::run(&args, &global.runtime()?, &console),
     }

@@ -17,6 +17,7 @@ pub mod pull;
 pub mod quickstart;
 pub mod report;
 mod retrieval;
+pub mod serve;
 mod similarity;
 mod training;
 pub mod verify;

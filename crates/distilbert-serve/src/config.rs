@@ -1,0 +1,43 @@
+//! Settings of a server.
+
+use crate::engine::EngineLimits;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a server allows, and where it listens.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Batches and queue.
+    pub engine: EngineLimits,
+    /// Connections open at once; more wait until one closes.
+    pub max_connections: usize,
+    /// Inputs of one request.
+    pub max_texts: usize,
+    /// Bytes of a request's body.
+    pub max_body_bytes: usize,
+    /// Whether texts that are too long are cut where the request does not say.
+    pub auto_truncate: bool,
+    /// From a request's head to its answer.
+    pub deadline: Duration,
+    /// For a request's head and for its body, for the next request of a connection that is kept open, and for a client
+    /// that stops reading.
+    pub io_timeout: Duration,
+}
+
+impl Config {
+    /// Defaults for everything but the address.
+    pub fn new(address: SocketAddr) -> Config {
+        Config {
+            address,
+            engine: EngineLimits { batch_tokens: 512, queue_tokens: 65_536 },
+            max_connections: 4096,
+            max_texts: 2048,
+            max_body_bytes: 2_000_000,
+            auto_truncate: true,
+            deadline: Duration::from_secs(60),
+            io_timeout: Duration::from_secs(30),
+        }
+    }
+}

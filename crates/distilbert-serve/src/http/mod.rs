@@ -1,0 +1,247 @@
+//! One exchange: a request in, an answer or an error in its protocol's shape out, and what is said of it in headers,
+//! metrics and log.
+
+mod body; // reading bodies
+pub mod error; // errors by protocol
+
+use crate::App;
+use crate::engine::queue::Client;
+use crate::log::{Event, Log};
+use crate::metrics::Times;
+use crate::routes::{self, Asked, Handler, Prepared, Reply, Route};
+use body::Held;
+use error::{ApiError, ErrorKind, Protocol};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// Work on more bytes than this is done beside the threads that answer, which must not wait for it.
+const INLINE_BYTES: usize = 16 * 1024;
+
+/// Inputs whose truncation is listed in a header.
+const LISTED: usize = 100;
+
+/// A response with its whole body.
+pub type Answered = Response<Full<Bytes>>;
+
+/// What was done for a request, for headers and log.
+#[derive(Default)]
+struct Facts {
+    model: String,
+    inputs: usize,
+    characters: usize,
+    tokens: usize,
+    /// Place of an input and the tokens that it lost.
+    truncated: Vec<(usize, usize)>,
+    times: Times,
+}
+
+/// Answers a request.
+pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> Answered {
+    let started = Instant::now();
+    let id = app.request_id(request.headers().get("x-request-id"));
+    let (head, mut body) = request.into_parts();
+    let protocol = Protocol::of(head.uri.path());
+    let found = routes::find(&head.method, head.uri.path());
+    let route = found.as_ref().map_or("-", |(route, _)| route.name);
+    let mut open = Open { app: &app, log: &app.log, event: Event::new(id.clone(), peer, &head.method, route), started };
+    let mut facts = Facts::default();
+    let result = unless_panicked(async {
+        let (route, model) = found?;
+        match route.handler {
+            Handler::Get(answer) => answer(&app, model.as_deref()),
+            Handler::Post(_) => {
+                let client: Client = peer.to_string().into();
+                let work = infer(&app, &client, route, model, &head.headers, &mut body, &mut facts, started);
+                timeout(app.config.deadline, work).await.unwrap_or_else(|_| {
+                    let seconds = app.config.deadline.as_secs_f64();
+                    Err(ApiError::new(ErrorKind::Timeout, format!("no answer within {seconds} s")))
+                })
+            }
+        }
+    });
+    let result = result.await.unwrap_or_else(|| Err(ApiError::internal()));
+    facts.times.total = started.elapsed();
+    let mut response = match result {
+        Ok(reply) => success(reply, &facts),
+        Err(error) => {
+            body::drain(&mut body, app.config.max_body_bytes).await;
+            app.metrics.failed(error.kind.reason());
+            open.event.error_type = Some(error.error_type());
+            failure(&error, protocol)
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    open.end(response.status(), facts);
+    response
+}
+
+/// Reads a body, asks the engine and makes the answer.
+#[allow(clippy::too_many_arguments)] // Parts of one request.
+async fn infer(
+    app: &Arc<App>,
+    client: &Client,
+    route: &'static Route,
+    model: Option<String>,
+    headers: &hyper::HeaderMap,
+    body: &mut Incoming,
+    facts: &mut Facts,
+    started: Instant,
+) -> Result<Reply, ApiError> {
+    let Handler::Post(prepare) = route.handler else { return Err(ApiError::internal()) };
+    let limit = app.config.max_body_bytes;
+    body::check_head(headers, limit)?;
+    app.engine.check_room(client)?;
+    let Held { bytes, share } = body::read(body, limit, app.config.io_timeout, &app.body_memory).await?;
+    let parsing = Instant::now();
+    let prepared = {
+        let app = Arc::clone(app);
+        compute(bytes.len(), move || prepare(&app, model.as_deref(), &bytes)).await??
+    };
+    drop(share);
+    facts.times.tokenization = parsing.elapsed();
+    let asked = match prepared {
+        Prepared::Done { reply, model, inputs } => {
+            (facts.model, facts.inputs) = (model, inputs);
+            return Ok(reply);
+        }
+        Prepared::Asked(asked) => asked,
+    };
+    let Asked { model, work, encodings, done, inputs, characters, truncated, answer } = asked;
+    app.metrics.asked(done, inputs);
+    facts.model = model.name.clone();
+    (facts.inputs, facts.characters) = (inputs, characters);
+    facts.tokens = encodings.iter().map(distilbert::tokenizer::Encoding::len).sum();
+    facts.truncated = truncated.iter().copied().enumerate().filter(|&(_, lost)| lost > 0).collect();
+    let encodings: Arc<[_]> = encodings.into();
+    let ticket = app.engine.submit(client, &model, work, Arc::clone(&encodings))?;
+    let said = ticket.answer().await?;
+    (facts.times.queue, facts.times.inference) = (said.waited, said.running);
+    let numbers: usize = said.outputs.iter().map(routes::size_of).sum();
+    let lengths: Vec<usize> = encodings.iter().map(distilbert::tokenizer::Encoding::len).collect();
+    let json = compute(numbers * size_of::<f32>(), move || answer(&encodings, said.outputs)).await??;
+    facts.times.total = started.elapsed();
+    let lost = facts.truncated.iter().map(|(_, lost)| lost).sum();
+    app.metrics.answered(done, inputs, &facts.times, &lengths, lost);
+    Ok(Reply::json(json))
+}
+
+/// Does work on `bytes` bytes: small work here, more on a thread for it.
+async fn compute<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    if bytes <= INLINE_BYTES {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())
+}
+
+/// `None` if the work panics: a mistake in the answer to one request ends that request alone.
+async fn unless_panicked<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+fn success(reply: Reply, facts: &Facts) -> Answered {
+    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    let headers = response.headers_mut();
+    if let Some(media_type) = reply.media_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    }
+    if facts.model.is_empty() {
+        return response;
+    }
+    let lost: usize = facts.truncated.iter().map(|(_, lost)| lost).sum();
+    let ms = |time: Duration| time.as_millis().to_string();
+    let mut fields = vec![
+        ("x-compute-type", "cpu".to_owned()),
+        ("x-compute-time", ms(facts.times.tokenization + facts.times.inference)),
+        ("x-compute-characters", facts.characters.to_string()),
+        ("x-compute-tokens", facts.tokens.to_string()),
+        ("x-total-time", ms(facts.times.total)),
+        ("x-tokenization-time", ms(facts.times.tokenization)),
+        ("x-queue-time", ms(facts.times.queue)),
+        ("x-inference-time", ms(facts.times.inference)),
+        ("x-truncated-tokens", lost.to_string()),
+    ];
+    if lost > 0 {
+        let listed = facts.truncated.iter().take(LISTED).map(|(input, lost)| format!("{input}:{lost}"));
+        let mut list = listed.collect::<Vec<_>>().join(",");
+        if facts.truncated.len() > LISTED {
+            list.push_str(",...");
+        }
+        fields.push(("x-truncated-inputs", list));
+    }
+    for (name, value) in fields {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+fn failure(error: &ApiError, protocol: Protocol) -> Answered {
+    let mut response = Response::new(Full::new(Bytes::from(error.body(protocol).to_string())));
+    *response.status_mut() =
+        StatusCode::from_u16(error.kind.status(protocol)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(routes::JSON));
+    if let Some(seconds) = error.retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(Ok(allow)) = error.allow.as_deref().map(HeaderValue::from_str) {
+        headers.insert(ALLOW, allow);
+    }
+    response
+}
+
+/// An exchange that has no answer yet. One that ends without one, because the client has gone, is counted too.
+struct Open<'a> {
+    app: &'a App,
+    log: &'a Log,
+    event: Event,
+    started: Instant,
+}
+
+impl Open<'_> {
+    fn end(mut self, status: StatusCode, facts: Facts) {
+        self.event.status = Some(status.as_u16());
+        self.event.model = facts.model;
+        self.event.inputs = facts.inputs;
+        self.event.tokens = facts.tokens;
+        self.event.truncated_tokens = facts.truncated.iter().map(|(_, lost)| lost).sum();
+        self.event.queue_ms = facts.times.queue.as_secs_f64() * 1e3;
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // The status that logs of other servers have for a client that has gone.
+        const GONE: u16 = 499;
+        let status = self.event.status.unwrap_or(GONE);
+        if status == GONE {
+            self.app.metrics.failed("dropped");
+        }
+        self.app.metrics.responded(self.event.route, status);
+        self.event.status = Some(status);
+        self.event.total_ms = self.started.elapsed().as_secs_f64() * 1e3;
+        (self.log)(&self.event);
+    }
+}
+
+/// Whether a method asks for what GET gives.
+pub fn is_get(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}

@@ -1,0 +1,172 @@
+//! Models behind HTTP: one queue, batches without padding, and the protocols that clients speak.
+//!
+//! [`Server::start`] takes models that are loaded and says where it listens. A request goes from `connection` to `http`,
+//! which finds its route; the route turns its JSON into tokens; the `engine` packs what all clients sent into batches;
+//! the route turns what the model says into JSON. Nothing here reads files or the environment, or prints.
+
+#![forbid(unsafe_code)]
+
+pub mod config; // limits
+mod connection; // sockets -> requests
+mod engine; // sequences of all clients -> batches -> outputs
+mod http; // requests -> responses
+pub mod log; // what is said of a request
+mod metrics; // what is counted
+pub mod model; // models by name and ability
+mod routes; // JSON -> sequences, outputs -> JSON
+
+pub use config::Config;
+pub use engine::EngineLimits;
+pub use log::{Event, Log};
+pub use model::{ModelError, ServedModel, ServedTask};
+
+use connection::Listening;
+use distilbert_kernels::Runtime;
+use engine::Engine;
+use hyper::header::HeaderValue;
+use metrics::Metrics;
+use model::Models;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+
+/// Threads that answer: the work is the engine's and that of the threads for large bodies.
+const HTTP_THREADS: usize = 2;
+
+/// Threads that parse large bodies and write large answers. They bound the memory that this takes too.
+const COMPUTE_THREADS: usize = 2;
+
+/// Bytes that the bodies of all requests may take while they are read.
+const BODY_MEMORY: usize = 64 << 20;
+
+/// A batch that runs for longer has not come to an end that one can wait for.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// What all requests share.
+struct App {
+    config: Config,
+    models: Models,
+    engine: Engine,
+    metrics: Arc<Metrics>,
+    rt: Arc<Runtime>,
+    log: Log,
+    started: SystemTime,
+    draining: AtomicBool,
+    body_memory: Semaphore,
+    next_request: AtomicU64,
+}
+
+impl App {
+    /// The client's own id if it is one that can be repeated in a header and a log, or a new one.
+    fn request_id(&self, given: Option<&HeaderValue>) -> String {
+        let legal = |text: &&str| {
+            (1..=128).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+        };
+        if let Some(given) = given.and_then(|value| value.to_str().ok()).filter(legal) {
+            return given.to_owned();
+        }
+        let start = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        format!("{start:x}-{:x}", self.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start the server's threads: {0}")]
+    Threads(#[source] std::io::Error),
+    /// Two metrics of one name, which would be a mistake here.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A model cannot be served.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// A server that listens.
+pub struct Server {
+    app: Arc<App>,
+    threads: tokio::runtime::Runtime,
+    listening: Listening,
+}
+
+/// How a server came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request that it had taken was answered.
+    Whole,
+    /// The time for that was over.
+    InPart,
+}
+
+impl Server {
+    /// Listens, and answers from now on.
+    ///
+    /// # Errors
+    /// [`ServeError`] if the address is taken, threads are refused, or a model cannot be served.
+    pub fn start(config: Config, models: Vec<ServedModel>, rt: Runtime, log: Log) -> Result<Server, ServeError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let rt = Arc::new(rt);
+        let engine =
+            Engine::start(Arc::clone(&rt), config.engine, Arc::clone(&metrics)).map_err(ServeError::Threads)?;
+        let app = App {
+            models: Models::default(),
+            engine,
+            metrics,
+            rt,
+            log,
+            started: SystemTime::now(),
+            draining: AtomicBool::new(false),
+            body_memory: Semaphore::new(BODY_MEMORY),
+            next_request: AtomicU64::new(0),
+            config,
+        };
+        for model in models {
+            app.models.add(model)?;
+        }
+        let app = Arc::new(app);
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(HTTP_THREADS)
+            .max_blocking_threads(COMPUTE_THREADS)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(ServeError::Threads)?;
+        let address = app.config.address;
+        let listening = threads
+            .block_on(Listening::start(Arc::clone(&app)))
+            .map_err(|source| ServeError::Listen { address, source })?;
+        Ok(Server { app, threads, listening })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+
+    /// Takes no more connections, answers the requests that it has, for at most `limit`, and ends.
+    pub fn drain(self, limit: Duration) -> Drained {
+        self.app.draining.store(true, Ordering::Relaxed);
+        let drained = self.threads.block_on(self.listening.drain(limit));
+        // What is left is cut off: its tickets fall, so the engine has nothing to do any more.
+        self.threads.shutdown_timeout(Duration::from_secs(1));
+        self.app.engine.close();
+        drained
+    }
+}

@@ -1,0 +1,380 @@
+//! What routes share: bodies to requests, inputs to sequences, vectors to their last form.
+
+use super::{Asked, Finish, Prepared};
+use crate::App;
+use crate::engine::{Output, Work};
+use crate::http::error::{ApiError, ErrorKind};
+use crate::metrics::Done;
+use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::heads::Head;
+use distilbert::model::InputError;
+use distilbert::predict::embedding::normalize;
+use distilbert::tokenizer::Encoding;
+use distilbert_kernels::Runtime;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+use std::sync::Arc;
+
+/// Numbers that an answer may have: 32 MB of them, about three times that as JSON.
+const MAX_OUTPUTS: usize = 8 << 20;
+
+/// Which end of a text that is too long is cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Direction {
+    /// The beginning.
+    #[serde(alias = "left")]
+    Left,
+    /// The end.
+    #[default]
+    #[serde(alias = "right")]
+    Right,
+}
+
+/// What becomes of a text that is too long.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// It is cut; else refused.
+    pub truncate: bool,
+    /// Where.
+    pub direction: Direction,
+}
+
+impl Cut {
+    /// As a request says, or else as the server does.
+    pub fn new(app: &App, truncate: Option<bool>, direction: Option<Direction>) -> Cut {
+        Cut { truncate: truncate.unwrap_or(app.config.auto_truncate), direction: direction.unwrap_or_default() }
+    }
+}
+
+/// A text, or the tokens of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A text.
+    Text(String),
+    /// Ids, which are run as they are.
+    Ids(Vec<u32>),
+}
+
+/// The body as a request.
+///
+/// # Errors
+/// [`ErrorKind::Syntax`] or [`ErrorKind::Validation`], saying what is wrong.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let kind = match error.classify() {
+            Category::Data => ErrorKind::Validation,
+            Category::Io | Category::Syntax | Category::Eof => ErrorKind::Syntax,
+        };
+        ApiError::new(kind, error.to_string())
+    })
+}
+
+/// The model that path or body names, or the only one that can do it.
+///
+/// # Errors
+/// If there is none.
+pub fn model(
+    app: &App,
+    in_path: Option<&str>,
+    in_body: Option<&str>,
+    needed: Ability,
+) -> Result<Arc<ServedModel>, ApiError> {
+    if let (Some(path), Some(body)) = (in_path, in_body)
+        && path != body
+    {
+        return Err(ApiError::invalid("model", format!("expected `{path}`, as in the path, found `{body}`")));
+    }
+    Ok(app.models.find(in_path.or(in_body), needed)?)
+}
+
+/// Checks the number of a request's inputs.
+///
+/// # Errors
+/// If it is 0 or too large.
+pub fn check_count(app: &App, count: usize, param: &'static str) -> Result<(), ApiError> {
+    let most = app.config.max_texts;
+    if count == 0 {
+        return Err(ApiError::empty(param));
+    }
+    if count > most {
+        return Err(ApiError::invalid(param, format!("batch size {count} > maximum allowed batch size {most}")));
+    }
+    Ok(())
+}
+
+/// A text, a list of ids, or a list of either, none of them empty.
+///
+/// # Errors
+/// If it is something else.
+pub fn items(app: &App, value: Value, param: &'static str) -> Result<Vec<Item>, ApiError> {
+    let expected = "expected a text, a list of token ids, or a list of these";
+    let wrong = |value: &Value| ApiError::invalid(param, format!("`{param}`: {expected}, found {}", kind(value)));
+    let item = |value: Value| match value {
+        Value::String(text) => Ok(Item::Text(text)),
+        Value::Array(ids) => ids_of(ids, param).map(Item::Ids),
+        other => Err(wrong(&other)),
+    };
+    let items = match value {
+        Value::Array(list) if list.first().is_some_and(Value::is_number) => vec![item(Value::Array(list))?],
+        Value::Array(list) => {
+            check_count(app, list.len(), param)?;
+            list.into_iter().map(item).collect::<Result<_, _>>()?
+        }
+        value => vec![item(value)?],
+    };
+    let is_empty = |item: &Item| match item {
+        Item::Text(text) => text.is_empty(),
+        Item::Ids(ids) => ids.is_empty(),
+    };
+    if items.iter().any(is_empty) {
+        return Err(ApiError::empty(param));
+    }
+    Ok(items)
+}
+
+/// Token ids.
+///
+/// # Errors
+/// If one is not a 32-bit number.
+pub fn ids_of(list: Vec<Value>, param: &'static str) -> Result<Vec<u32>, ApiError> {
+    let id = |value: Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| {
+            ApiError::invalid(param, format!("`{param}`: expected a list of token ids, found {} in it", kind(&value)))
+        })
+    };
+    list.into_iter().map(id).collect()
+}
+
+/// A text or a list of texts, and whether it was one alone.
+///
+/// # Errors
+/// If it is something else.
+pub fn texts(app: &App, value: Value, param: &'static str) -> Result<(Vec<String>, bool), ApiError> {
+    let wrong = |value: &Value| {
+        let message = format!("`{param}`: expected a text or a list of texts, found {}", kind(value));
+        ApiError::invalid(param, message)
+    };
+    match value {
+        Value::String(text) => Ok((vec![text], true)),
+        Value::Array(list) => {
+            check_count(app, list.len(), param)?;
+            let text = |value: Value| match value {
+                Value::String(text) => Ok(text),
+                other => Err(wrong(&other)),
+            };
+            Ok((list.into_iter().map(text).collect::<Result<_, _>>()?, false))
+        }
+        other => Err(wrong(&other)),
+    }
+}
+
+/// What a value is, without repeating it.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// One text or the ids of one as the model reads it.
+///
+/// # Errors
+/// If it is too long and may not be cut, or an id is none of the model's.
+pub fn encode_item(model: &ServedModel, item: &Item, prompt: &str, cut: Cut) -> Result<Encoding, ApiError> {
+    match item {
+        Item::Text(text) if prompt.is_empty() => encode(model, text, cut),
+        Item::Text(text) => encode(model, &format!("{prompt}{text}"), cut),
+        Item::Ids(ids) => {
+            let vocab_size = model.model.config.encoder.vocab_size;
+            if let Some(&found) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+                let error = InputError::TokenId { vocab_size, found };
+                return Err(ApiError::new(ErrorKind::Validation, error.to_string()));
+            }
+            let whole = Encoding {
+                input_ids: ids.clone(),
+                token_type_ids: vec![0; ids.len()],
+                offsets: vec![0..0; ids.len()],
+                sequence_ids: vec![None; ids.len()],
+                truncated_tokens: 0,
+            };
+            let lost = ids.len().saturating_sub(model.max_length);
+            check_cut(model, ids.len(), lost, cut)?;
+            let kept = match cut.direction {
+                Direction::Right => 0..ids.len() - lost,
+                Direction::Left => lost..ids.len(),
+            };
+            Ok(select(&whole, kept, lost))
+        }
+    }
+}
+
+/// One text as the model reads it.
+///
+/// # Errors
+/// If it is too long and may not be cut.
+pub fn encode(model: &ServedModel, text: &str, cut: Cut) -> Result<Encoding, ApiError> {
+    if cut.truncate && cut.direction == Direction::Right {
+        return Ok(model.tokenizer.encode(text, None, Some(model.max_length)));
+    }
+    let whole = model.tokenizer.encode(text, None, None);
+    let lost = whole.len().saturating_sub(model.max_length);
+    check_cut(model, whole.len(), lost, cut)?;
+    if lost == 0 {
+        return Ok(whole);
+    }
+    let first = whole.sequence_ids.iter().position(Option::is_some).unwrap_or(0);
+    Ok(select(&whole, (0..first).chain(first + lost..whole.len()), lost))
+}
+
+/// A pair as the model reads it; the longer text loses its end first.
+///
+/// # Errors
+/// If it is too long and may not be cut, or is to be cut at its beginning.
+pub fn encode_pair(model: &ServedModel, text: &str, pair: &str, cut: Cut) -> Result<Encoding, ApiError> {
+    if cut.direction == Direction::Left {
+        let message = "`truncation_direction`: expected `Right` for pairs of texts, found `Left`";
+        return Err(ApiError::invalid("truncation_direction", message));
+    }
+    let encoding = model.tokenizer.encode(text, Some(pair), Some(model.max_length));
+    check_cut(model, encoding.len() + encoding.truncated_tokens, encoding.truncated_tokens, cut)?;
+    Ok(encoding)
+}
+
+fn check_cut(model: &ServedModel, length: usize, lost: usize, cut: Cut) -> Result<(), ApiError> {
+    if lost == 0 || cut.truncate {
+        return Ok(());
+    }
+    let most = model.max_length;
+    let message = format!("Input validation error: `inputs` must have less than {} tokens. Given: {length}", most + 1);
+    Err(ApiError::new(ErrorKind::Validation, message))
+}
+
+fn select(whole: &Encoding, places: impl Iterator<Item = usize>, lost: usize) -> Encoding {
+    let places: Vec<usize> = places.collect();
+    Encoding {
+        input_ids: places.iter().map(|&place| whole.input_ids[place]).collect(),
+        token_type_ids: places.iter().map(|&place| whole.token_type_ids[place]).collect(),
+        offsets: places.iter().map(|&place| whole.offsets[place].clone()).collect(),
+        sequence_ids: places.iter().map(|&place| whole.sequence_ids[place]).collect(),
+        truncated_tokens: lost,
+    }
+}
+
+/// A question of which each input is one sequence.
+///
+/// # Errors
+/// If its answer would be too large.
+pub fn ask(
+    model: Arc<ServedModel>,
+    work: Work,
+    encodings: Vec<Encoding>,
+    done: Done,
+    characters: usize,
+    answer: Finish,
+) -> Result<Prepared, ApiError> {
+    let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
+    let inputs = encodings.len();
+    checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer })
+}
+
+/// The question, unless its answer would be too large.
+///
+/// # Errors
+/// If it would be.
+pub fn checked(asked: Asked) -> Result<Prepared, ApiError> {
+    let tokens: usize = asked.encodings.iter().map(Encoding::len).sum();
+    let config = &asked.model.model.config;
+    let outputs = match (&asked.work, &asked.model.model.head) {
+        (Work::States, _) => tokens.saturating_mul(config.encoder.hidden),
+        (Work::Logits, Head::Tokens(_)) => tokens.saturating_mul(config.head.outputs()),
+        _ => 0,
+    };
+    if outputs > MAX_OUTPUTS {
+        let most = MAX_OUTPUTS / (outputs / tokens.max(1)).max(1);
+        let message = format!("expected inputs of at most {most} tokens together on this route, found {tokens}");
+        return Err(ApiError::new(ErrorKind::Validation, message));
+    }
+    Ok(Prepared::Asked(asked))
+}
+
+/// The numbers of an output.
+pub fn numbers(output: Output) -> Vec<f32> {
+    match output {
+        Output::Numbers(numbers) => numbers,
+        // What is asked of a model decides what comes back.
+        Output::Fillings(_) => Vec::new(),
+    }
+}
+
+/// What a request says of vectors.
+#[derive(Clone, Copy, Debug)]
+pub struct VectorForm {
+    /// Scaled to length one.
+    pub normalize: bool,
+    /// Cut to their first numbers.
+    pub dimensions: Option<usize>,
+}
+
+impl VectorForm {
+    /// Checks the number of dimensions.
+    ///
+    /// # Errors
+    /// If the model has not so many, or it is 0.
+    pub fn check(self, model: &ServedModel) -> Result<VectorForm, ApiError> {
+        let width = match &model.model.head {
+            Head::Embedder(head) => head.width(),
+            _ => 0,
+        };
+        if let Some(found) = self.dimensions.filter(|found| !(1..=width).contains(found)) {
+            let message = format!("`dimensions`: expected 1 to the model's {width}, found {found}");
+            return Err(ApiError::invalid("dimensions", message));
+        }
+        Ok(self)
+    }
+
+    /// A vector in its last form, with the bits that `predict embed` gives it.
+    pub fn apply(self, rt: &Runtime, mut vector: Vec<f32>) -> Vec<f32> {
+        let width = vector.len();
+        let dimensions = self.dimensions.unwrap_or(width).min(width);
+        if self.normalize && width > 0 {
+            normalize(rt, &mut vector, width);
+        }
+        if dimensions < width {
+            vector.truncate(dimensions);
+            if self.normalize {
+                normalize(rt, &mut vector, dimensions);
+            }
+        }
+        vector
+    }
+}
+
+/// The text that goes in front of each, by the request's name for it or the model's default.
+///
+/// # Errors
+/// If the model has no such prompt.
+pub fn prompt(model: &ServedModel, name: Option<&str>) -> Result<String, ApiError> {
+    match (&model.task, name) {
+        (ServedTask::Embed { settings }, name) => Ok(settings.prompt(name)?.to_owned()),
+        (_, None) => Ok(String::new()),
+        (_, Some(name)) => Err(ApiError::invalid("prompt_name", format!("prompt `{name}`: the model has no prompts"))),
+    }
+}
+
+/// Characters of the inputs.
+pub fn characters(items: &[Item]) -> usize {
+    items
+        .iter()
+        .map(|item| match item {
+            Item::Text(text) => text.chars().count(),
+            Item::Ids(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,408 @@
+//! Routes with the JSON of the Hugging Face pipelines: `{"inputs": ..., "parameters": {...}}` in, the pipeline's result out.
+
+use super::common::{Cut, ask, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts};
+use super::tei::check_kind;
+use super::{Asked, Prepared, tei, to_json};
+use crate::App;
+use crate::engine::{Output, Work};
+use crate::http::error::ApiError;
+use crate::metrics::Done;
+use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::evaluate::predictions::{sigmoid, softmax};
+use distilbert::predict::classify::{ScoredLabel, calibrated, ranked, scores};
+use distilbert::predict::fill_mask::{fill, mask_places, target};
+use distilbert::predict::spans::{Aggregation, spans};
+use distilbert::predict::text_windows::TextWindows;
+use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
+use distilbert::tokenizer::Encoding;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What the pipelines give for each mask unless told otherwise.
+const DEFAULT_FILLINGS: usize = 5;
+
+/// What one request may get for all its masks: each comes with its whole text.
+const MAX_FILLINGS: usize = 10_000;
+
+/// `POST /models/NAME`: the pipeline that the model is for, as Hugging Face's hosted models answer.
+pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let found = model(app, in_path, None, Ability::Tokenize)?;
+    let name = Some(found.name.as_str());
+    match found.main_ability() {
+        Ability::Embed => {
+            let peek: Value = parse(body)?;
+            let is_pairwise = peek.get("inputs").is_some_and(Value::is_object);
+            if is_pairwise { tei::similarity(app, name, body) } else { tei::embed(app, name, body) }
+        }
+        Ability::Tag => tag(app, name, body),
+        Ability::FillMask => fill_mask(app, name, body),
+        _ => {
+            let peek: Value = parse(body)?;
+            if peek.pointer("/parameters/candidate_labels").is_some() {
+                return zero_shot(app, name, body);
+            }
+            classify_as(app, name, body, Shape::ListOfLists)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<P> {
+    model: Option<String>,
+    inputs: Value,
+    parameters: Option<P>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassifyParameters {
+    /// Absent, `null` and a number differ.
+    #[serde(default, deserialize_with = "present")]
+    top_k: Option<Option<usize>>,
+    #[serde(alias = "functionToApply")]
+    function_to_apply: Option<Function>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Function {
+    Sigmoid,
+    Softmax,
+    None,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::<usize>::deserialize(deserializer).map(Some)
+}
+
+/// How labels are laid out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// The pipeline's: one label an input, or lists with `top_k`.
+    Pipeline,
+    /// A list for each input of a list, also of one input.
+    ListOfLists,
+}
+
+/// `POST /classify`: text-classification.
+pub fn classify(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    classify_as(app, in_path, body, Shape::Pipeline)
+}
+
+fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
+    let request: Envelope<ClassifyParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
+    let (inputs, is_single) = texts_or_pairs(app, request.inputs)?;
+    let ClassifyParameters { top_k, function_to_apply } = request.parameters.unwrap_or_default();
+    if top_k == Some(Some(0)) {
+        return Err(ApiError::invalid("parameters", "`top_k`: expected 1 or more, or null for all, found 0"));
+    }
+    let cut = Cut::new(app, None, None);
+    let encode_input = |(text, pair): &(String, Option<String>)| {
+        check_kind(&model, pair.is_some())?;
+        match pair {
+            Some(pair) => encode_pair(&model, text, pair, cut),
+            None => encode(&model, text, cut),
+        }
+    };
+    let encodings = inputs.iter().map(encode_input).collect::<Result<Vec<_>, _>>()?;
+    let all_texts = inputs.iter().flat_map(|(text, pair)| std::iter::once(text).chain(pair));
+    let characters = all_texts.map(|text| text.chars().count()).sum();
+    let of = Arc::clone(&model);
+    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        let ServedTask::Classify { labels, .. } = &of.task else { return Err(ApiError::internal()) };
+        let label = |(output, encoding): (Output, &Encoding)| {
+            let scores = apply(&of, &numbers(output), function_to_apply);
+            let mut ranked = ranked(labels, &scores, encoding.truncated_tokens);
+            ranked.truncate(match (top_k, shape) {
+                (Some(Some(top)), _) => top,
+                (None, Shape::Pipeline) => 1,
+                _ => usize::MAX,
+            });
+            ranked
+        };
+        let all: Vec<Vec<ScoredLabel>> = outputs.into_iter().zip(encodings).map(label).collect();
+        match (shape, top_k.is_some(), is_single) {
+            (Shape::ListOfLists, ..) | (_, true, false) => to_json(&all),
+            _ => to_json(&all.concat()),
+        }
+    });
+    ask(model, Work::Logits, encodings, Done::Predicted, characters, answer)
+}
+
+/// The scores of a text's logits by the model's own function, or by the one that was asked for.
+fn apply(model: &ServedModel, logits: &[f32], function: Option<Function>) -> Vec<f32> {
+    let ServedTask::Classify { problem, temperature, .. } = &model.task else { return Vec::new() };
+    let logits = calibrated(*problem, *temperature, logits);
+    match function {
+        None => scores(*problem, &logits),
+        Some(Function::None) => logits,
+        Some(Function::Softmax) => softmax(&logits),
+        Some(Function::Sigmoid) => logits.into_iter().map(sigmoid).collect(),
+    }
+}
+
+/// A text, `{"text": ..., "text_pair": ...}`, or a list of either; and whether it was one alone.
+#[allow(clippy::type_complexity)] // Text and pair, many of them, and whether they came in a list.
+fn texts_or_pairs(app: &App, value: Value) -> Result<(Vec<(String, Option<String>)>, bool), ApiError> {
+    let expected = r#"expected a text, {"text": ..., "text_pair": ...}, or a list of these"#;
+    let wrong = |found: &str| ApiError::invalid("inputs", format!("`inputs`: {expected}, found {found}"));
+    let input = |value: Value| match value {
+        Value::String(text) => Ok((text, None)),
+        Value::Object(mut object) => {
+            let text = object.shift_remove("text");
+            let pair = object.shift_remove("text_pair");
+            if let Some((key, _)) = object.iter().next() {
+                return Err(wrong(&format!("the key {key:?}")));
+            }
+            match (text, pair) {
+                (Some(Value::String(text)), None | Some(Value::Null)) => Ok((text, None)),
+                (Some(Value::String(text)), Some(Value::String(pair))) => Ok((text, Some(pair))),
+                _ => Err(wrong("another object")),
+            }
+        }
+        other => Err(wrong(kind(&other))),
+    };
+    match value {
+        Value::Array(list) => {
+            check_count(app, list.len(), "inputs")?;
+            Ok((list.into_iter().map(input).collect::<Result<_, _>>()?, false))
+        }
+        one => Ok((vec![input(one)?], true)),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TagParameters {
+    #[serde(alias = "aggregationStrategy")]
+    aggregation_strategy: Option<Strategy>,
+    #[serde(alias = "ignoreLabels")]
+    ignore_labels: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Strategy {
+    None,
+    Simple,
+    First,
+    Average,
+    Max,
+}
+
+/// `POST /tag`: token-classification, of texts of any length.
+pub fn tag(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: Envelope<TagParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::Tag)?;
+    let (texts, is_single) = texts(app, request.inputs, "inputs")?;
+    let parameters = request.parameters.unwrap_or_default();
+    let ignored = parameters.ignore_labels.unwrap_or_else(|| vec!["O".to_owned()]);
+    let aggregation = match parameters.aggregation_strategy {
+        None | Some(Strategy::None) => Aggregation::None,
+        Some(Strategy::Simple) => Aggregation::Simple,
+        Some(Strategy::First) => Aggregation::First,
+        Some(Strategy::Average) => Aggregation::Average,
+        Some(Strategy::Max) => Aggregation::Max,
+    };
+    let windows: Vec<TextWindows> =
+        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
+    let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
+    let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
+    let inputs = texts.len();
+    let characters = texts.iter().map(|text| text.chars().count()).sum();
+    let of = Arc::clone(&model);
+    let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
+        let ServedTask::Tag { labels } = &of.task else { return Err(ApiError::internal()) };
+        let mut outputs = outputs.into_iter().map(numbers);
+        let all = texts.iter().zip(&windows).zip(counts).map(|((text, windows), count)| {
+            let logits: Vec<Vec<f32>> = outputs.by_ref().take(count).collect();
+            spans(text, &windows.tokens(&logits, labels.len()), labels, &of.tokenizer, aggregation, &ignored)
+        });
+        let all: Vec<_> = all.collect();
+        match all.first() {
+            Some(only) if is_single => to_json(only),
+            _ => to_json(&all),
+        }
+    });
+    checked(Asked {
+        model,
+        work: Work::Logits,
+        encodings: sequences.concat(),
+        done: Done::Predicted,
+        inputs,
+        characters,
+        truncated: vec![0; inputs],
+        answer,
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FillMaskParameters {
+    #[serde(alias = "topK")]
+    top_k: Option<usize>,
+    targets: Option<Value>,
+}
+
+/// `POST /fill-mask`: fill-mask.
+pub fn fill_mask(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: Envelope<FillMaskParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::FillMask)?;
+    let (all_texts, _) = texts(app, request.inputs, "inputs")?;
+    let parameters = request.parameters.unwrap_or_default();
+    let most = model.model.config.encoder.vocab_size;
+    let top = parameters.top_k.unwrap_or(DEFAULT_FILLINGS);
+    if !(1..=most).contains(&top) {
+        let message = format!("`top_k`: expected 1 to the vocabulary's {most}, found {top}");
+        return Err(ApiError::invalid("parameters", message));
+    }
+    let candidates = match parameters.targets {
+        None | Some(Value::Null) => None,
+        Some(targets) => Some(find_targets(app, &model, targets)?),
+    };
+    let cut = Cut::new(app, None, None);
+    let encode_text = |text: &String| {
+        let encoding = encode(&model, text, cut)?;
+        if mask_places(&model.tokenizer, &encoding).is_empty() {
+            let mask = model.tokenizer.token(model.tokenizer.special().mask).unwrap_or_default();
+            let place = match encoding.truncated_tokens {
+                0 => String::new(),
+                _ => format!(" in the first {} tokens", encoding.len()),
+            };
+            return Err(ApiError::invalid(
+                "inputs",
+                format!("`inputs`: expected at least one {mask}{place}, found none"),
+            ));
+        }
+        Ok(encoding)
+    };
+    let encodings = all_texts.iter().map(encode_text).collect::<Result<Vec<_>, ApiError>>()?;
+    let masks: usize = encodings.iter().map(|encoding| mask_places(&model.tokenizer, encoding).len()).sum();
+    if masks.saturating_mul(top) > MAX_FILLINGS {
+        let message =
+            format!("`top_k`: expected at most {MAX_FILLINGS} for {masks} masks together, found {top} for each");
+        return Err(ApiError::invalid("parameters", message));
+    }
+    let characters = all_texts.iter().map(|text| text.chars().count()).sum();
+    let of = Arc::clone(&model);
+    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        // A list for a text of one mask, a list of lists for one of several.
+        let mut all = Vec::new();
+        for (output, encoding) in outputs.into_iter().zip(encodings) {
+            let Output::Fillings(fillings) = output else { return Err(ApiError::internal()) };
+            let mut masks = fill(&of.tokenizer, encoding, &fillings);
+            let value = match masks.len() {
+                1 => serde_json::to_value(masks.remove(0)),
+                _ => serde_json::to_value(masks),
+            };
+            all.push(value.map_err(|_| ApiError::internal())?);
+        }
+        // The pipeline takes a list of one text for the text.
+        match &all[..] {
+            [only] => to_json(only),
+            _ => to_json(&all),
+        }
+    });
+    ask(model, Work::Fillings { candidates, top }, encodings, Done::Predicted, characters, answer)
+}
+
+/// Ids of the words asked for, each once.
+fn find_targets(app: &App, model: &ServedModel, value: Value) -> Result<Arc<[u32]>, ApiError> {
+    let (words, _) = texts(app, value, "targets")?;
+    let mut ids = Vec::new();
+    for word in &words {
+        let id = target(&model.tokenizer, word);
+        let id = id.ok_or_else(|| ApiError::invalid("parameters", "`targets`: expected words, found an empty one"))?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids.into())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZeroShotParameters {
+    #[serde(alias = "candidateLabels")]
+    candidate_labels: Option<Value>,
+    #[serde(alias = "hypothesisTemplate")]
+    hypothesis_template: Option<String>,
+    #[serde(alias = "multiLabel")]
+    multi_label: Option<bool>,
+}
+
+/// `POST /zero-shot`: zero-shot-classification.
+pub fn zero_shot(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: Envelope<ZeroShotParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::ZeroShot)?;
+    let (texts, is_single) = texts(app, request.inputs, "inputs")?;
+    let parameters = request.parameters.unwrap_or_default();
+    let labels = candidate_labels(app, parameters.candidate_labels)?;
+    check_count(app, texts.len() * labels.len(), "candidate_labels")?;
+    let template = parameters.hypothesis_template.as_deref().unwrap_or(DEFAULT_TEMPLATE);
+    if !template.contains(PLACEHOLDER) {
+        let message = format!("`hypothesis_template`: expected {PLACEHOLDER} for the label, found none");
+        return Err(ApiError::invalid("parameters", message));
+    }
+    let ServedTask::Classify { problem, labels: outputs, .. } = &model.task else { return Err(ApiError::internal()) };
+    let each = parameters.multi_label.unwrap_or(false) || labels.len() == 1;
+    let scoring =
+        Scoring::of(*problem, outputs, each).map_err(|error| ApiError::invalid("parameters", error.to_string()))?;
+    let mut encodings = Vec::new();
+    for text in &texts {
+        for label in &labels {
+            let hypothesis = template.replace(PLACEHOLDER, label);
+            let encoding = model.tokenizer.encode_keeping_pair(text, &hypothesis, model.max_length);
+            encodings.push(encoding.ok_or_else(|| {
+                let most = model.max_length;
+                let message = format!("expected labels and a template that leave the text room in {most} tokens");
+                ApiError::invalid("candidate_labels", message)
+            })?);
+        }
+    }
+    let lost = |sequences: &[Encoding]| sequences.iter().map(|sequence| sequence.truncated_tokens).max().unwrap_or(0);
+    let truncated = encodings.chunks(labels.len()).map(lost).collect();
+    let (inputs, characters) = (texts.len(), texts.iter().map(|text| text.chars().count()).sum());
+    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        let names: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
+        let judge = |((text, logits), sequences): ((&'_ String, &[Vec<f32>]), &[Encoding])| {
+            let judged = Judged::new(text, &names, &scoring.scores(logits), lost(sequences));
+            serde_json::to_value(judged).map_err(|_| ApiError::internal())
+        };
+        let of_texts = texts.iter().zip(logits.chunks(names.len())).zip(encodings.chunks(names.len()));
+        let all = of_texts.map(judge).collect::<Result<Vec<Value>, _>>()?;
+        match &all[..] {
+            [only] if is_single => to_json(only),
+            _ => to_json(&all),
+        }
+    });
+    checked(Asked {
+        model,
+        work: Work::Logits,
+        encodings,
+        done: Done::Predicted,
+        inputs,
+        characters,
+        truncated,
+        answer,
+    })
+}
+
+/// A list of labels, or one text with commas between them.
+fn candidate_labels(app: &App, value: Option<Value>) -> Result<Vec<String>, ApiError> {
+    let labels: Vec<String> = match value {
+        Some(Value::String(labels)) => labels.split(',').map(|label| label.trim().to_owned()).collect(),
+        Some(value @ Value::Array(_)) => texts(app, value, "candidate_labels")?.0,
+        _ => Vec::new(),
+    };
+    let labels: Vec<String> = labels.into_iter().filter(|label| !label.is_empty()).collect();
+    if labels.is_empty() {
+        let message = "`candidate_labels`: expected a list of labels, or a text with commas between them";
+        return Err(ApiError::invalid("candidate_labels", message));
+    }
+    Ok(labels)
+}

@@ -1,0 +1,294 @@
+//! What is served is what the library says, bit for bit, whatever it is batched with.
+
+mod common;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::{
+    ask, config, encoder, entailment, golden, masked, reranker, runtime, sentiment, start, tagger, texts, tokenizer,
+};
+use distilbert::data::batch::Batch;
+use distilbert::evaluate::predictions::{sigmoid, softmax};
+use distilbert::model::Model;
+use distilbert::model::encoder::Activations;
+use distilbert::predict::{EmbeddingRunner, LogitsRunner};
+use distilbert_serve::{Config, EngineLimits};
+use serde_json::{Value, json};
+
+/// Batches so small that most requests are split.
+fn small_batches() -> Config {
+    Config { engine: EngineLimits { batch_tokens: 24, ..config().engine }, ..config() }
+}
+
+fn bits(value: &Value) -> Vec<u32> {
+    let list = value.as_array().expect("a list");
+    list.iter().map(|number| (number.as_f64().expect("a number") as f32).to_bits()).collect()
+}
+
+/// The library's own vectors, each text alone, with the folder's own head.
+fn vectors(name: &str, texts: &[String], prompt: &str, dimensions: Option<usize>) -> Vec<Vec<u32>> {
+    let folder = golden(name);
+    let rt = runtime();
+    let model = Model::load_for_inference(&folder, &rt, None).unwrap().model;
+    let tokenizer = tokenizer(&folder, &model);
+    let mut runner = EmbeddingRunner::new(&model, dimensions).unwrap();
+    let most = model.config.encoder.max_positions;
+    let mut vector = |text: &String| {
+        let encoding = tokenizer.encode(&format!("{prompt}{text}"), None, Some(most));
+        let batch = Batch::from_sequences([&encoding.input_ids[..]]);
+        runner.run(&rt, &batch).unwrap().iter().map(|x| x.to_bits()).collect()
+    };
+    texts.iter().map(&mut vector).collect()
+}
+
+/// The library's own logits of a text or a pair alone.
+fn logits(name: &str, inputs: &[(String, Option<String>)]) -> Vec<Vec<f32>> {
+    let folder = golden(name);
+    let rt = runtime();
+    let model = Model::load_for_inference(&folder, &rt, None).unwrap().model;
+    let tokenizer = tokenizer(&folder, &model);
+    let mut runner = LogitsRunner::new(&model).unwrap();
+    let most = model.config.encoder.max_positions;
+    let mut run = |(text, pair): &(String, Option<String>)| {
+        let encoding = tokenizer.encode(text, pair.as_deref(), Some(most));
+        let mut batch = Batch::new();
+        batch.push(&encoding.input_ids, Some(&encoding.token_type_ids));
+        runner.run(&rt, &batch).unwrap().to_vec()
+    };
+    inputs.iter().map(&mut run).collect()
+}
+
+#[test]
+fn vectors_have_the_librarys_bits_for_many_clients_at_once() {
+    let server = start(small_batches(), vec![encoder("cls", "sentence-cls"), encoder("dense", "sentence-dense")]);
+    let texts = texts(60);
+    for (name, folder) in [("cls", "sentence-cls"), ("dense", "sentence-dense")] {
+        let settings = distilbert::checkpoint::sentence_folder::SentenceSettings::read(&golden(folder)).unwrap();
+        let expected = vectors(folder, &texts, settings.prompt(None).unwrap(), None);
+        std::thread::scope(|scope| {
+            for client in 0..4 {
+                let (server, texts, expected) = (&server, &texts, &expected);
+                scope.spawn(move || {
+                    let all = ask(server, &format!("/models/{name}/embed"), &json!({"inputs": texts}));
+                    for (found, expected) in all.as_array().unwrap().iter().zip(expected) {
+                        assert_eq!(&bits(found), expected);
+                    }
+                    for place in (client..texts.len()).step_by(7) {
+                        let one = ask(server, "/embed", &json!({"model": name, "inputs": texts[place]}));
+                        assert_eq!(bits(&one[0]), expected[place]);
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn openais_numbers_are_the_same_as_text_and_in_base64() {
+    let server = start(small_batches(), vec![encoder("cls", "sentence-cls")]);
+    let texts = texts(9);
+    let settings = distilbert::checkpoint::sentence_folder::SentenceSettings::read(&golden("sentence-cls")).unwrap();
+    let prompt = settings.prompt(None).unwrap();
+    for dimensions in [None, Some(5)] {
+        let expected = vectors("sentence-cls", &texts, prompt, dimensions);
+        let mut request = json!({"model": "cls", "input": texts, "user": "someone"});
+        if let Some(dimensions) = dimensions {
+            request["dimensions"] = dimensions.into();
+        }
+        let plain = ask(&server, "/v1/embeddings", &request);
+        request["encoding_format"] = "base64".into();
+        let packed = ask(&server, "/v1/embeddings", &request);
+        assert_eq!((&plain["object"], &plain["model"]), (&json!("list"), &json!("cls")));
+        assert!(plain["usage"]["prompt_tokens"].as_u64().unwrap() > 18);
+        for (index, expected) in expected.iter().enumerate() {
+            assert_eq!(plain["data"][index]["index"], index);
+            assert_eq!(&bits(&plain["data"][index]["embedding"]), expected);
+            let bytes = STANDARD.decode(packed["data"][index]["embedding"].as_str().unwrap()).unwrap();
+            let found = bytes.chunks_exact(4).map(|x| u32::from_le_bytes(x.try_into().unwrap()));
+            assert_eq!(&found.collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[test]
+fn states_of_all_tokens_are_the_encoders() {
+    let served = encoder("cls", "sentence-cls");
+    let texts = texts(7);
+    let rt = runtime();
+    let prompt = match &served.task {
+        distilbert_serve::ServedTask::Embed { settings } => settings.prompt(None).unwrap().to_owned(),
+        _ => unreachable!("an encoder"),
+    };
+    let mut activations = Activations::default();
+    let mut expected = Vec::new();
+    for text in &texts {
+        let encoding = served.tokenizer.encode(&format!("{prompt}{text}"), None, Some(served.max_length));
+        let batch = Batch::from_sequences([&encoding.input_ids[..]]);
+        served.model.encode(&rt, &batch, distilbert::model::Mode::Inference, &mut activations);
+        let hidden = served.model.config.encoder.hidden;
+        let states = activations.last_hidden_state().chunks_exact(hidden);
+        expected.push(states.map(|state| state.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>());
+    }
+    let server = start(small_batches(), vec![served]);
+    let found = ask(&server, "/embed_all", &json!({"inputs": texts}));
+    let found: Vec<Vec<Vec<u32>>> =
+        found.as_array().unwrap().iter().map(|tokens| tokens.as_array().unwrap().iter().map(bits).collect()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn similarity_is_the_cosine_of_the_librarys_vectors() {
+    let server = start(small_batches(), vec![encoder("cls", "sentence-cls")]);
+    let texts = texts(5);
+    let settings = distilbert::checkpoint::sentence_folder::SentenceSettings::read(&golden("sentence-cls")).unwrap();
+    let of: Vec<Vec<f64>> = vectors("sentence-cls", &texts, settings.prompt(None).unwrap(), None)
+        .iter()
+        .map(|bits| bits.iter().map(|&x| f64::from(f32::from_bits(x))).collect())
+        .collect();
+    let request = json!({"inputs": {"source_sentence": texts[0], "sentences": texts[1..]}});
+    let found = ask(&server, "/similarity", &request);
+    let cosine = |other: &Vec<f64>| of[0].iter().zip(other).map(|(a, b)| a * b).sum::<f64>() as f32;
+    assert_eq!(bits(&found), of[1..].iter().map(|other| cosine(other).to_bits()).collect::<Vec<_>>());
+    // The same through the path that Hugging Face's client takes.
+    assert_eq!(ask(&server, "/models/cls", &request), found);
+}
+
+#[test]
+fn labels_and_pairs_have_the_librarys_probabilities() {
+    let server = start(small_batches(), vec![sentiment()]);
+    let single: Vec<(String, Option<String>)> = texts(20).into_iter().map(|text| (text, None)).collect();
+    let pairs: Vec<(String, Option<String>)> =
+        texts(20).into_iter().rev().map(|text| (text.clone(), Some(format!("{text} w9")))).collect();
+    for inputs in [single, pairs] {
+        let expected = logits("distilbert-classify", &inputs);
+        let lists: Vec<Vec<&String>> =
+            inputs.iter().map(|(text, pair)| std::iter::once(text).chain(pair).collect()).collect();
+        let found = ask(&server, "/predict", &json!({"inputs": lists}));
+        let raw = ask(&server, "/predict", &json!({"inputs": lists, "raw_scores": true}));
+        for ((found, raw), expected) in found.as_array().unwrap().iter().zip(raw.as_array().unwrap()).zip(&expected) {
+            let scores = softmax(expected);
+            for (list, scores) in [(found, &scores), (raw, expected)] {
+                let list = list.as_array().unwrap();
+                assert_eq!(list.len(), 3);
+                assert!(list.windows(2).all(|two| two[0]["score"].as_f64() >= two[1]["score"].as_f64()));
+                for (label, score) in ["no", "maybe", "yes"].iter().zip(scores) {
+                    let entry = list.iter().find(|entry| entry["label"] == *label).unwrap();
+                    assert_eq!((entry["score"].as_f64().unwrap() as f32).to_bits(), score.to_bits());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pipelines_shapes_follow_top_k_and_the_kind_of_input() {
+    let server = start(config(), vec![sentiment()]);
+    let classify = |body: Value| ask(&server, "/classify", &body);
+    let one = classify(json!({"inputs": "w5 w6"}));
+    assert_eq!(one.as_array().unwrap().len(), 1);
+    assert!(one[0]["label"].is_string() && one[0].get("truncated_tokens").is_none());
+    let two = classify(json!({"inputs": ["w5 w6", {"text": "w7", "text_pair": "w8"}]}));
+    assert_eq!((two.as_array().unwrap().len(), &two[0]), (2, &one[0]));
+    let all = classify(json!({"inputs": "w5 w6", "parameters": {"top_k": null}}));
+    assert_eq!((all.as_array().unwrap().len(), &all[0]), (3, &one[0]));
+    let lists = classify(json!({"inputs": ["w5 w6", "w7"], "parameters": {"top_k": 2}}));
+    assert_eq!((lists[0].as_array().unwrap().len(), &lists[0][0]), (2, &one[0]));
+    let none = classify(json!({"inputs": "w5 w6", "parameters": {"function_to_apply": "none", "top_k": 3}}));
+    let expected = logits("distilbert-classify", &[("w5 w6".into(), None)]);
+    let largest = expected[0].iter().copied().fold(f32::MIN, f32::max);
+    assert_eq!(none[0]["score"].as_f64().unwrap() as f32, largest);
+    // As Hugging Face's hosted models answer.
+    let hosted = ask(&server, "/models/sentiment", &json!({"inputs": "w5 w6"}));
+    assert_eq!(hosted, json!([all]));
+}
+
+#[test]
+fn texts_are_ranked_by_the_sigmoid_of_the_librarys_score() {
+    let server = start(small_batches(), vec![reranker()]);
+    let texts = texts(12);
+    let pairs: Vec<(String, Option<String>)> =
+        texts.iter().map(|text| ("w9 w8".to_owned(), Some(text.clone()))).collect();
+    let scores: Vec<f32> = logits("distilbert-regress", &pairs).iter().map(|logits| logits[0]).collect();
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| sigmoid(scores[b]).total_cmp(&sigmoid(scores[a])).then(a.cmp(&b)));
+    let found = ask(&server, "/rerank", &json!({"query": "w9 w8", "texts": texts, "return_text": true}));
+    let raw = ask(&server, "/rerank", &json!({"query": "w9 w8", "texts": texts, "raw_scores": true}));
+    for ((found, raw), &index) in found.as_array().unwrap().iter().zip(raw.as_array().unwrap()).zip(&order) {
+        assert_eq!((&found["index"], &found["text"]), (&json!(index), &json!(texts[index])));
+        assert_eq!(found["score"].as_f64().unwrap() as f32, sigmoid(scores[index]));
+        assert!(raw.get("text").is_none());
+        let of_raw = raw["index"].as_u64().unwrap() as usize;
+        assert_eq!(raw["score"].as_f64().unwrap() as f32, scores[of_raw]);
+    }
+}
+
+#[test]
+fn tags_of_long_texts_are_those_of_the_reference_and_of_no_window() {
+    let server = start(small_batches(), vec![tagger()]);
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(golden("tagger").join("expected.json")).unwrap()).unwrap();
+    let mut compared = 0;
+    for case in expected.as_array().unwrap() {
+        for strategy in ["none", "simple", "first", "average", "max"] {
+            let parameters = json!({"aggregation_strategy": strategy, "ignore_labels": case["ignored"]});
+            let found = ask(&server, "/tag", &json!({"inputs": case["text"], "parameters": parameters}));
+            let (found, expected) = (found.as_array().unwrap(), case["spans"][strategy].as_array().unwrap());
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                for (key, value) in found.as_object().unwrap() {
+                    match value.as_f64().filter(|_| key == "score") {
+                        Some(score) => assert!((score - expected[key].as_f64().unwrap()).abs() < 2e-6),
+                        None => assert_eq!(value, &expected[key], "{key}"),
+                    }
+                }
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 300, "{compared}");
+    let both = ask(&server, "/tag", &json!({"inputs": ["wolfgang lives in berlin", "in berlin"]}));
+    assert_eq!(both.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn masks_and_unseen_labels_are_answered_as_the_reference_pipelines_do() {
+    let server = start(small_batches(), vec![masked(), entailment()]);
+    let cases: Value = serde_json::from_slice(&std::fs::read(golden("pipelines.json")).unwrap()).unwrap();
+    let close = |found: &Value, expected: &Value| (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 2e-6;
+    let mut compared = 0;
+    for case in cases["fill_mask"].as_array().unwrap().iter().filter(|case| case["model"] == "distilbert-mlm") {
+        let found = ask(&server, "/fill-mask", &json!({"inputs": case["text"], "parameters": case["arguments"]}));
+        let flat = |value: &Value| -> Vec<Value> {
+            let list = value.as_array().unwrap();
+            list.iter().flat_map(|entry| entry.as_array().cloned().unwrap_or_else(|| vec![entry.clone()])).collect()
+        };
+        assert_eq!(found[0].is_array(), case["expected"][0].is_array());
+        for (found, expected) in flat(&found).iter().zip(flat(&case["expected"])) {
+            assert!(close(&found["score"], &expected["score"]), "{found} {expected}");
+            assert_eq!((&found["token_str"], &found["sequence"]), (&expected["token_str"], &expected["sequence"]));
+            compared += 1;
+        }
+    }
+    assert!(compared > 5, "{compared}");
+    let texts = vec!["w5 w6 w7".to_owned(), "w9".to_owned()];
+    let labels = ["w20", "w21", "w22"];
+    for (multi_label, template) in [(false, "This example is {}."), (true, "w11 {} w12")] {
+        let parameters =
+            json!({"candidate_labels": labels, "multi_label": multi_label, "hypothesis_template": template});
+        let found = ask(&server, "/zero-shot", &json!({"inputs": texts, "parameters": parameters}));
+        for (text, found) in texts.iter().zip(found.as_array().unwrap()) {
+            let pairs: Vec<_> =
+                labels.iter().map(|label| (text.clone(), Some(template.replace("{}", label)))).collect();
+            let logits = logits("bert-classify", &pairs);
+            let scores: Vec<f32> = match multi_label {
+                false => softmax(&logits.iter().map(|logits| logits[0]).collect::<Vec<_>>()),
+                true => logits.iter().map(|logits| softmax(&[logits[2], logits[0]])[1]).collect(),
+            };
+            assert_eq!(found["sequence"], *text);
+            for (label, score) in labels.iter().zip(scores) {
+                let place = found["labels"].as_array().unwrap().iter().position(|found| found == label).unwrap();
+                assert_eq!(found["scores"][place].as_f64().unwrap() as f32, score);
+            }
+        }
+    }
+}
