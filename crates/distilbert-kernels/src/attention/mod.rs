@@ -5,10 +5,12 @@
 //! keys (or queries), so a sequence's result is bit-equal alone, in any batch and for any number of threads.
 
 mod backward;
+mod relations;
 #[cfg(test)]
 mod tests;
 
 pub use backward::attention_backward;
+pub use relations::{Related, Relation, ScoreLoss, relation_loss};
 
 use crate::dropout::Dropout;
 use crate::math;
@@ -28,6 +30,13 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Width of a head; `heads * head_dim` is the hidden width.
     pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Width of all heads together.
+    pub fn hidden(self) -> usize {
+        self.heads * self.head_dim
+    }
 }
 
 /// Whose context vectors are wanted.
@@ -158,7 +167,7 @@ impl<'a> Batch<'a> {
     }
 
     fn hidden(&self) -> usize {
-        self.shape.heads * self.shape.head_dim
+        self.shape.hidden()
     }
 
     fn tokens(&self) -> usize {
