@@ -64,6 +64,11 @@ impl Workshop {
             .with(more)
     }
 
+    /// Of the teacher into a narrower student, through linears of the training's own.
+    fn narrowing(&self, output: &str, more: &[&str]) -> Arguments {
+        self.distillation(output, &["--objective", "tinybert", "--random-init", "--hidden", "16"]).with(more)
+    }
+
     /// Of the teacher, 48 steps with dropout.
     fn finetuning(&self, output: &str, more: &[&str]) -> Arguments {
         let (task, model) = (self.path("task"), self.path("teacher/best"));
@@ -189,8 +194,12 @@ fn break_often(arguments: impl Fn(&[&str]) -> Arguments, path: &Path) {
 fn resumed_run_equals_unbroken_run() {
     let workshop = Workshop::new();
     type Command = fn(&Workshop, &str, &[&str]) -> Arguments;
-    let commands: [(&str, Command); 3] =
-        [("pretrain", Workshop::pretraining), ("distil", Workshop::distillation), ("finetune", Workshop::finetuning)];
+    let commands: [(&str, Command); 4] = [
+        ("pretrain", Workshop::pretraining),
+        ("distil", Workshop::distillation),
+        ("narrow", Workshop::narrowing),
+        ("finetune", Workshop::finetuning),
+    ];
     for (name, command) in commands {
         let (unbroken, broken) = (workshop.path(&format!("{name}-a")), workshop.path(&format!("{name}-b")));
         stdout(&command(&workshop, &unbroken, &[]).finish(1));

@@ -55,12 +55,13 @@ fn main() {
         normalise: Normalise::Step,
         kl_positions: KlPositions::All,
         weights: DistilWeights::default(),
+        layer_terms: Vec::new(),
         masking: MaskingConfig::default(),
         held_out_sequences: 0,
         teacher_top_k: 0,
     };
     let mut workload =
-        LanguageTraining::new(student, Some(&teacher), &tokenizer, &corpus, config).expect("parts that fit");
+        LanguageTraining::new(student, &[&teacher], &tokenizer, &corpus, config).expect("parts that fit");
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut state = OptimizerState::new(gradients.len());
     let optimizer = OptimizerConfig::default();

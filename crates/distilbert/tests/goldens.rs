@@ -40,7 +40,7 @@ const OUTPUTS: [&str; 30] = [
     "albert-qa",
 ];
 
-const LABELLED: [&str; 20] = [
+const LABELLED: [&str; 21] = [
     "finetune-classify",
     "finetune-multilabel",
     "finetune-regress",
@@ -61,9 +61,20 @@ const LABELLED: [&str; 20] = [
     "pretrain-roberta-mlm",
     "pretrain-electra-mlm",
     "pretrain-albert-mlm",
+    "objective-finetune",
 ];
 
 const RUNS: [&str; 3] = ["distil-run", "distil-run-masked", "distil-run-schedule"];
+
+const OBJECTIVES: [&str; 7] = [
+    "objective-hidden",
+    "objective-hidden-alone",
+    "objective-patient",
+    "objective-tinybert",
+    "objective-minilm",
+    "objective-minilm-v2",
+    "objective-two-teachers",
+];
 
 #[test]
 fn outputs_are_the_references() {
@@ -83,8 +94,8 @@ fn losses_and_gradients_of_labelled_batches_are_the_references() {
     for_every_runtime(|rt| {
         for name in LABELLED {
             let folder = golden(name);
-            let model = load(rt, &folder, Purpose::Training);
-            let comparisons = verify_labelled_batch(rt, &model, &folder).expect(name);
+            let mut model = load(rt, &folder, Purpose::Training);
+            let comparisons = verify_labelled_batch(rt, &mut model, &folder).expect(name);
             let gradients = comparisons.iter().filter(|comparison| comparison.name.starts_with("grad.")).count();
             assert_eq!(gradients, model.parameters.table().len(), "{name}: every parameter has a gradient");
             assert_all_pass(rt, name, &comparisons);
@@ -98,6 +109,19 @@ fn distillation_runs_are_the_references_step_by_step() {
         for name in RUNS {
             let comparisons = replay_distillation(rt, None, &golden(name)).expect(name);
             for kind in ["step2.loss", "step2.grad_norm", "step0.grad.", "step2.param_after."] {
+                assert!(comparisons.iter().any(|comparison| comparison.name.starts_with(kind)), "{name}: {kind}");
+            }
+            assert_all_pass(rt, name, &comparisons);
+        }
+    });
+}
+
+#[test]
+fn objectives_between_layers_are_the_references_step_by_step() {
+    for_every_runtime(|rt| {
+        for name in OBJECTIVES {
+            let comparisons = replay_distillation(rt, None, &golden(name)).expect(name);
+            for kind in ["step1.loss", "step1.layer_term.0", "step1.grad_norm", "step0.grad.", "step1.param_after."] {
                 assert!(comparisons.iter().any(|comparison| comparison.name.starts_with(kind)), "{name}: {kind}");
             }
             assert_all_pass(rt, name, &comparisons);

@@ -8,11 +8,13 @@ use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::{HeadChoice, save_tokenizer};
 use distilbert::checkpoint::{model_hash, replace_folder};
 use distilbert::data::masking::MaskingConfig;
+use distilbert::loss::layers::{Compare, LayerMap, LayerTerm, NamedLayers, PatientTokens};
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
 use distilbert::model::student::{TokenTypes, from_teacher, student_config, uniform_with_ends};
-use distilbert::model::{HeadKind, Model};
+use distilbert::model::{HeadKind, Model, ModelConfig};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
+use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
@@ -23,7 +25,7 @@ use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Distil a teacher into a student with fewer layers, on a corpus.
+/// Distil a teacher into a smaller student, on a corpus.
 ///
 /// A BERT or DistilBERT becomes a DistilBERT, any other teacher a smaller one of its own family. ALBERT's layers share
 /// their weights, so that its student has as many parameters and runs them less often.
@@ -32,6 +34,10 @@ use std::path::{Path, PathBuf};
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
 /// masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
 ///
+/// Other objectives look at the layers in between (`--objective tinybert`, `minilm`, `minilm-v2`, `pkd`), and the
+/// student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
+/// terms.
+///
 /// With `--objective embedding` a sentence encoder is distilled: the student learns the vectors that the teacher gives to
 /// whole texts, and no masked-LM head is needed.
 #[derive(Debug, Args)]
@@ -39,11 +45,11 @@ pub struct DistilArgs {
     /// What the student learns.
     #[arg(long, value_enum, default_value_t)]
     objective: ObjectiveChoice,
-    /// The teacher.
-    #[arg(long, value_name = "MODEL")]
-    pub teacher: String,
-    /// With --objective embedding: a model for the student to start from instead of the teacher's layers, of any width.
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["layers", "from_layers", "random_init"])]
+    /// The teacher; of several, each named like this, the student learns the mean, and starts from the first.
+    #[arg(long, value_name = "MODEL", required = true)]
+    pub teacher: Vec<String>,
+    /// A model for the student to start from instead of the teacher's layers, of any width.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["layers", "from_layers", "random_init", "hidden", "heads"])]
     pub student: Option<String>,
     /// Token file made by `distilbert corpus build`; its held-out part is measured on.
     #[arg(long, value_name = "FILE", required_unless_present = "init_only")]
@@ -71,6 +77,12 @@ pub struct DistilArgs {
     /// Start the student from random weights instead.
     #[arg(long, conflicts_with = "from_layers")]
     pub random_init: bool,
+    /// With --random-init: width of the student's states; its feed-forward is four times as wide [default: the teacher's].
+    #[arg(long, value_name = "WIDTH", requires = "random_init")]
+    hidden: Option<u32>,
+    /// With --random-init: attention heads of the student [default: the teacher's].
+    #[arg(long, value_name = "N", requires = "random_init")]
+    heads: Option<u32>,
     /// Write the student's first weights to the output folder and stop: the control that was never distilled.
     #[arg(long)]
     pub init_only: bool,
@@ -110,11 +122,52 @@ const CACHED_LOGITS: usize = 32;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ObjectiveChoice {
-    /// The teacher's distributions over the vocabulary, its states, and the masked words.
+    /// DistilBERT's: the teacher's distributions over the vocabulary, its last states, and the masked words.
     #[default]
+    #[value(alias = "distilbert")]
     Language,
+    /// TinyBERT's general distillation: states of the embeddings and of every layer, through a linear where widths differ,
+    /// and scores of attention; needs as many attention heads as the teacher's.
+    Tinybert,
+    /// MiniLM's: the last layer's attention, and the relations between its values, over any width; as many heads.
+    Minilm,
+    /// MiniLMv2's: relations between the last layer's queries, keys and values, over any width and heads.
+    MinilmV2,
+    /// Patient distillation: distributions, masked words, and the direction of the states of all layers but the last.
+    Pkd,
     /// The teacher's vectors for whole texts.
     Embedding,
+}
+
+impl ObjectiveChoice {
+    /// Sets the terms of the loss.
+    fn set(self, training: &mut LanguageConfig) {
+        let term = |compare, layers| LayerTerm { layers: Some(LayerMap::Named(layers)), ..LayerTerm::new(compare) };
+        let none = DistilWeights { kl: 0.0, mlm: 0.0, cosine: 0.0, mse: 0.0, ..training.weights };
+        (training.weights, training.layer_terms) = match self {
+            ObjectiveChoice::Language | ObjectiveChoice::Embedding => return,
+            ObjectiveChoice::Tinybert => (
+                none,
+                vec![
+                    term(Compare::Hidden, NamedLayers::Embeddings),
+                    LayerTerm::new(Compare::Hidden),
+                    LayerTerm::new(Compare::AttentionScores),
+                ],
+            ),
+            ObjectiveChoice::Minilm => {
+                let values = LayerTerm { heads: Some(0), ..LayerTerm::new(Compare::Values) };
+                (none, vec![LayerTerm::new(Compare::Attention), values])
+            }
+            ObjectiveChoice::MinilmV2 => {
+                (none, [Compare::Queries, Compare::Keys, Compare::Values].map(LayerTerm::new).into())
+            }
+            // A first token says nothing in particular before it is fine-tuned, so every token counts.
+            ObjectiveChoice::Pkd => (
+                DistilWeights { cosine: 0.0, ..training.weights },
+                vec![LayerTerm { tokens: Some(PatientTokens::All), ..LayerTerm::new(Compare::Patient) }],
+            ),
+        };
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -140,6 +193,12 @@ enum PositionsChoice {
 pub struct DistilConfig {
     /// The teacher.
     pub teacher: String,
+    /// Others, from which the student learns as much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_teachers: Vec<String>,
+    /// A model for the student to start from; empty if it starts as [`StudentConfig`] says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub student_model: String,
     /// Of the teacher's matrix products.
     #[serde(with = "by_name")]
     pub teacher_precision: Precision,
@@ -164,10 +223,39 @@ pub struct StudentConfig {
     pub from_layers: Vec<usize>,
     /// Whether it starts from random weights instead.
     pub random: bool,
+    /// Of random weights: the width of its states; the teacher's if 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hidden: usize,
+    /// Of random weights: the width inside its feed-forward block; the teacher's, or four times `hidden`, if 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ffn: usize,
+    /// Of random weights: its attention heads; the teacher's if 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub heads: usize,
     /// What becomes of the segment embedding.
     pub token_types: TokenTypes,
     /// Whether the position embeddings stay as they are.
     pub freeze_positions: bool,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Half the teacher's layers, evenly spread.
+impl Default for StudentConfig {
+    fn default() -> Self {
+        StudentConfig {
+            layers: 0,
+            from_layers: Vec::new(),
+            random: false,
+            hidden: 0,
+            ffn: 0,
+            heads: 0,
+            token_types: TokenTypes::Fold,
+            freeze_positions: false,
+        }
+    }
 }
 
 impl DistilConfig {
@@ -175,14 +263,10 @@ impl DistilConfig {
     pub fn new() -> DistilConfig {
         DistilConfig {
             teacher: String::new(),
+            other_teachers: Vec::new(),
+            student_model: String::new(),
             teacher_precision: Precision::F32,
-            student: StudentConfig {
-                layers: 0,
-                from_layers: Vec::new(),
-                random: false,
-                token_types: TokenTypes::Fold,
-                freeze_positions: false,
-            },
+            student: StudentConfig::default(),
             training: LanguageConfig {
                 seed: 1,
                 epochs: 3,
@@ -192,6 +276,7 @@ impl DistilConfig {
                 normalise: Normalise::Step,
                 kl_positions: KlPositions::All,
                 weights: DistilWeights::default(),
+                layer_terms: Vec::new(),
                 masking: MaskingConfig::default(),
                 held_out_sequences: 256,
                 teacher_top_k: 0,
@@ -243,6 +328,8 @@ impl DistilArgs {
             ("--temperature", self.temperature.is_some()),
             ("--kl", self.kl.is_some()),
             ("--mlm", self.mlm.is_some()),
+            ("--hidden", self.hidden.is_some()),
+            ("--heads", self.heads.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
@@ -253,9 +340,6 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     if args.objective == ObjectiveChoice::Embedding {
         return super::distil_embedding::run(args, rt, console);
     }
-    if args.student.is_some() {
-        bail!("--student goes with --objective embedding, found --objective language");
-    }
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
     let float = |value: Option<f64>| value.map(toml::Value::Float);
     let positions = args.kl_positions.map(|choice| match choice {
@@ -264,11 +348,15 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     });
     let mut flags = args.run.flags("training");
     flags.extend([
-        ("teacher".to_owned(), Some(toml::Value::from(args.teacher.as_str()))),
+        ("teacher".to_owned(), args.teacher.first().map(|name| toml::Value::from(name.as_str()))),
+        ("other-teachers".to_owned(), (args.teacher.len() > 1).then(|| toml::Value::from(args.teacher[1..].to_vec()))),
         ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("student.layers".to_owned(), integer(args.layers)),
         ("student.from-layers".to_owned(), args.from_layers.clone().map(toml::Value::from)),
+        ("student-model".to_owned(), config::flag(&args.student)),
         ("student.random".to_owned(), args.random_init.then_some(toml::Value::Boolean(true))),
+        ("student.hidden".to_owned(), integer(args.hidden)),
+        ("student.heads".to_owned(), integer(args.heads)),
         ("training.kl-positions".to_owned(), positions),
         ("training.weights.temperature".to_owned(), float(args.temperature)),
         ("training.weights.kl".to_owned(), float(args.kl)),
@@ -280,25 +368,21 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         ("training.batching".to_owned(), args.batch_tokens.map(config::token_batches)),
         ("training.accumulation".to_owned(), integer(args.accumulation)),
     ]);
-    let preset = match args.preset {
+    let mut preset = match args.preset {
         Preset::Default => DistilConfig::new(),
         Preset::DistilbertPaper => DistilConfig::paper(),
     };
+    args.objective.set(&mut preset.training);
     let mut config = config::resolve(&preset, args.run.config.as_deref(), flags)?;
     if args.cache_teacher.is_some() && config.training.teacher_top_k == 0 {
         config.training.teacher_top_k = CACHED_LOGITS;
     }
 
-    let mut teacher = training::load(&config.teacher, HeadChoice::AsSaved, console)?;
-    if teacher.model.config.head != HeadKind::MaskedLm {
-        bail!(
-            "teacher {}: expected a masked-LM head, found {}; give it one with `distilbert pretrain --init {} --head-only`",
-            config.teacher,
-            teacher.model.config.head.class_suffix(),
-            config.teacher
-        );
-    }
-    let student = first_student(&config.student, config.training.seed, &teacher.model)?;
+    let mut teacher = load_teacher(&config.teacher, console)?;
+    let student = match config.student_model.as_str() {
+        "" => first_student(&config.student, config.training.seed, &teacher.model)?,
+        name => own_student(name, &config, &teacher.tokenizer, console)?,
+    };
     if args.init_only {
         replace_folder(&args.run.output, |folder| {
             student.save(folder)?;
@@ -311,15 +395,34 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     teacher.model.config.check_precision(rt, config.teacher_precision)?;
     // The student has its first weights; from here on the teacher is only run.
     teacher.model = teacher.model.for_inference(rt, config.teacher_precision);
+    let mut teachers = vec![teacher];
+    for name in &config.other_teachers {
+        let mut other = load_teacher(name, console)?;
+        other.tokenizer.check_same_vocabulary(&teachers[0].tokenizer).context(format!("teacher {name}"))?;
+        other.model.config.check_precision(rt, config.teacher_precision)?;
+        other.model = other.model.for_inference(rt, config.teacher_precision);
+        teachers.push(other);
+    }
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
-    let outcome = distil(&config, student, &teacher, &corpus, args, rt, console)?;
+    let outcome = distil(&config, student, &teachers, &corpus, args, rt, console)?;
     args.run.report(&outcome, console);
     Ok(())
 }
 
+fn load_teacher(name: &str, console: &Console) -> anyhow::Result<training::Source> {
+    let teacher = training::load(name, HeadChoice::AsSaved, console)?;
+    if teacher.model.config.head != HeadKind::MaskedLm {
+        bail!(
+            "teacher {name}: expected a masked-LM head, found {}; give it one with `distilbert pretrain --init {name} --head-only`",
+            teacher.model.config.head.class_suffix(),
+        );
+    }
+    Ok(teacher)
+}
+
 /// The student before its first step, with layers of the teacher, or with random weights drawn from the seed.
 pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyhow::Result<Model> {
-    let StudentConfig { layers, from_layers, random, token_types, freeze_positions } = config;
+    let StudentConfig { layers, from_layers, random, token_types, freeze_positions, .. } = config;
     let teacher_layers = teacher.config.encoder.layers;
     if teacher.config.encoder.shares_layers() && !from_layers.is_empty() {
         bail!(
@@ -333,8 +436,13 @@ pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyh
         (0, count) => count,
         (layers, _) => layers,
     };
+    let has_shape = config.hidden > 0 || config.ffn > 0 || config.heads > 0;
     let mut student = if *random {
-        Model::random(student_config(&teacher.config, layers), seed)
+        Model::random(random_config(config, &teacher.config, layers)?, seed)
+    } else if has_shape {
+        bail!(
+            "student: expected `random = true` for a width or heads of its own: layers of the teacher have the teacher's"
+        )
     } else {
         let sources = match from_layers.is_empty() {
             true if layers > teacher_layers => {
@@ -352,6 +460,35 @@ pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyh
         student.freeze_positions();
     }
     Ok(student)
+}
+
+/// The shape of a student of random weights: the teacher's where nothing else is asked for.
+fn random_config(config: &StudentConfig, teacher: &ModelConfig, layers: usize) -> anyhow::Result<ModelConfig> {
+    let mut shape = student_config(teacher, layers);
+    let or = |asked: usize, otherwise: usize| if asked > 0 { asked } else { otherwise };
+    let encoder = &mut shape.encoder;
+    if config.hidden > 0 {
+        encoder.ffn = config.hidden.saturating_mul(4);
+        if encoder.embedding_size == encoder.hidden {
+            encoder.embedding_size = config.hidden;
+        }
+        encoder.hidden = config.hidden;
+    }
+    encoder.ffn = or(config.ffn, encoder.ffn);
+    encoder.heads = or(config.heads, encoder.heads);
+    // Through its own text, so that a bad shape is refused as a bad file would be.
+    ModelConfig::from_json(&shape.to_json()).context("student")
+}
+
+/// A student that starts from a model of its own.
+fn own_student(name: &str, config: &DistilConfig, of_teacher: &Tokenizer, console: &Console) -> anyhow::Result<Model> {
+    if config.student != StudentConfig::default() {
+        bail!("student: expected either a model to start from or layers of the teacher, found both");
+    }
+    let head = HeadChoice::Replace { head: HeadKind::MaskedLm, seed: config.training.seed };
+    let source = training::load(name, head, console)?;
+    source.tokenizer.check_same_vocabulary(of_teacher).context("teacher and student")?;
+    Ok(source.model)
 }
 
 /// Opens the cache of the teacher's answers and says how large it can become.
@@ -379,14 +516,16 @@ fn use_cache(
 fn distil(
     config: &DistilConfig,
     student: Model,
-    teacher: &training::Source,
+    teachers: &[training::Source],
     corpus: &distilbert::data::corpus::Corpus,
     args: &DistilArgs,
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
     let training = config.training.clone();
-    let mut workload = LanguageTraining::new(student, Some(&teacher.model), &teacher.tokenizer, corpus, training)?;
+    let (models, tokenizer): (Vec<_>, _) =
+        (teachers.iter().map(|teacher| &teacher.model).collect(), &teachers[0].tokenizer);
+    let mut workload = LanguageTraining::new(student, &models, tokenizer, corpus, training)?;
     let (steps, per_epoch) = (workload.total_steps(), workload.steps_per_epoch());
     console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
     // Before there is a run: a value out of range leaves nothing behind.
@@ -394,14 +533,16 @@ fn distil(
     config.run_loop.validate(rt)?;
     let text = config::to_text(config)?;
     if let Some(folder) = &args.cache_teacher {
-        use_cache(folder, &mut workload, &teacher.folder, rt, console)?;
+        use_cache(folder, &mut workload, &teachers[0].folder, rt, console)?;
     }
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
     let preset = args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-    let recipe = format!("preset {preset}, {} of {steps} steps, seed {}", outcome.steps, config.training.seed);
+    let objective = args.objective.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let seed = config.training.seed;
+    let recipe = format!("preset {preset}, objective {objective}, {} of {steps} steps, seed {seed}", outcome.steps);
     let lineage = Lineage {
-        teacher: Some(config.teacher.clone()),
+        teacher: Some([std::slice::from_ref(&config.teacher), &config.other_teachers].concat().join(", ")),
         corpus_sha256: Some(corpus.content_hash()),
         recipe: Some(recipe),
     };

@@ -11,7 +11,6 @@ use distilbert::checkpoint::replace_folder;
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::loss::embedding::EmbeddingWeights;
 use distilbert::model::config::{Dense, DenseActivation};
-use distilbert::model::student::TokenTypes;
 use distilbert::model::{EmbeddingHead, HeadKind, Model};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
@@ -50,13 +49,7 @@ impl EmbeddingDistilConfig {
             teacher: String::new(),
             teacher_precision: Precision::F32,
             student_model: String::new(),
-            student: StudentConfig {
-                layers: 0,
-                from_layers: Vec::new(),
-                random: false,
-                token_types: TokenTypes::Fold,
-                freeze_positions: false,
-            },
+            student: StudentConfig::default(),
             training: SentenceDistilConfig {
                 seed: 1,
                 epochs: 3,
@@ -86,11 +79,14 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     if let Some(flag) = args.language_flag() {
         bail!("{flag} goes with --objective language, found --objective embedding");
     }
+    if args.teacher.len() > 1 {
+        bail!("--objective embedding: expected one --teacher, found {}", args.teacher.len());
+    }
     let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
     let float = |value: Option<f64>| value.map(toml::Value::Float);
     let mut flags = args.run.flags("training");
     flags.extend([
-        ("teacher".to_owned(), Some(toml::Value::from(args.teacher.as_str()))),
+        ("teacher".to_owned(), args.teacher.first().map(|name| toml::Value::from(name.as_str()))),
         ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("student-model".to_owned(), args.student.as_deref().map(toml::Value::from)),
         ("student.layers".to_owned(), integer(args.layers)),

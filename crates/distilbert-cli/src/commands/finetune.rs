@@ -18,6 +18,7 @@ use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped,
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
+use distilbert::model::Model;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
@@ -25,7 +26,7 @@ use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
 use distilbert::train::finetune::tagging::TaggingData;
 use distilbert::train::finetune::texts::TextData;
-use distilbert::train::finetune::{FinetuneConfig, Finetuning, TaskData};
+use distilbert::train::finetune::{FinetuneConfig, Finetuning, TaskData, Taught};
 use distilbert::train::run::{Resume, Run};
 use distilbert::train::{End, LoopConfig, Outcome, train};
 use distilbert_kernels::{Precision, Runtime};
@@ -204,6 +205,7 @@ impl FinetuneRunConfig {
                 max_length: defaults.max_len,
                 validation_share: 0.05,
                 soft_labels: SoftLabels::default(),
+                layer_terms: Vec::new(),
             },
             optimizer: OptimizerConfig {
                 learning_rate: defaults.learning_rate,
@@ -503,9 +505,10 @@ pub fn fit(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
-    let teacher = teacher_logits(config, &source.tokenizer, data, rt, console)?;
+    let teacher = ask_teacher(config, &source.tokenizer, data, rt, console)?;
+    let taught = teacher.as_ref().map(|(logits, model)| Taught { logits, model: model.as_ref() });
     let training = config.training.clone();
-    let mut workload = Finetuning::new(source.model, data, &source.tokenizer, teacher.as_ref(), training)?;
+    let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?;
     if config.run_loop.evaluate_every == 0 {
         config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
     }
@@ -517,14 +520,15 @@ pub fn fit(
     Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
 }
 
-/// What the teacher says of the training part; it sees the student's tokens, so the vocabularies must agree.
-fn teacher_logits(
+/// What the teacher says of the training part, and itself if terms look at its layers. It sees the student's tokens, so
+/// the vocabularies must agree.
+fn ask_teacher(
     config: &FinetuneRunConfig,
     tokenizer: &Tokenizer,
     data: &dyn TaskData,
     rt: &Runtime,
     console: &Console,
-) -> anyhow::Result<Option<Logits>> {
+) -> anyhow::Result<Option<(Logits, Option<Model>)>> {
     if config.teacher.is_empty() {
         return Ok(None);
     }
@@ -542,7 +546,8 @@ fn teacher_logits(
     let train = data.train();
     let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
     ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
-    Ok(Some(logits))
+    let wanted = !config.training.layer_terms.is_empty();
+    Ok(Some((logits, wanted.then_some(teacher.model))))
 }
 
 fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {

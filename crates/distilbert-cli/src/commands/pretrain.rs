@@ -130,6 +130,7 @@ impl Default for PretrainConfig {
                 normalise: Normalise::Step,
                 kl_positions: KlPositions::Masked,
                 weights: DistilWeights { kl: 0.0, mlm: 1.0, cosine: 0.0, mse: 0.0, ..DistilWeights::default() },
+                layer_terms: Vec::new(),
                 masking: MaskingConfig { smoothing: 0.0, ..MaskingConfig::default() },
                 held_out_sequences: 512,
                 teacher_top_k: 0,
@@ -231,7 +232,7 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
         model.freeze_encoder();
     }
     let corpus = training::open_corpus(&args.corpus)?;
-    let mut workload = LanguageTraining::new(model, None, &tokenizer, &corpus, config.training.clone())?;
+    let mut workload = LanguageTraining::new(model, &[], &tokenizer, &corpus, config.training.clone())?;
     let (steps, per_epoch) = (workload.total_steps(), workload.steps_per_epoch());
     console.say(&format!("{steps} steps, {per_epoch} to a pass over the corpus"));
     // Before there is a run: a value out of range leaves nothing behind.

@@ -208,7 +208,7 @@ impl Quickstart<'_> {
         config.run_loop.evaluate_every = 500;
         config.run_loop.checkpoint_every = 500;
         let model = Model::random(TEACHER.config(tokenizer), self.seed);
-        let workload = LanguageTraining::new(model, None, tokenizer, corpus, config.training.clone())?;
+        let workload = LanguageTraining::new(model, &[], tokenizer, corpus, config.training.clone())?;
         self.train(workload, &config, "teacher", corpus, &config.optimizer, &config.run_loop)
     }
 
@@ -218,7 +218,7 @@ impl Quickstart<'_> {
         let student = first_student(&config.student, config.training.seed, &whole)?;
         let teacher = whole.for_inference(self.rt, Precision::F32);
         drop(whole);
-        let workload = LanguageTraining::new(student, Some(&teacher), tokenizer, corpus, config.training.clone())?;
+        let workload = LanguageTraining::new(student, &[&teacher], tokenizer, corpus, config.training.clone())?;
         self.train(workload, &config, "student-distilled", corpus, &config.optimizer, &config.run_loop)
     }
 
@@ -266,7 +266,7 @@ impl Quickstart<'_> {
         let mut model = load(model)?;
         model.pack(self.rt, Precision::F32, Purpose::Inference);
         let config = self.distil_config(Path::new("")).training;
-        let mut workload = LanguageTraining::new(model, Some(teacher), tokenizer, corpus, config)?;
+        let mut workload = LanguageTraining::new(model, &[teacher], tokenizer, corpus, config)?;
         let measured = workload.evaluate(self.rt)?.context("the corpus has no held-out part")?;
         let value = |name| measured.values.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
         (report.perplexity, report.teacher_agreement) = (value("perplexity"), value("teacher_agreement"));

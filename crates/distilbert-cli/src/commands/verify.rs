@@ -43,7 +43,7 @@ pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result
             let mut model = Model::load(folder.as_deref().unwrap_or(batch), HeadChoice::AsSaved)?.model;
             model.disable_dropout();
             model.pack(rt, Precision::F32, Purpose::Training);
-            verify_labelled_batch(rt, &model, batch)?
+            verify_labelled_batch(rt, &mut model, batch)?
         }
         (expected, None, None) => {
             let folder = folder.context("name a model to verify")?;

@@ -308,7 +308,7 @@ impl Model {
         if !self.parameters.is_whole() {
             return Err(CheckpointError::NotWhole { path });
         }
-        let table = self.parameters.table().iter().filter(|parameter| !is_dense(parameter));
+        let table = self.parameters.of_model().iter().filter(|parameter| !is_dense(parameter));
         let tensors = table.map(|parameter| TensorToWrite {
             name: parameter.name.as_str().into(),
             shape: parameter.shape.clone(),

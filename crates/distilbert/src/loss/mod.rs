@@ -4,6 +4,7 @@
 //! micro-batches, so that how a batch is cut changes nothing but rounding.
 
 pub mod embedding; // sentence embeddings: towards a teacher, a score, or the rest of the batch
+pub mod layers; // hidden states of a student's layers and a teacher's
 pub mod labelled; // one answer a text, a token or a span, with or without soft labels
 pub mod vocabulary; // KL, masked-LM, logits MSE and cosine of distillation
 

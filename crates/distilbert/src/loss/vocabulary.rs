@@ -27,6 +27,35 @@ impl Default for DistilWeights {
     }
 }
 
+impl DistilWeights {
+    /// The terms' weights times `share`.
+    pub fn scaled(&self, share: f64) -> DistilWeights {
+        DistilWeights {
+            temperature: self.temperature,
+            kl: self.kl * share,
+            mlm: self.mlm * share,
+            cosine: self.cosine * share,
+            mse: self.mse * share,
+        }
+    }
+
+    /// The same where so many teachers share the terms that need one.
+    pub fn of_each(&self, teachers: usize) -> DistilWeights {
+        let part = 1.0 / teachers.max(1) as f64;
+        DistilWeights { mlm: self.mlm, ..self.scaled(part) }
+    }
+
+    /// Whether any term looks at the logits of the vocabulary.
+    pub fn look_at_logits(&self) -> bool {
+        self.kl != 0.0 || self.mlm != 0.0 || self.mse != 0.0
+    }
+
+    /// Whether any term looks at the last hidden states or at what comes behind them.
+    pub fn look_at_the_end(&self) -> bool {
+        self.look_at_logits() || self.cosine != 0.0
+    }
+}
+
 /// Which positions the soft-target terms look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,14 +76,31 @@ pub struct Positions {
     pub soft: u64,
     /// Masked positions.
     pub masked: u64,
+    /// Sequences.
+    pub sequences: u64,
+    /// Pairs of tokens of one sequence, a token with itself among them.
+    pub pairs: u64,
 }
 
 impl Positions {
+    /// Of sequences that end at `cu_seqlens`, none of whose logits count.
+    pub fn of(cu_seqlens: &[u32]) -> Positions {
+        let lengths = || cu_seqlens.windows(2).map(|ends| u64::from(ends[1] - ends[0]));
+        Positions {
+            tokens: lengths().sum(),
+            sequences: lengths().count() as u64,
+            pairs: lengths().map(|length| length * length).sum(),
+            ..Positions::default()
+        }
+    }
+
     /// Adds another micro-batch's.
     pub fn add(&mut self, other: Positions) {
         self.tokens += other.tokens;
         self.soft += other.soft;
         self.masked += other.masked;
+        self.sequences += other.sequences;
+        self.pairs += other.pairs;
     }
 }
 

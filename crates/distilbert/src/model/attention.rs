@@ -10,6 +10,7 @@ use super::residual_output::{
 use super::{DropoutSite, Mode, Pass};
 use distilbert_kernels::attention::{AttentionShape, Queries, attention, attention_backward};
 use distilbert_kernels::dropout::Dropout;
+use distilbert_kernels::elementwise::add_assign;
 use distilbert_kernels::{Precision, Runtime};
 
 /// One layer's self-attention.
@@ -30,6 +31,13 @@ pub struct AttentionActivations {
     log_sum_exp: Vec<f32>,
     /// The block's end; its states are the block's.
     pub output: ResidualOutputActivations,
+}
+
+impl AttentionActivations {
+    /// Queries, keys and values side by side, `[tokens, 3 * hidden]`.
+    pub(crate) fn qkv(&self) -> &[f32] {
+        &self.qkv
+    }
 }
 
 impl Attention {
@@ -125,13 +133,16 @@ impl Attention {
         if coarse && Precision::Bf16.is_available(rt.isa()) { Precision::Bf16 } else { Precision::F32 }
     }
 
-    /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added.
+    /// `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are added. `inner` is what losses
+    /// that look at queries, keys and values add to their gradient, if any do.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub(crate) fn backward(
         &self,
         pass: Pass<'_>,
         x: &[f32],
         a: &AttentionActivations,
         d_output: &mut [f32],
+        inner: &[f32],
         scratch: &mut AttentionScratch,
         gradients: &mut [f32],
     ) {
@@ -150,8 +161,18 @@ impl Attention {
             &output.d_inner,
             d_qkv,
         );
+        if !inner.is_empty() {
+            add_assign(rt, d_qkv, inner);
+        }
         self.qkv.backward_parameters(rt, x, d_qkv, gradients);
         self.qkv.backward_input(rt, d_qkv, d_output, Into::Accumulate);
+    }
+
+    /// As [`Attention::backward`], where losses that look at queries, keys and values are the only ones: their gradient in,
+    /// that of `x` out.
+    pub(crate) fn backward_qkv(&self, rt: &Runtime, x: &[f32], d_qkv: &[f32], dx: &mut [f32], gradients: &mut [f32]) {
+        self.qkv.backward_parameters(rt, x, d_qkv, gradients);
+        self.qkv.backward_input(rt, d_qkv, dx, Into::Overwrite);
     }
 
     fn probability_dropout<'a>(&self, pass: Pass<'a>) -> Option<Dropout<'a>> {

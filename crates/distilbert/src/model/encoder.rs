@@ -11,7 +11,7 @@ use super::residual_output::ResidualOutputScratch;
 use super::{Mode, Model, Pass};
 use crate::data::batch::Batch;
 use distilbert_kernels::Runtime;
-use distilbert_kernels::elementwise::gather_rows;
+use distilbert_kernels::elementwise::{add_assign, gather_rows};
 
 /// A stack of layers.
 pub struct Encoder {
@@ -79,6 +79,48 @@ impl Activations {
     }
 }
 
+/// What the embeddings or a layer computed, shown while it exists.
+#[derive(Clone, Copy)]
+pub struct Observed<'a> {
+    /// States after it, `[tokens, hidden]`.
+    pub states: &'a [f32],
+    /// The layer's queries, keys and values side by side, `[tokens, 3 * hidden]`; the embeddings have none.
+    pub qkv: &'a [f32],
+}
+
+/// Gradients of losses that look inside the encoder, by what [`Model::encode_observed`] shows under the same index: 0 for
+/// the embeddings, then the layers. Where no loss looks they are missing or empty.
+#[derive(Default)]
+pub struct InnerGradients {
+    /// By the states, `[tokens, hidden]`.
+    pub states: Vec<Vec<f32>>,
+    /// By queries, keys and values, `[tokens, 3 * hidden]`.
+    pub qkv: Vec<Vec<f32>>,
+    /// Whether there are no others: the gradient by the last hidden states is zero, and what lies behind the last layer
+    /// that a loss looks at need not be gone through.
+    pub alone: bool,
+}
+
+impl InnerGradients {
+    fn at(gradients: &[Vec<f32>], index: usize) -> &[f32] {
+        gradients.get(index).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a loss looks at what is shown under `index` or later, or at the end.
+    fn looks_from(&self, index: usize) -> bool {
+        let any = |gradients: &[Vec<f32>]| gradients.iter().skip(index).any(|gradient| !gradient.is_empty());
+        !self.alone || any(&self.states) || any(&self.qkv)
+    }
+
+    /// Adds what belongs to the states under `index`.
+    fn add_states(&self, rt: &Runtime, index: usize, d_states: &mut [f32]) {
+        let inner = InnerGradients::at(&self.states, index);
+        if !inner.is_empty() {
+            add_assign(rt, d_states, inner);
+        }
+    }
+}
+
 /// Gradients inside the backward pass; buffers are reused from layer to layer.
 #[derive(Default)]
 pub struct Scratch {
@@ -124,7 +166,7 @@ impl Encoder {
         pass: Pass<'_>,
         depth: usize,
         activations: &mut Activations,
-        mut observe: impl FnMut(usize, &[f32]),
+        mut observe: impl FnMut(usize, Observed<'_>),
     ) {
         activations.states.clear();
         activations.layers.resize_with(1.min(depth), LayerActivations::default);
@@ -134,7 +176,7 @@ impl Encoder {
                 std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
             }
             self.layer(index).forward(pass.in_layer(index), &activations.embedded, a);
-            observe(index + 1, a.output());
+            observe(index + 1, Observed { states: a.output(), qkv: a.attention.qkv() });
         }
     }
 }
@@ -152,20 +194,22 @@ impl Layer {
     }
 
     /// `x` is the layer's input. `d_output` in, gradient of `x` out, in the same buffer; the parameters' gradients are
-    /// added.
+    /// added. `d_qkv` is what losses add to the gradient of queries, keys and values, if any do.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     fn backward(
         &self,
         pass: Pass<'_>,
         x: &[f32],
         a: &LayerActivations,
         d_output: &mut [f32],
+        d_qkv: &[f32],
         scratch: &mut Scratch,
         gradients: &mut [f32],
     ) {
         let LayerActivations { attention, feed_forward } = a;
         let between = &attention.output.states;
         self.feed_forward.backward(pass, between, feed_forward, d_output, &mut scratch.feed_forward, gradients);
-        self.attention.backward(pass, x, attention, d_output, &mut scratch.attention, gradients);
+        self.attention.backward(pass, x, attention, d_output, d_qkv, &mut scratch.attention, gradients);
     }
 }
 
@@ -176,19 +220,19 @@ impl Model {
         self.encode_observed(rt, batch, mode, activations, |_, _| {});
     }
 
-    /// As [`Model::encode`], and shows the states `[tokens, hidden]` after the embeddings (index 0) and after each
-    /// layer (index 1 and on) while they exist.
+    /// As [`Model::encode`], and shows what the embeddings (index 0) and each layer (index 1 and on) computed while it
+    /// exists.
     pub fn encode_observed(
         &self,
         rt: &Runtime,
         batch: &Batch,
         mode: Mode<'_>,
         activations: &mut Activations,
-        mut observe: impl FnMut(usize, &[f32]),
+        mut observe: impl FnMut(usize, Observed<'_>),
     ) {
         let pass = self.pass(rt, batch, mode);
         self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
-        observe(0, &activations.embedded);
+        observe(0, Observed { states: &activations.embedded, qkv: &[] });
         match mode {
             Mode::Training(_) => {
                 let Activations { embedded, states, layers, .. } = activations;
@@ -206,7 +250,7 @@ impl Model {
                     let x = before.last().unwrap_or(&*embedded);
                     self.encoder.layer(index).forward(pass.in_layer(index), x, a);
                     std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
-                    observe(index + 1, &rest[0]);
+                    observe(index + 1, Observed { states: &rest[0], qkv: a.attention.qkv() });
                 }
             }
             Mode::Inference => self.encoder.infer(pass, self.encoder.depth, activations, observe),
@@ -244,11 +288,33 @@ impl Model {
         scratch: &mut Scratch,
         gradients: &mut [f32],
     ) {
+        let none = InnerGradients::default();
+        self.encode_backward_with(rt, batch, mode, activations, &none, d_hidden, scratch, gradients);
+    }
+
+    /// As [`Model::encode_backward`], with the gradients of losses that look inside the encoder.
+    #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
+    pub fn encode_backward_with(
+        &self,
+        rt: &Runtime,
+        batch: &Batch,
+        mode: Mode<'_>,
+        activations: &mut Activations,
+        inner: &InnerGradients,
+        d_hidden: &mut [f32],
+        scratch: &mut Scratch,
+        gradients: &mut [f32],
+    ) {
         let pass = self.pass(rt, batch, mode);
         let Activations { embeddings, embedded, states, layers, .. } = activations;
-        for index in (0..self.encoder.depth).rev() {
+        for index in (0..self.encoder.depth).rev().skip_while(|index| !inner.looks_from(index + 1)) {
             let (layer, pass) = (self.encoder.layer(index), pass.in_layer(index));
             let x = if index == 0 { &*embedded } else { &states[index - 1] };
+            let d_qkv = InnerGradients::at(&inner.qkv, index + 1);
+            if InnerGradients::at(&inner.states, index + 1).is_empty() && !inner.looks_from(index + 2) {
+                layer.attention.backward_qkv(rt, x, d_qkv, d_hidden, gradients);
+                continue;
+            }
             let a = match self.encoder.keeps {
                 Keeps::Activations => &mut layers[index],
                 Keeps::Inputs => &mut layers[0],
@@ -258,8 +324,10 @@ impl Model {
                 layer.forward(pass, x, a);
             }
             // Layers that share their weights add to the same gradients.
-            layer.backward(pass, x, a, d_hidden, scratch, gradients);
+            inner.add_states(rt, index + 1, d_hidden);
+            layer.backward(pass, x, a, d_hidden, d_qkv, scratch, gradients);
         }
+        inner.add_states(rt, 0, d_hidden);
         self.embeddings.backward(pass, batch, embeddings, d_hidden, gradients);
     }
 

@@ -30,7 +30,7 @@ use distilbert_kernels::dropout::Dropout;
 use distilbert_kernels::{Precision, Runtime};
 use embeddings::Embeddings;
 use encoder::Encoder;
-use linear::Packing;
+use linear::{Linear, Packing};
 use parameters::{ArenaOf, TableBuilder};
 
 /// A model of any supported family with at most one head.
@@ -206,6 +206,17 @@ impl Model {
         Model { config, parameters: table.build(), embeddings, encoder, head, precision: Precision::F32 }
     }
 
+    /// Adds a linear of its training's own, with random weights: the optimiser updates it with the model, and it is not
+    /// saved as a part of it. [`Model::pack`] leaves it to whoever runs it.
+    pub(crate) fn add_training_linear(&mut self, name: &str, inputs: usize, outputs: usize, seed: u64) -> Linear {
+        let mut rng = Rng::from_key(&[seed, mix_key(&name.bytes().map(u64::from).collect::<Vec<_>>())]);
+        let range = f64::from(self.config.encoder.initializer_range);
+        let weight: Vec<f32> = (0..inputs * outputs).map(|_| (rng.normal() * range) as f32).collect();
+        let weight = self.parameters.extend(format!("{name}.weight"), vec![outputs, inputs], &weight);
+        let bias = self.parameters.extend(format!("{name}.bias"), vec![outputs], &vec![0.0; outputs]);
+        Linear::over(weight, bias, inputs, outputs)
+    }
+
     /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
     ///
     /// # Panics
@@ -265,6 +276,25 @@ impl Model {
     pub(crate) fn encoder_end(&self) -> usize {
         let last = self.encoder.layers.last();
         last.map_or(self.embeddings.norm.bias.end, |layer| layer.feed_forward.output.norm.bias.end)
+    }
+
+    /// Where the arena's part ends that the states after a layer depend on; layers are counted from 1, 0 stands for the
+    /// embeddings. Where layers share their weights, all of them end together.
+    pub(crate) fn layer_end(&self, layer: usize) -> usize {
+        let shared = layer > 0 && self.encoder.layers.len() < self.encoder.depth();
+        match self.encoder.layers.get(layer) {
+            Some(next) if !shared => next.attention.qkv.weight.start,
+            _ => self.encoder_end(),
+        }
+    }
+
+    /// The same of a layer's queries, keys and values.
+    pub(crate) fn attention_end(&self, layer: usize) -> usize {
+        let own = self.encoder.layers.len() == self.encoder.depth();
+        match self.encoder.layers.get(layer.saturating_sub(1)) {
+            Some(layer) if own => layer.attention.output.linear.weight.start,
+            _ => self.encoder_end(),
+        }
     }
 
     /// Lets the optimiser change the head only.

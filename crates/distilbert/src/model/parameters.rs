@@ -51,6 +51,8 @@ impl Parameter {
 pub struct Parameters {
     table: Vec<Parameter>,
     weights: Vec<f32>,
+    /// Tensors at the start of the table that are the model's; those behind belong to its training.
+    of_model: usize,
 }
 
 /// The table beside its weights, borrowed apart.
@@ -65,6 +67,26 @@ impl Parameters {
     /// The tensors in arena order.
     pub fn table(&self) -> &[Parameter] {
         &self.table
+    }
+
+    /// The tensors that are saved with the model, in arena order: all but those that only a training has.
+    pub fn of_model(&self) -> &[Parameter] {
+        &self.table[..self.of_model]
+    }
+
+    /// The tensors that only a training has, in arena order.
+    pub fn of_training(&self) -> &[Parameter] {
+        &self.table[self.of_model..]
+    }
+
+    /// Adds a tensor that training updates like all others and that is not saved with the model.
+    pub(crate) fn extend(&mut self, name: String, shape: Vec<usize>, values: &[f32]) -> Range<usize> {
+        debug_assert_eq!(values.len(), shape.iter().product::<usize>());
+        let range = self.weights.len()..self.weights.len() + values.len();
+        let decays = shape.len() > 1;
+        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable: true });
+        self.weights.extend_from_slice(values);
+        range
     }
 
     /// The arena of weights.
@@ -166,7 +188,7 @@ impl TableBuilder {
     }
 
     pub(crate) fn build(self) -> Parameters {
-        Parameters { table: self.table, weights: vec![0.0; self.len] }
+        Parameters { of_model: self.table.len(), table: self.table, weights: vec![0.0; self.len] }
     }
 
     fn add(&mut self, name: String, shape: Vec<usize>, decays: bool) -> Range<usize> {

@@ -32,9 +32,10 @@ impl AttentionMaps {
         let layers = model.encoder.depth();
         let mut probabilities = Vec::new();
         let mut activations = Activations::default();
-        model.encode_observed(rt, &batch, Mode::Inference, &mut activations, |index, states| {
+        model.encode_observed(rt, &batch, Mode::Inference, &mut activations, |index, observed| {
             if index < layers {
-                probabilities.extend(model.encoder.layer(index).attention.probabilities(rt, arena, states));
+                let attention = &model.encoder.layer(index).attention;
+                probabilities.extend(attention.probabilities(rt, arena, observed.states));
             }
         });
         let heads = model.config.encoder.heads;

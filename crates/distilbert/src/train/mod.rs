@@ -4,6 +4,7 @@
 pub mod events; // TensorBoard event files
 pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
+pub mod layer_terms; // losses between the layers of student and teacher
 pub mod order; // which samples make which step
 pub mod sentence; // sentence encoders: a teacher's embeddings, pairs, triples
 pub mod by_name; // values in configurations that are written as their names

@@ -11,7 +11,7 @@
 use super::{TrainError, Workload, events};
 use crate::checkpoint::model_folder::{HeadChoice, ModelFolderError};
 use crate::checkpoint::{TensorData, TensorToWrite, Tensors, replace_folder, write_atomic, write_safetensors};
-use crate::model::{Model, Parameters};
+use crate::model::{Model, Parameter};
 use crate::optim::OptimizerState;
 use distilbert_kernels::Runtime;
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ use std::time::SystemTime;
 
 /// Checkpoints kept beside the best: the last, and the one before, which a run goes on from if the last cannot be read.
 const KEPT: usize = 2;
+
+/// What the names of parameters begin with that are a training's and not the model's, in `optimizer.safetensors`.
+const OF_TRAINING: &str = "parameter.";
 
 /// What decides the numbers of a run; a resumed run must agree.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -199,12 +202,25 @@ impl Run {
             ModelFolderError::Checkpoint(error) => TrainError::Checkpoint(error),
             other => TrainError::Run { path: folder.clone(), reason: other.to_string() },
         })?;
-        if loaded.model.parameters.len() != model.parameters.len() {
+        if loaded.model.parameters.len() != model.parameters.of_model().iter().map(Parameter::count).sum::<usize>() {
             let reason = "the checkpoint is of a model of another shape".to_owned();
             return Err(TrainError::Run { path: folder, reason });
         }
-        model.parameters.weights_mut().values.copy_from_slice(loaded.model.parameters.weights());
         let moments = Tensors::open_file(&folder.join("optimizer.safetensors"))?;
+        let mut of_training = Vec::new();
+        for parameter in model.parameters.of_training() {
+            let name = format!("{OF_TRAINING}{}", parameter.name);
+            let values = moments.read_f32(&name)?;
+            if values.len() != parameter.range.len() {
+                let reason = format!("`{name}` has another size than the parameter");
+                return Err(TrainError::Run { path: folder, reason });
+            }
+            of_training.extend(values);
+        }
+        let weights = model.parameters.weights_mut().values;
+        let (of_model, behind) = weights.split_at_mut(loaded.model.parameters.len());
+        of_model.copy_from_slice(loaded.model.parameters.weights());
+        behind.copy_from_slice(&of_training);
         for (prefix, arena) in
             [("first_moment.", &mut optimizer.first_moment), ("second_moment.", &mut optimizer.second_moment)]
         {
@@ -261,7 +277,14 @@ impl Run {
             model.save(folder)?;
             workload.save_companions(folder)?;
             let moments = [("first_moment.", &optimizer.first_moment), ("second_moment.", &optimizer.second_moment)];
-            let tensors = moments.iter().flat_map(|(prefix, arena)| moment_tensors(prefix, arena, &model.parameters));
+            let parameters = &model.parameters;
+            let of_training = parameters.of_training().iter();
+            let of_training = of_training.map(|parameter| tensor(OF_TRAINING, parameters.weights(), parameter));
+            let moments = moments.iter().flat_map(|(prefix, arena)| {
+                let trainable = parameters.table().iter().filter(|parameter| parameter.trainable);
+                trainable.map(|parameter| tensor(prefix, arena, parameter))
+            });
+            let tensors = moments.chain(of_training);
             write_safetensors(&folder.join("optimizer.safetensors"), tensors, &BTreeMap::new())?;
             let text = serde_json::to_string_pretty(&saved).expect("a run's state is plain data");
             write_atomic(&folder.join("state.json"), text.as_bytes())?;
@@ -364,16 +387,13 @@ fn read_state(folder: &Path) -> Result<SavedState, TrainError> {
     serde_json::from_str(&text).map_err(|error| TrainError::Run { path, reason: format!("not a run's state: {error}") })
 }
 
-fn moment_tensors<'a>(
-    prefix: &'a str,
-    arena: &'a [f32],
-    parameters: &'a Parameters,
-) -> impl Iterator<Item = TensorToWrite<'a>> {
-    parameters.table().iter().filter(|parameter| parameter.trainable).map(move |parameter| TensorToWrite {
+/// One parameter's part of an arena, under a prefix.
+fn tensor<'a>(prefix: &str, arena: &'a [f32], parameter: &Parameter) -> TensorToWrite<'a> {
+    TensorToWrite {
         name: format!("{prefix}{}", parameter.name).into(),
         shape: parameter.shape.clone(),
         data: TensorData::F32(&arena[parameter.range.clone()]),
-    })
+    }
 }
 
 /// The run's one event file: the one that is there, or a new one named after the time.

@@ -10,12 +10,14 @@ use crate::data::examples::Problem;
 use crate::data::masking::IGNORED;
 use crate::heads::tokens::starts_then_ends;
 use crate::loss::labelled::{SoftLabels, Span};
+use crate::loss::layers::LayerTerm;
 use crate::loss::vocabulary::{DistilWeights, KlPositions};
 use crate::model::{DropoutKey, HeadKind, Mode, Model};
 use crate::train::finetune::{LabelledBatch, StepBuffers, Targets, labelled_step};
 use crate::train::language::{MaskedBatch, Pass, masked_step};
-use distilbert_kernels::Runtime;
-use std::path::Path;
+use crate::train::layer_terms::{LayerTerms, Portion};
+use distilbert_kernels::{Precision, Runtime};
+use std::path::{Path, PathBuf};
 
 /// Settings beside a batch with soft labels.
 #[derive(serde::Deserialize)]
@@ -23,27 +25,35 @@ struct SoftSettings {
     temperature: f64,
     alpha_hard: f64,
     alpha_soft: f64,
+    /// Terms between the layers of the model and of `teacher`.
+    #[serde(default)]
+    layer_terms: Vec<LayerTerm>,
+    teacher: Option<PathBuf>,
 }
 
 /// Compares loss, logits and every parameter's gradient of `model` (packed for training, dropout off) with
 /// `expected.safetensors` in `folder`. Labels are classes (of texts or tokens), one 0 or 1 an output,
 /// numbers, starts and ends, or hidden tokens, by the model's head; a teacher's logits and a `meta.json` make the loss
-/// one of soft labels.
+/// one of soft labels, with terms between layers if it names any, whose linears become a part of `model`.
 ///
 /// # Errors
 /// [`VerifyError`] if a file cannot be read or does not fit the model.
-pub fn verify_labelled_batch(rt: &Runtime, model: &Model, folder: &Path) -> Result<Vec<Comparison>, VerifyError> {
+pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> Result<Vec<Comparison>, VerifyError> {
     let path = folder.join("expected.safetensors");
     let tensors = Tensors::open_file(&path)?;
     let reference = ReferenceBatch::read(&tensors)?;
     model.check(&reference.batch).map_err(|source| VerifyError::Input { path: path.clone(), source })?;
+    let soft = match tensors.names().any(|name| name.starts_with("teacher_")) {
+        true => Some(Soft::read(rt, model, folder)?),
+        false => None,
+    };
     let mut gradients = vec![0.0; model.parameters.len()];
     let slots = vec![0; reference.batch.sequences()];
     let key = DropoutKey { seed: 0, step: 1, slots: &slots };
     let mut comparisons = Vec::new();
     let loss = match &model.config.head {
         HeadKind::Classification { .. } | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => {
-            let (loss, logits) = labelled_loss(rt, model, &tensors, &reference, folder, key, &mut gradients)?;
+            let (loss, logits) = labelled_loss(rt, model, &tensors, &reference, soft.as_ref(), key, &mut gradients)?;
             if model.config.head == HeadKind::QuestionAnswering {
                 let rows = starts_then_ends(&logits);
                 for (name, ours) in SPAN_LOGITS.into_iter().zip(rows.chunks(reference.batch.tokens())) {
@@ -65,10 +75,11 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &Model, folder: &Path) -> Resu
                 targets: labels.into_iter().map(|label| label as i32).collect(),
             };
             let weights = DistilWeights { kl: 0.0, mlm: 1.0, cosine: 0.0, mse: 0.0, ..Default::default() };
-            let positions = masked.positions(KlPositions::Masked);
-            let pass = Pass { model, teacher: None, kl_positions: KlPositions::Masked, weights, positions };
+            let (kl_positions, layer_terms) = (KlPositions::Masked, LayerTerms::default());
+            let portion = Portion { positions: masked.positions(kl_positions), share: 1.0 };
+            let pass = Pass { model, teachers: &[], kl_positions, weights, layer_terms: &layer_terms, portion };
             comparisons.extend(compare_outputs(rt, model, &tensors, &reference, ["logits"].into_iter())?);
-            masked_step(rt, &pass, &masked, key, &mut gradients).total(&weights)
+            masked_step(rt, &pass, &masked, key, &mut gradients).vocabulary.total(&weights)
         }
         HeadKind::None | HeadKind::Embedding(_) => {
             let reason = "the model has no head with labels, so it has no loss".to_owned();
@@ -118,22 +129,25 @@ fn labelled_loss(
     model: &Model,
     tensors: &Tensors,
     reference: &ReferenceBatch,
-    folder: &Path,
+    soft: Option<&Soft>,
     key: DropoutKey<'_>,
     gradients: &mut [f32],
 ) -> Result<(f64, Vec<f32>), VerifyError> {
     let targets = targets(model, tensors, reference)?;
     let teacher = read_teacher(model, tensors, reference)?;
-    let soft_labels = match teacher {
-        Some(_) => read_soft_settings(folder)?,
-        None => SoftLabels::default(),
-    };
+    let soft_labels = soft.map_or_else(SoftLabels::default, |soft| soft.labels);
     let batch = &reference.batch;
-    let labelled =
-        LabelledBatch { batch, labels: targets.labels(batch), teacher: teacher.as_deref(), soft_labels: &soft_labels };
+    let labelled = LabelledBatch {
+        batch,
+        labels: targets.labels(batch),
+        teacher: teacher.as_deref(),
+        soft_labels: &soft_labels,
+        layers: soft.and_then(|soft| Some((&soft.layer_terms, soft.teacher.as_ref()?))),
+    };
     let mut buffers = StepBuffers::default();
     let losses = labelled_step(rt, model, labelled, Mode::Training(key), gradients, &mut buffers);
-    Ok((losses.total(&soft_labels), buffers.logits))
+    let between_layers = soft.map_or(0.0, |soft| soft.layer_terms.total(&buffers.layer_losses));
+    Ok((losses.total(&soft_labels) + between_layers, buffers.logits))
 }
 
 /// The labels in the form of the model's problem, checked.
@@ -198,10 +212,29 @@ fn read_teacher(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) ->
     Ok(Some(if per_token { reference.real_rows(&logits) } else { logits }))
 }
 
-fn read_soft_settings(folder: &Path) -> Result<SoftLabels, VerifyError> {
-    let path = folder.join("meta.json");
-    let settings = |reason: String| VerifyError::Settings { path: path.clone(), reason };
-    let text = std::fs::read_to_string(&path).map_err(|error| settings(error.to_string()))?;
-    let soft: SoftSettings = serde_json::from_str(&text).map_err(|error| settings(error.to_string()))?;
-    Ok(SoftLabels { temperature: soft.temperature, hard: soft.alpha_hard, soft: soft.alpha_soft })
+/// What a teacher takes part in.
+struct Soft {
+    labels: SoftLabels,
+    layer_terms: LayerTerms,
+    /// Where there are such terms.
+    teacher: Option<Model>,
+}
+
+impl Soft {
+    fn read(rt: &Runtime, model: &mut Model, folder: &Path) -> Result<Soft, VerifyError> {
+        let path = folder.join("meta.json");
+        let wrong = |reason: String| VerifyError::Settings { path: path.clone(), reason };
+        let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+        let soft: SoftSettings = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let labels = SoftLabels { temperature: soft.temperature, hard: soft.alpha_hard, soft: soft.alpha_soft };
+        let Some(teacher) = soft.teacher else {
+            return Ok(Soft { labels, layer_terms: LayerTerms::default(), teacher: None });
+        };
+        let teacher = Model::load_for_inference(&folder.join(teacher), rt, Some(Precision::F32))?.model;
+        let mut layer_terms = LayerTerms::new(&soft.layer_terms, model, &[&teacher.config], 0)
+            .map_err(|error| wrong(error.to_string()))?;
+        super::read_projections(model, folder)?;
+        layer_terms.pack(rt, model.parameters.weights());
+        Ok(Soft { labels, layer_terms, teacher: Some(teacher) })
+    }
 }

@@ -18,6 +18,8 @@ use crate::checkpoint::{CheckpointError, Tensors};
 use crate::data::batch::{Batch, BatchError};
 use crate::model::InputError;
 use std::path::PathBuf;
+#[cfg(feature = "train")]
+use {crate::model::Model, std::path::Path};
 
 /// Largest difference of activations, losses and parameters, as a share of the largest reference value. Float32
 /// PyTorch against float64 stays below 2e-5; an epsilon of 1e-5 in the norms, or tanh GELU for the exact one, does not.
@@ -113,6 +115,25 @@ fn compare_gradient(name: String, ours: &[f32], reference: &[f32], smallest: f64
 #[cfg(feature = "train")]
 fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
+#[cfg(feature = "train")]
+/// The first weights of the linears between widths, where the run has any.
+fn read_projections(student: &mut Model, folder: &Path) -> Result<(), VerifyError> {
+    let of_training = student.parameters.of_training().to_vec();
+    if of_training.is_empty() {
+        return Ok(());
+    }
+    let tensors = Tensors::open_file(&folder.join("projections.safetensors"))?;
+    for parameter in of_training {
+        let values = tensors.read_f32(&parameter.name)?;
+        if values.len() != parameter.count() {
+            let reason = format!("expected shape {:?}, found {} numbers", parameter.shape, values.len());
+            return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: parameter.name, reason });
+        }
+        student.parameters.weights_mut().values[parameter.range].copy_from_slice(&values);
+    }
+    Ok(())
 }
 
 /// A padded batch of a reference file, packed, and where its real tokens are.

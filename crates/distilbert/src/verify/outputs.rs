@@ -60,8 +60,8 @@ pub(super) fn compare_outputs<'n>(
 pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<String, Vec<f32>> {
     let mut outputs = BTreeMap::new();
     let mut activations = Activations::default();
-    model.encode_observed(rt, batch, Mode::Inference, &mut activations, |index, states| {
-        outputs.insert(format!("hidden.{index}"), states.to_vec());
+    model.encode_observed(rt, batch, Mode::Inference, &mut activations, |index, observed| {
+        outputs.insert(format!("hidden.{index}"), observed.states.to_vec());
     });
     let states = activations.last_hidden_state();
     let hidden = model.config.encoder.hidden;

@@ -5,10 +5,12 @@ use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
 use crate::checkpoint::Tensors;
 use crate::checkpoint::model_folder::HeadChoice;
 use crate::data::batch::Batch;
-use crate::loss::vocabulary::{DistilWeights, KlPositions, Positions, VocabularyLosses};
+use crate::loss::layers::LayerTerm;
+use crate::loss::vocabulary::{DistilWeights, KlPositions, Positions};
 use crate::model::{DropoutKey, Model, Purpose};
 use crate::optim::{OptimizerConfig, OptimizerState, Schedule, update};
-use crate::train::language::{MaskedBatch, Pass, Teacher, masked_step};
+use crate::train::language::{LanguageLosses, MaskedBatch, Pass, Teacher, masked_step};
+use crate::train::layer_terms::{LayerTerms, LookedAt, Portion};
 use distilbert_kernels::{Precision, Runtime};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,9 @@ use std::path::{Path, PathBuf};
 #[derive(serde::Deserialize)]
 struct Settings {
     teacher: PathBuf,
+    /// Others, whose losses are averaged with the first one's.
+    #[serde(default)]
+    other_teachers: Vec<PathBuf>,
     student_init: PathBuf,
     temperature: f64,
     kl_positions: KlPositions,
@@ -33,6 +38,9 @@ struct Settings {
     freeze_positions: bool,
     #[serde(default = "one")]
     accumulation: usize,
+    /// Terms between layers; the first weights of their linears are in `projections.safetensors`.
+    #[serde(default)]
+    layer_terms: Vec<LayerTerm>,
     steps: Vec<ReferenceStep>,
 }
 
@@ -47,6 +55,9 @@ struct ReferenceStep {
     kl: f64,
     mlm: f64,
     cos: f64,
+    /// The value of each term between layers.
+    #[serde(default)]
+    layer_terms: Vec<f64>,
     mse: Option<f64>,
     grad_norm: f64,
     /// The rate of this step, where it is not constant.
@@ -67,7 +78,10 @@ pub fn replay_distillation(
     let settings_error = |reason: String| VerifyError::Settings { path: path.clone(), reason };
     let text = std::fs::read_to_string(&path).map_err(|error| settings_error(error.to_string()))?;
     let settings: Settings = serde_json::from_str(&text).map_err(|error| settings_error(error.to_string()))?;
-    let teacher = Model::load_for_inference(&folder.join(&settings.teacher), rt, Some(Precision::F32))?.model;
+    let mut teachers = Vec::new();
+    for teacher in [&settings.teacher].into_iter().chain(&settings.other_teachers) {
+        teachers.push(Model::load_for_inference(&folder.join(teacher), rt, Some(Precision::F32))?.model);
+    }
     let student = student.map_or_else(|| folder.join(&settings.student_init), Path::to_owned);
     let mut student = Model::load(&student, HeadChoice::AsSaved)?.model;
     // Reference runs have dropout off, whatever the student's configuration says.
@@ -75,6 +89,12 @@ pub fn replay_distillation(
     if settings.freeze_positions {
         student.freeze_positions();
     }
+    let weights = settings.weights();
+    let of_teachers: Vec<_> = teachers.iter().map(|teacher| &teacher.config).collect();
+    let mut layer_terms = LayerTerms::new(&settings.layer_terms, &mut student, &of_teachers, 0)
+        .map_err(|error| settings_error(error.to_string()))?;
+    layer_terms.freeze_unreached(&mut student, LookedAt::by(&weights));
+    super::read_projections(&mut student, folder)?;
 
     let mut optimizer = OptimizerConfig {
         learning_rate: settings.lr,
@@ -90,12 +110,18 @@ pub fn replay_distillation(
     for (index, expected) in settings.steps.iter().enumerate() {
         let tensors = Tensors::open_file(&folder.join(format!("step{index}.safetensors")))?;
         student.pack(rt, Precision::F32, Purpose::Training);
+        layer_terms.pack(rt, student.parameters.weights());
         let prefix = format!("step{index}.");
         let mut gradients = vec![0.0; student.parameters.len()];
-        let losses = step(rt, &student, &teacher, &tensors, &settings, &mut gradients)?;
-        let weights = settings.weights();
+        let losses = step(rt, &student, &teachers, &tensors, &settings, &layer_terms, &mut gradients)?;
+        let total = losses.total(&weights, &layer_terms);
+        for (index, &expected) in expected.layer_terms.iter().enumerate() {
+            let (name, ours) = (format!("{prefix}layer_term.{index}"), layer_terms.value(&losses.layers, index));
+            comparisons.push(compare_values(name, &[ours as f32], &[expected as f32]));
+        }
+        let losses = losses.vocabulary;
         let named = [
-            ("loss", Some(losses.total(&weights)), Some(expected.loss)),
+            ("loss", Some(total), Some(expected.loss)),
             ("kl", losses.kl.value(), Some(expected.kl)),
             ("mlm", losses.mlm.value(), Some(expected.mlm)),
             ("cos", losses.cosine.value(), Some(expected.cos)),
@@ -137,13 +163,14 @@ impl Settings {
 fn step(
     rt: &Runtime,
     student: &Model,
-    teacher: &Model,
+    teachers: &[Model],
     tensors: &Tensors,
     settings: &Settings,
+    layer_terms: &LayerTerms,
     gradients: &mut [f32],
-) -> Result<VocabularyLosses, VerifyError> {
+) -> Result<LanguageLosses, VerifyError> {
     let reference = ReferenceBatch::read(tensors)?;
-    for model in [student, teacher] {
+    for model in [student].into_iter().chain(teachers) {
         model
             .check(&reference.batch)
             .map_err(|source| VerifyError::Input { path: tensors.path().to_owned(), source })?;
@@ -158,14 +185,16 @@ fn step(
         .collect();
     let mut positions = Positions::default();
     micro_batches.iter().for_each(|masked| positions.add(masked.positions(settings.kl_positions)));
+    let whole: Vec<_> = teachers.iter().map(Teacher::Whole).collect();
     let pass = Pass {
         model: student,
-        teacher: Some(Teacher::Whole(teacher)),
+        teachers: &whole,
         kl_positions: settings.kl_positions,
         weights: settings.weights(),
-        positions,
+        layer_terms,
+        portion: Portion { positions, share: 1.0 },
     };
-    let mut losses = VocabularyLosses::default();
+    let mut losses = LanguageLosses::default();
     for masked in &micro_batches {
         let slots = vec![0; masked.batch.sequences()];
         losses.add(masked_step(rt, &pass, masked, DropoutKey { seed: 0, step: 1, slots: &slots }, gradients));

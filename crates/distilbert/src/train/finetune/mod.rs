@@ -5,6 +5,7 @@ pub mod questions; // where the answer to a question starts and ends
 pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
 
+use super::layer_terms::{LayerBuffers, LayerLosses, LayerTerms, LookedAt, Portion};
 use super::order::{Batching, Order};
 use super::{HeldOutReport, StepReport, TrainError, Workload};
 use crate::checkpoint::model_folder::save_tokenizer;
@@ -14,6 +15,8 @@ use crate::data::encoded::EncodedSet;
 use crate::data::examples::{Problem, TASK_FILE, Task};
 use crate::heads::LabelledActivations;
 use crate::loss::labelled::{LabelledLosses, Labels, SoftLabels, Span, StepPositions, labelled_loss};
+use crate::loss::layers::LayerTerm;
+use crate::loss::vocabulary::Positions;
 use crate::model::encoder::{Activations, Scratch};
 use crate::model::{DropoutKey, HeadKind, Mode, Model};
 use crate::predict::Logits;
@@ -37,6 +40,9 @@ pub struct FinetuneConfig {
     pub validation_share: f64,
     /// How a teacher's logits enter.
     pub soft_labels: SoftLabels,
+    /// Terms between the layers of the model and of the teacher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layer_terms: Vec<LayerTerm>,
 }
 
 /// The data of one task in two parts, one trained on, the other to choose the best checkpoint. A sample is one
@@ -132,28 +138,37 @@ impl Split {
     }
 }
 
+/// What a teacher says.
+#[derive(Clone, Copy)]
+pub struct Taught<'a> {
+    /// Its logits of the training part.
+    pub logits: &'a Logits,
+    /// Itself, packed, where terms look at its layers.
+    pub model: Option<&'a Model>,
+}
+
 /// Training of one model on one task.
 pub struct Finetuning<'a> {
     model: Model,
     data: &'a dyn TaskData,
     tokenizer: &'a Tokenizer,
-    /// The teacher's logits of the training part.
-    teacher: Option<&'a Logits>,
+    teacher: Option<Taught<'a>>,
+    layer_terms: LayerTerms,
     order: Order,
     config: FinetuneConfig,
     buffers: StepBuffers,
 }
 
 impl<'a> Finetuning<'a> {
-    /// Prepares a run; `teacher` are a teacher's logits of the training part.
+    /// Prepares a run.
     ///
     /// # Errors
     /// If model, task and data do not fit together, or a value of the configuration is out of range.
     pub fn new(
-        model: Model,
+        mut model: Model,
         data: &'a dyn TaskData,
         tokenizer: &'a Tokenizer,
-        teacher: Option<&'a Logits>,
+        teacher: Option<Taught<'a>>,
         config: FinetuneConfig,
     ) -> Result<Self, TrainError> {
         let wrong = |name, expected: String, found: String| Err(TrainError::Config { name, expected, found });
@@ -178,14 +193,23 @@ impl<'a> Finetuning<'a> {
         }
         let train = data.train();
         if let Some(teacher) = teacher {
-            assert_eq!(teacher.texts(), train.texts.len(), "the teacher's logits for each sample");
+            assert_eq!(teacher.logits.texts(), train.texts.len(), "the teacher's logits for each sample");
         }
         let batching = Batching::Sequences { sequences: config.batch_size };
         let order = Order::new(train.lengths(), batching, 1, config.epochs, None, config.seed);
         if order.total_steps() == 0 {
             return Err(TrainError::Empty(format!("task `{}`", data.name())));
         }
-        Ok(Finetuning { model, data, tokenizer, teacher, order, config, buffers: StepBuffers::default() })
+        let of_teacher: Vec<_> = teacher.and_then(|teacher| Some(&teacher.model?.config)).into_iter().collect();
+        if of_teacher.is_empty() && !config.layer_terms.is_empty() {
+            return wrong("layer-terms", "a teacher to compare layers with".into(), "none".into());
+        }
+        let layer_terms = LayerTerms::new(&config.layer_terms, &mut model, &of_teacher, config.seed)?;
+        if !layer_terms.is_empty() {
+            layer_terms.freeze_unreached(&mut model, config.soft_labels.look_at());
+        }
+        let buffers = StepBuffers::default();
+        Ok(Finetuning { model, data, tokenizer, teacher, layer_terms, order, config, buffers })
     }
 
     /// The model, trained.
@@ -232,6 +256,13 @@ fn validation_failed(error: &dyn std::fmt::Display) -> TrainError {
     }
 }
 
+impl SoftLabels {
+    /// How far these terms look beside a teacher. Without weights they do not, and terms between layers are alone.
+    pub(crate) fn look_at(&self) -> LookedAt {
+        if self.hard == 0.0 && self.soft == 0.0 { LookedAt::Layers } else { LookedAt::Head }
+    }
+}
+
 impl Workload for Finetuning<'_> {
     fn total_steps(&self) -> u64 {
         self.order.total_steps()
@@ -252,7 +283,9 @@ impl Workload for Finetuning<'_> {
         self.model.check(&batch)?;
         let targets = self.data.targets(samples);
         let teacher: Option<Vec<f32>> =
-            self.teacher.map(|teacher| samples.iter().flat_map(|&sample| teacher.of(sample)).copied().collect());
+            self.teacher.map(|teacher| samples.iter().flat_map(|&sample| teacher.logits.of(sample)).copied().collect());
+        self.layer_terms.pack(rt, self.model.parameters.weights());
+        let layers = self.teacher.and_then(|teacher| Some((&self.layer_terms, teacher.model?)));
         let slots: Vec<u64> = (0..samples.len() as u64).collect();
         let mode = Mode::Training(DropoutKey { seed: self.config.seed, step, slots: &slots });
         let labelled = LabelledBatch {
@@ -260,6 +293,7 @@ impl Workload for Finetuning<'_> {
             labels: targets.labels(&batch),
             teacher: teacher.as_deref(),
             soft_labels: &self.config.soft_labels,
+            layers,
         };
         let losses = labelled_step(rt, &self.model, labelled, mode, gradients, &mut self.buffers);
         let mut parts = Vec::new();
@@ -267,7 +301,8 @@ impl Workload for Finetuning<'_> {
             parts.extend(losses.hard.value().map(|value| ("hard", value)));
             parts.extend(losses.soft.value().map(|value| ("soft", value)));
         }
-        let loss = losses.total(&self.config.soft_labels);
+        self.layer_terms.name_parts(&self.buffers.layer_losses, &mut parts);
+        let loss = losses.total(&self.config.soft_labels) + self.layer_terms.total(&self.buffers.layer_losses);
         Ok(StepReport { loss, parts, tokens: batch.tokens() as u64 })
     }
 
@@ -291,6 +326,8 @@ pub struct LabelledBatch<'a> {
     pub teacher: Option<&'a [f32]>,
     /// How the teacher enters.
     pub soft_labels: &'a SoftLabels,
+    /// Terms between layers, packed, and the teacher whose layers they look at.
+    pub layers: Option<(&'a LayerTerms, &'a Model)>,
 }
 
 /// Memory that passes from step to step.
@@ -299,6 +336,10 @@ pub struct StepBuffers {
     activations: Activations,
     head: LabelledActivations,
     scratch: Scratch,
+    teacher: Activations,
+    layers: LayerBuffers,
+    /// What the terms between layers came to in the last step.
+    pub layer_losses: LayerLosses,
     /// Logits of the last step, `[batch, outputs]` or `[tokens, outputs]`.
     pub logits: Vec<f32>,
 }
@@ -313,13 +354,23 @@ pub fn labelled_step(
     gradients: &mut [f32],
     buffers: &mut StepBuffers,
 ) -> LabelledLosses {
-    let LabelledBatch { batch, labels, teacher, soft_labels } = labelled;
-    let StepBuffers { activations, head, scratch, logits } = buffers;
+    let LabelledBatch { batch, labels, teacher, soft_labels, layers } = labelled;
+    let StepBuffers { activations, head, scratch, teacher: of_teacher, layers: between, layer_losses, logits } =
+        buffers;
     let arena = model.parameters.weights();
     // A frozen encoder needs neither dropout nor a backward pass.
     let encoder_trains = model.encoder_is_trainable();
     let encoder_mode = if encoder_trains { mode } else { Mode::Inference };
-    model.encode(rt, batch, encoder_mode, activations);
+    *layer_losses = LayerLosses::default();
+    if let Some((terms, teacher)) = layers {
+        terms.encode_teacher(rt, (0, teacher), batch, of_teacher, between);
+    }
+    let portion = Portion { positions: Positions::of(batch.cu_seqlens()), share: 1.0 };
+    model.encode_observed(rt, batch, encoder_mode, activations, |index, observed| {
+        if let Some((terms, _)) = layers {
+            terms.compare(rt, model, batch, index, observed, portion, between, Some(&mut *gradients), layer_losses);
+        }
+    });
     let states = activations.last_hidden_state();
     model.head.forward_labelled(rt, arena, states, batch, mode, head, logits);
     let mut d_logits = logits.clone();
@@ -329,7 +380,8 @@ pub fn labelled_step(
     let mut d_hidden = vec![0.0; states.len()];
     model.head.backward_labelled(rt, states, batch, mode, head, &d_logits, &mut d_hidden, gradients);
     if encoder_trains {
-        model.encode_backward(rt, batch, mode, activations, &mut d_hidden, scratch, gradients);
+        between.inner.alone = layers.is_some() && soft_labels.look_at() == LookedAt::Layers;
+        model.encode_backward_with(rt, batch, mode, activations, &between.inner, &mut d_hidden, scratch, gradients);
     }
     losses
 }
