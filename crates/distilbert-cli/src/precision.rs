@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use distilbert::compress::Difference;
 use distilbert::data::batch::Batch;
 use distilbert::model::encoder::Activations;
-use distilbert::model::{Mode, Model};
+use distilbert::model::{HeadKind, Mode, Model};
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::{Precision, Runtime};
 use std::path::Path;
@@ -80,10 +80,21 @@ enum Choice {
 }
 
 impl PrecisionArgs {
+    /// The flag's value by its name.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn of_name(name: &str) -> Result<PrecisionArgs> {
+        let Ok(choice) = Choice::from_str(name, false) else {
+            bail!("precision: expected f32, bf16, int8 or auto, found {name:?}");
+        };
+        Ok(PrecisionArgs { precision: Some(choice) })
+    }
+
     /// The precision that is named.
     ///
     /// # Errors
-    /// If it is to be chosen, which is not done for sentence encoders: their heads are made when they are loaded.
+    /// If it is to be chosen, which only `serve` does for sentence encoders ([`PrecisionArgs::settle`]).
     pub fn named(self) -> Result<Option<Precision>> {
         if self.precision == Some(Choice::Auto) {
             bail!("--precision: expected f32, bf16 or int8 of a sentence encoder, found auto");
@@ -91,7 +102,8 @@ impl PrecisionArgs {
         Ok(self.by_name())
     }
 
-    fn by_name(self) -> Option<Precision> {
+    /// The precision that is named; `None` if it is the folder's own, or to be chosen.
+    pub fn by_name(self) -> Option<Precision> {
         match self.precision {
             None | Some(Choice::Auto) => None,
             Some(Choice::F32) => Some(Precision::F32),
@@ -106,13 +118,54 @@ impl PrecisionArgs {
     /// If either cannot be read or they do not fit together, the model is saved in another precision below f32, or the CPU
     /// lacks the precision.
     pub fn load(self, name: &str, folder: &Path, rt: &Runtime, console: &Console) -> Result<(Model, Tokenizer)> {
-        let (mut model, tokenizer) = model_source::load_in(self.by_name(), name, folder, rt)?;
-        if self.precision == Some(Choice::Auto) {
-            model = fastest(model, folder, &tokenizer, rt, console)?;
-        }
-        Ok((model, tokenizer))
+        let (model, tokenizer) = model_source::load_in(self.by_name(), name, folder, rt)?;
+        Ok((self.settle(model, folder, &tokenizer, rt, console)?, tokenizer))
+    }
+
+    /// A folder's model that was loaded in the precision named, or in the fastest if that is to be chosen.
+    ///
+    /// # Errors
+    /// If it cannot be read in another precision.
+    pub fn settle(
+        self,
+        model: Model,
+        folder: &Path,
+        tokenizer: &Tokenizer,
+        rt: &Runtime,
+        console: &Console,
+    ) -> Result<Model> {
+        if self.precision == Some(Choice::Auto) { fastest(model, folder, tokenizer, rt, console) } else { Ok(model) }
     }
 }
+
+/// The largest difference of any output to the folder's model in f32 on the sentences, as a share of the largest output;
+/// `None` if the folder has none in f32.
+///
+/// # Errors
+/// If that cannot be read.
+pub fn difference_to_f32(model: &Model, folder: &Path, tokenizer: &Tokenizer, rt: &Runtime) -> Result<Option<f32>> {
+    if model.precision() == Precision::F32 {
+        return Ok(Some(0.0));
+    }
+    if model.config.weights != Precision::F32 {
+        return Ok(None);
+    }
+    let reference = load_like(model, folder, Precision::F32, rt)?;
+    let probe = probe(tokenizer, model.config.encoder.max_positions);
+    Ok(Some(Difference::of(rt, &reference, model, &probe).relative()))
+}
+
+/// The folder's model in another precision; a sentence encoder with the head that this one was given.
+fn load_like(model: &Model, folder: &Path, precision: Precision, rt: &Runtime) -> Result<Model> {
+    let loaded = match &model.config.head {
+        head @ HeadKind::Embedding(_) => Model::load_for_inference_with(folder, rt, Some(precision), head.clone()),
+        _ => Model::load_for_inference(folder, rt, Some(precision)),
+    };
+    Ok(loaded?.model)
+}
+
+/// How many sentences those are.
+pub const PROBE_TEXTS: usize = SENTENCES.len();
 
 /// The fastest form of a folder's model whose outputs stay within [`BOUND`]; says which, and what was measured.
 fn fastest(model: Model, folder: &Path, tokenizer: &Tokenizer, rt: &Runtime, console: &Console) -> Result<Model> {
@@ -128,7 +181,7 @@ fn fastest(model: Model, folder: &Path, tokenizer: &Tokenizer, rt: &Runtime, con
         if model.config.check_precision(rt, precision).is_err() {
             continue;
         }
-        let candidate = Model::load_for_inference(folder, rt, Some(precision))?.model;
+        let candidate = load_like(&model, folder, precision, rt)?;
         let difference = Difference::of(rt, &model, &candidate, &probe).relative();
         let ms = time_ms(rt, &candidate, &probe);
         tried += &format!("; {precision} {ms:.1} ms, {:.1} % off", 100.0 * difference);

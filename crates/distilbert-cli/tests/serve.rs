@@ -31,6 +31,19 @@ fn serve(arguments: &[&str]) -> Served {
     }
 }
 
+/// Status and JSON of the answer to a request.
+fn send(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n{body}").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).expect("JSON"))
+}
+
 /// A test that fails leaves no server behind.
 impl Drop for Served {
     fn drop(&mut self) {
@@ -42,15 +55,9 @@ impl Drop for Served {
 
 impl Served {
     fn post(&self, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let mut stream = TcpStream::connect(&self.address).expect("a connection");
-        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n{body}").expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-        serde_json::from_str(body).expect("JSON")
+        let (status, answer) = send(&self.address, "POST", path, body);
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     /// Asks it to end; its exit code, and what it said meanwhile.
@@ -97,6 +104,33 @@ fn several_models_answer_with_the_numbers_of_predict_until_sigterm() {
 }
 
 #[test]
+fn precision_is_each_models_own_and_models_are_loaded_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let small = format!("small={name},precision=int8");
+    let served = serve(&["--model", &format!("plain={name}"), "--model", &small, "--manage-port", "0"]);
+    let (_, info) = send(&served.address, "GET", "/info", &json!({}));
+    let of = |place: usize, key: &str| info["models"][place][key].clone();
+    assert_eq!((of(0, "model_dtype"), of(1, "model_dtype")), (json!("float32"), json!("int8")));
+    let difference = |place| of(place, "parity")["largest_relative_difference"].as_f64().expect("a number");
+    assert_eq!(difference(0), 0.0);
+    assert!((1e-6..0.5).contains(&difference(1)), "{info}");
+
+    let said = served.said.iter().find_map(|line| line.trim().strip_prefix("managing models on http://"));
+    let manage = said.expect("an address");
+    let put = |source: &str| send(manage, "PUT", "/models/third", &json!({"source": source, "precision": "int8"}));
+    assert_eq!(put(name).0, 200);
+    let inputs = json!({"inputs": "w5 w6"});
+    assert_eq!(served.post("/models/third/predict", &inputs), served.post("/models/small/predict", &inputs));
+    let (status, refused) = put(folder.path().join("absent/folder").to_str().unwrap());
+    assert_eq!(status, 422, "{refused}");
+    let (status, refused) = send(manage, "PUT", "/models/x", &json!({"source": name, "precision": "int3"}));
+    assert!(status == 422 && refused["error"].as_str().unwrap().contains("int3"), "{refused}");
+    assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
 fn what_cannot_be_served_is_refused_before_it_listens() {
     let folder = tempfile::tempdir().unwrap();
     model("distilbert-classify", folder.path());
@@ -106,6 +140,10 @@ fn what_cannot_be_served_is_refused_before_it_listens() {
     assert!(refused(&["--model", "="]).contains("NAME=MODEL"));
     assert!(refused(&["--model", &format!("a={name}"), "--model", &format!("a={name}")]).contains("twice"));
     assert!(refused(&["--model", &format!("a/b={name}")]).contains("letters"));
+    let keys = folder.path().join("keys.toml");
+    std::fs::write(&keys, "[[key]]\nname = 'a'\nsha256 = 'short'\n").unwrap();
+    let found = refused(&["--model", name, "--keys", keys.to_str().unwrap()]);
+    assert!(found.contains("keys.toml") && found.contains("64"), "{found}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let refused = error(&run(&["serve", "--model", &format!("a={name}"), "--port", &port]));

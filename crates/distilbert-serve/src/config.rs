@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for those who manage its models.
+    pub manage: Option<SocketAddr>,
     /// Batches and queue.
     pub engine: EngineLimits,
     /// Connections open at once; more wait until one closes.
@@ -31,6 +33,7 @@ impl Config {
     pub fn new(address: SocketAddr) -> Config {
         Config {
             address,
+            manage: None,
             engine: EngineLimits { batch_tokens: 512, queue_tokens: 65_536 },
             max_connections: 4096,
             max_texts: 2048,

@@ -16,6 +16,15 @@ use tokio_io_timeout::TimeoutStream;
 /// Pause after the system refused to accept, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is behind a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The routes.
+    Public,
+    /// The models.
+    Management,
+}
+
 /// A socket that is listened on.
 pub struct Listening {
     /// Where.
@@ -29,13 +38,13 @@ pub struct Listening {
 
 impl Listening {
     /// Listens, and accepts in the background.
-    pub async fn start(app: Arc<App>) -> std::io::Result<Listening> {
-        let listener = TcpListener::bind(app.config.address).await?;
+    pub async fn start(app: Arc<App>, address: SocketAddr, door: Door) -> std::io::Result<Listening> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let max_connections = app.config.max_connections;
         let connections = Arc::new(Semaphore::new(max_connections));
-        tokio::spawn(accept(listener, app, Arc::clone(&connections), stopped));
+        tokio::spawn(accept(listener, app, door, Arc::clone(&connections), stopped));
         Ok(Listening { address, stop, connections, max_connections })
     }
 
@@ -51,7 +60,13 @@ impl Listening {
     }
 }
 
-async fn accept(listener: TcpListener, app: Arc<App>, connections: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    door: Door,
+    connections: Arc<Semaphore>,
+    mut stopped: watch::Receiver<bool>,
+) {
     loop {
         // More clients than there are places wait unaccepted.
         let next = async {
@@ -64,7 +79,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, connections: Arc<Semaphore
         };
         match (place, accepted) {
             (Ok(place), Ok((stream, peer))) => {
-                tokio::spawn(serve(stream, peer, Arc::clone(&app), place, stopped.clone()));
+                tokio::spawn(serve(stream, peer, Arc::clone(&app), door, place, stopped.clone()));
             }
             _ => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -76,6 +91,7 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     app: Arc<App>,
+    door: Door,
     _place: OwnedSemaphorePermit,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -90,7 +106,12 @@ async fn serve(
     let of_requests = Arc::clone(&app);
     let service = service_fn(move |request| {
         let app = Arc::clone(&of_requests);
-        async move { Ok::<_, Infallible>(http::handle(app, peer.ip(), request).await) }
+        async move {
+            Ok::<_, Infallible>(match door {
+                Door::Public => http::handle(app, peer.ip(), request).await,
+                Door::Management => http::manage::handle(app, peer.ip(), request).await,
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

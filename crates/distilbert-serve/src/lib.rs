@@ -10,6 +10,7 @@ pub mod config; // limits
 mod connection; // sockets -> requests
 mod engine; // sequences of all clients -> batches -> outputs
 mod http; // requests -> responses
+mod keys; // who may ask, and how much
 pub mod log; // what is said of a request
 mod metrics; // what is counted
 pub mod model; // models by name and ability
@@ -17,18 +18,23 @@ mod routes; // JSON -> sequences, outputs -> JSON
 
 pub use config::Config;
 pub use engine::EngineLimits;
+pub use http::manage::Load;
+pub use keys::{Keys, KeysError};
 pub use log::{Event, Log};
-pub use model::{ModelError, ServedModel, ServedTask};
+pub use model::{ModelError, Parity, ServedModel, ServedTask};
 
-use connection::Listening;
+use connection::{Door, Listening};
 use distilbert_kernels::Runtime;
 use engine::Engine;
-use hyper::header::HeaderValue;
+use http::error::ApiError;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use keys::Holder;
 use metrics::Metrics;
 use model::Models;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
@@ -52,6 +58,9 @@ struct App {
     metrics: Arc<Metrics>,
     rt: Arc<Runtime>,
     log: Log,
+    keys: Option<Keys>,
+    /// Wishes for models.
+    loads: Sender<Load>,
     started: SystemTime,
     draining: AtomicBool,
     body_memory: Semaphore,
@@ -70,6 +79,12 @@ impl App {
         }
         let start = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         format!("{start:x}-{:x}", self.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Who asks; `None` if keys are not asked for.
+    fn holder(&self, headers: &HeaderMap) -> Result<Option<Holder<'_>>, ApiError> {
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.keys.as_ref().map(|keys| keys.holder(given)).transpose()
     }
 
     fn is_draining(&self) -> bool {
@@ -104,6 +119,22 @@ pub struct Server {
     app: Arc<App>,
     threads: tokio::runtime::Runtime,
     listening: Listening,
+    managing: Option<Listening>,
+    loads: Mutex<Receiver<Load>>,
+}
+
+/// What a server is made from.
+pub struct Setup {
+    /// Where it listens and what it allows.
+    pub config: Config,
+    /// What it serves.
+    pub models: Vec<ServedModel>,
+    /// What the models run on. Whoever loads more of them shares it.
+    pub rt: Arc<Runtime>,
+    /// Who may ask; everybody if `None`.
+    pub keys: Option<Keys>,
+    /// Where events go.
+    pub log: Log,
 }
 
 /// How a server came to its end.
@@ -120,9 +151,10 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`] if the address is taken, threads are refused, or a model cannot be served.
-    pub fn start(config: Config, models: Vec<ServedModel>, rt: Runtime, log: Log) -> Result<Server, ServeError> {
+    pub fn start(setup: Setup) -> Result<Server, ServeError> {
+        let Setup { config, models, rt, keys, log } = setup;
         let metrics = Arc::new(Metrics::new()?);
-        let rt = Arc::new(rt);
+        let (wishes, loads) = channel();
         let engine =
             Engine::start(Arc::clone(&rt), config.engine, Arc::clone(&metrics)).map_err(ServeError::Threads)?;
         let app = App {
@@ -131,6 +163,8 @@ impl Server {
             metrics,
             rt,
             log,
+            keys,
+            loads: wishes,
             started: SystemTime::now(),
             draining: AtomicBool::new(false),
             body_memory: Semaphore::new(BODY_MEMORY),
@@ -148,11 +182,13 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        let address = app.config.address;
-        let listening = threads
-            .block_on(Listening::start(Arc::clone(&app)))
-            .map_err(|source| ServeError::Listen { address, source })?;
-        Ok(Server { app, threads, listening })
+        let listen = |address, door| {
+            let listening = threads.block_on(Listening::start(Arc::clone(&app), address, door));
+            listening.map_err(|source| ServeError::Listen { address, source })
+        };
+        let listening = listen(app.config.address, Door::Public)?;
+        let managing = app.config.manage.map(|address| listen(address, Door::Management)).transpose()?;
+        Ok(Server { app, threads, listening, managing, loads: Mutex::new(loads) })
     }
 
     /// Where it listens.
@@ -160,10 +196,27 @@ impl Server {
         self.listening.address
     }
 
+    /// Where it listens for those who manage its models.
+    pub fn management_address(&self) -> Option<SocketAddr> {
+        self.managing.as_ref().map(|managing| managing.address)
+    }
+
+    /// The next wish for a model, if one comes within `time`.
+    pub fn next_load(&self, time: Duration) -> Option<Load> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(time).ok()
+    }
+
     /// Takes no more connections, answers the requests that it has, for at most `limit`, and ends.
     pub fn drain(self, limit: Duration) -> Drained {
         self.app.draining.store(true, Ordering::Relaxed);
-        let drained = self.threads.block_on(self.listening.drain(limit));
+        // Wishes that nobody will fulfil are told so.
+        drop(self.loads);
+        let drained = self.threads.block_on(async {
+            if let Some(managing) = self.managing {
+                managing.drain(limit.min(Duration::from_secs(1))).await;
+            }
+            self.listening.drain(limit).await
+        });
         // What is left is cut off: its tickets fall, so the engine has nothing to do any more.
         self.threads.shutdown_timeout(Duration::from_secs(1));
         self.app.engine.close();

@@ -17,6 +17,9 @@ pub struct Event {
     pub request_id: String,
     /// Where it came from.
     pub client: IpAddr,
+    /// The name of its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Its HTTP method.
     pub method: String,
     /// The route that it took; `-` if there is none of its path, which is not repeated here.
@@ -48,6 +51,7 @@ impl Event {
             time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             request_id,
             client,
+            key: None,
             // A client may make methods up.
             method: match method.as_str() {
                 known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),

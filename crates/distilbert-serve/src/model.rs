@@ -2,8 +2,9 @@
 
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::examples::{Problem, TaskKind};
+use distilbert::data::questions::WindowConfig;
 use distilbert::heads::Head;
-use distilbert::model::Model;
+use distilbert::model::{HeadKind, Model};
 use distilbert::predict::zero_shot::Scoring;
 use distilbert::tokenizer::Tokenizer;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,6 +23,17 @@ pub struct ServedModel {
     pub task: ServedTask,
     /// Longest input in tokens, special ones included.
     pub max_length: usize,
+    /// How far its outputs are from those of the same model in f32; `None` if there is none to compare with.
+    pub parity: Option<Parity>,
+}
+
+/// What running a model in another precision than f32 changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parity {
+    /// The largest difference of any output, as a share of the largest output in f32; 0 for a model in f32.
+    pub largest_relative_difference: f32,
+    /// Texts that it was measured on.
+    pub texts: usize,
 }
 
 /// What a model answers, by its head.
@@ -44,6 +56,13 @@ pub enum ServedTask {
     },
     /// Words for masks.
     FillMask,
+    /// Parts of a context that answer a question.
+    Answer {
+        /// How long contexts are cut.
+        windows: WindowConfig,
+        /// Log odds above which no answer is given, if it was trained for that.
+        null_threshold: Option<f32>,
+    },
     /// A vector for a text. The model's head leaves its length as it is: requests say whether it becomes one.
     Embed {
         /// Prompts.
@@ -66,6 +85,8 @@ pub enum Ability {
     Tag,
     /// Words for masks.
     FillMask,
+    /// Answers to questions.
+    Answer,
     /// Nothing but its tokenizer.
     Tokenize,
 }
@@ -80,6 +101,7 @@ impl Ability {
             Ability::ZeroShot => "a model for natural language inference",
             Ability::Tag => "a token classifier",
             Ability::FillMask => "a masked language model",
+            Ability::Answer => "a question answerer",
             Ability::Tokenize => "a model",
         }
     }
@@ -124,6 +146,7 @@ impl ServedModel {
         let fits = match (&self.task, &self.model.head) {
             (ServedTask::Classify { labels, .. }, Head::Classifier(_)) => labels.len() == self.outputs(),
             (ServedTask::Tag { labels }, Head::Tokens(_)) => labels.len() == self.outputs(),
+            (ServedTask::Answer { .. }, Head::Tokens(_)) => self.model.config.head == HeadKind::QuestionAnswering,
             (ServedTask::FillMask, Head::MaskedLm(_)) | (ServedTask::Embed { .. }, Head::Embedder(_)) => true,
             _ => false,
         };
@@ -142,6 +165,7 @@ impl ServedModel {
             | (ServedTask::Embed { .. }, Ability::Embed)
             | (ServedTask::Classify { .. }, Ability::Classify)
             | (ServedTask::Tag { .. }, Ability::Tag)
+            | (ServedTask::Answer { .. }, Ability::Answer)
             | (ServedTask::FillMask, Ability::FillMask) => true,
             (ServedTask::Classify { labels, .. }, Ability::Rerank) => labels.len() == 1,
             (ServedTask::Classify { problem, labels, .. }, Ability::ZeroShot) => {
@@ -158,6 +182,7 @@ impl ServedModel {
             ServedTask::Classify { .. } => Ability::Classify,
             ServedTask::Tag { .. } => Ability::Tag,
             ServedTask::FillMask => Ability::FillMask,
+            ServedTask::Answer { .. } => Ability::Answer,
             ServedTask::Embed { .. } => Ability::Embed,
         }
     }
@@ -217,6 +242,28 @@ impl Models {
         }
         models.push(Arc::new(model));
         Ok(())
+    }
+
+    /// Adds a model, or puts it in the place of the one that has its name; requests that have that one keep it.
+    ///
+    /// # Errors
+    /// [`ModelError`] if it cannot be served.
+    pub fn put(&self, model: ServedModel) -> Result<(), ModelError> {
+        model.check()?;
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let place = models.iter().position(|other| other.name == model.name);
+        match place {
+            Some(place) => models[place] = Arc::new(model),
+            None => models.push(Arc::new(model)),
+        }
+        Ok(())
+    }
+
+    /// Takes a model out; requests that have it keep it. False if there is none of this name.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let place = models.iter().position(|model| model.name == name);
+        place.map(|place| models.remove(place)).is_some()
     }
 
     /// All of them, as they are now.

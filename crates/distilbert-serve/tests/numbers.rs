@@ -5,12 +5,16 @@ mod common;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{
-    ask, config, encoder, entailment, golden, masked, reranker, runtime, sentiment, start, tagger, texts, tokenizer,
+    answerer, ask, config, encoder, entailment, golden, masked, reranker, runtime, sentiment, start, tagger, texts,
+    tokenizer,
 };
 use distilbert::data::batch::Batch;
+use distilbert::data::questions::{QuestionSet, QuestionWindows};
 use distilbert::evaluate::predictions::{sigmoid, softmax};
+use distilbert::heads::tokens::starts_then_ends;
 use distilbert::model::Model;
 use distilbert::model::encoder::Activations;
+use distilbert::predict::answers::{Ranking, RankingConfig};
 use distilbert::predict::{EmbeddingRunner, LogitsRunner};
 use distilbert_serve::{Config, EngineLimits};
 use serde_json::{Value, json};
@@ -291,4 +295,42 @@ fn masks_and_unseen_labels_are_answered_as_the_reference_pipelines_do() {
             }
         }
     }
+}
+
+#[test]
+fn answers_are_those_of_the_library_window_by_window() {
+    let served = answerer();
+    let context: String = texts(12).join(" ");
+    let questions = [("w9 w8", context.as_str()), ("w7", "w6 w5 w30")];
+    let (rt, mut expected) = (runtime(), Vec::new());
+    let windows = match &served.task {
+        distilbert_serve::ServedTask::Answer { windows, .. } => *windows,
+        _ => unreachable!("an answerer"),
+    };
+    let ranking = RankingConfig { top_k: 3, max_answer_length: 15, null_threshold: None };
+    let mut runner = LogitsRunner::new(&served.model).unwrap();
+    for (question, context) in questions {
+        let cut = QuestionWindows::new(&QuestionSet::single(question, context), &served.tokenizer, windows, 1).unwrap();
+        let mut found = Ranking::new(context, ranking);
+        for (index, window) in cut.windows().iter().enumerate() {
+            let logits = starts_then_ends(runner.run(&rt, &cut.batch(&[index])).unwrap());
+            let (starts, ends) = logits.split_at(logits.len() / 2);
+            found.add(&cut, window, starts, ends).unwrap();
+        }
+        let found = found.finish();
+        let shown: Vec<_> = found.iter().map(|answer| answer.shown(context, 0)).collect();
+        expected.push(serde_json::to_value(shown).unwrap());
+    }
+    drop(runner);
+    let server = start(small_batches(), vec![served]);
+    let inputs: Vec<Value> =
+        questions.iter().map(|(question, context)| json!({"question": question, "context": context})).collect();
+    let found = ask(&server, "/answer", &json!({"inputs": inputs, "parameters": {"top_k": 3}}));
+    assert_eq!(found, Value::from(expected.clone()));
+    let one = ask(&server, "/models/answers", &json!({"inputs": inputs[1]}));
+    assert_eq!(one, expected[1][0]);
+    let text: String = context.chars().collect();
+    let first = &found[0][0];
+    let (start, end) = (first["start"].as_u64().unwrap() as usize, first["end"].as_u64().unwrap() as usize);
+    assert_eq!(first["answer"], text[start..end]);
 }

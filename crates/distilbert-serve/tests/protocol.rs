@@ -6,7 +6,7 @@ use common::{
     Answer, ask, config, encoder, entailment, exchange, get, masked, metric, post, post_bytes, reranker, sentiment,
     start, tagger,
 };
-use distilbert_serve::{Config, Event, Server};
+use distilbert_serve::{Config, Event, Server, Setup};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -237,7 +237,7 @@ fn every_answer_has_an_id_and_logs_hold_no_text() {
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
     let kept = Arc::clone(&events);
     let log = Box::new(move |event: &Event| kept.lock().unwrap().push(event.clone()));
-    let server = Server::start(config(), vec![sentiment()], common::runtime(), log).unwrap();
+    let server = Server::start(Setup { log, ..common::setup(config(), vec![sentiment()]) }).unwrap();
     let named = |id: &str, path: &str, text: &str| {
         let body = json!({"inputs": text}).to_string();
         let head = format!("X-Request-Id: {id}\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());

@@ -23,7 +23,7 @@ fn broken() -> ServedModel {
     let labels = ["no", "maybe", "yes"].map(str::to_owned).to_vec();
     let tokenizer = tokenizer(&folder, &model);
     let task = ServedTask::Classify { problem: Problem::Classification, labels, temperature: 1.0, trained_on: None };
-    ServedModel { name: "broken".into(), source: String::new(), model, tokenizer, task, max_length: 18 }
+    ServedModel { name: "broken".into(), source: String::new(), model, tokenizer, task, max_length: 18, parity: None }
 }
 
 /// Work for a while: thousands of sequences, in batches of a few.

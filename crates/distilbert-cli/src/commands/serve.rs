@@ -1,19 +1,24 @@
 //! `distilbert serve`: models behind HTTP.
 
+use crate::answerer::Answerer;
 use crate::classifier::Classifier;
 use crate::console::Console;
 use crate::model_source;
-use crate::precision::PrecisionArgs;
+use crate::precision::{PROBE_TEXTS, PrecisionArgs, difference_to_f32};
 use crate::sentence_encoder::{HeadFlags, SentenceEncoder};
 use anyhow::{Context, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
 use distilbert::checkpoint::model_folder::read_config;
+use distilbert::data::questions::AnsweringTask;
 use distilbert::model::HeadKind;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
-use distilbert_serve::{Config, Drained, EngineLimits, Event, Log, ServedModel, ServedTask, Server};
+use distilbert_serve::{
+    Config, Drained, EngineLimits, Event, Keys, Log, Parity, ServedModel, ServedTask, Server, Setup,
+};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often Ctrl-C and SIGTERM are looked for.
@@ -26,7 +31,8 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 /// SIGTERM or Ctrl-C answers what was taken and ends.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A model, and what requests call it [default name: the last part of its own]. May be given several times.
+    /// A model, and what requests call it [default name: the last part of its own]; behind it the precision, if it is
+    /// not --precision's, as in `small=runs/a/best,precision=int8`. May be given several times.
     #[arg(long = "model", value_name = "[NAME=]MODEL", required = true)]
     models: Vec<String>,
     #[command(flatten)]
@@ -37,6 +43,12 @@ pub struct ServeArgs {
     /// Listen on this port; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
+    /// Load, replace and remove models on this port of this machine while others are served; see docs/serving.md.
+    #[arg(long, value_name = "PORT")]
+    manage_port: Option<u16>,
+    /// Answer only to the keys of this file (TOML: a [[key]] with `name` and `sha256` each, and quotas).
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
     /// Tokens of a batch. More are computed a little faster, fewer keep short requests from waiting for long ones.
     #[arg(long, value_name = "TOKENS", default_value_t = defaults().engine.batch_tokens, value_parser = positive)]
     batch_tokens: usize,
@@ -101,22 +113,30 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 /// # Errors
 /// If a model cannot be loaded or the address cannot be listened on.
 pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<()> {
+    let rt = Arc::new(rt);
+    let keys = args.keys.as_deref().map(read_keys).transpose()?;
     let mut models = Vec::new();
     for model in &args.models {
+        let (model, precision) = match model.rsplit_once(",precision=") {
+            Some((model, precision)) => (model, PrecisionArgs::of_name(precision)?),
+            None => (model.as_str(), args.precision),
+        };
         let (name, source) = name_and_source(model)?;
-        models.push(load(name, source, args.precision, &rt, console).with_context(|| format!("model `{source}`"))?);
+        models.push(load(name, source, precision, &rt, console).with_context(|| format!("model `{source}`"))?);
     }
     for ServedModel { name, source, model, task, max_length, .. } in &models {
         let task = match task {
             ServedTask::Classify { .. } => "classifies",
             ServedTask::Tag { .. } => "tags",
             ServedTask::FillMask => "fills masks",
+            ServedTask::Answer { .. } => "answers questions",
             ServedTask::Embed { .. } => "embeds",
         };
         console.say(&format!("{name}: {source}, {task}, {}, at most {max_length} tokens", model.precision()));
     }
     let config = Config {
         address: SocketAddr::new(args.host, args.port),
+        manage: args.manage_port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
         engine: EngineLimits { batch_tokens: args.batch_tokens, queue_tokens: args.queue_tokens },
         max_connections: args.max_connections,
         max_texts: args.max_texts,
@@ -125,15 +145,26 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         deadline: Duration::from_secs(args.timeout),
         io_timeout: Duration::from_secs(args.io_timeout),
     };
-    let server = Server::start(config, models, rt, log(args.log))?;
+    let server = Server::start(Setup { config, models, rt: Arc::clone(&rt), keys, log: log(args.log) })?;
+    if let Some(address) = server.management_address() {
+        console.say(&format!("managing models on http://{address}"));
+    }
     console.say(&format!("listening on http://{}", server.address()));
     while !console.stop_requested() {
-        thread::sleep(STOP_POLL);
+        let Some(wish) = server.next_load(STOP_POLL) else { continue };
+        let precision = wish.precision.as_deref().map_or(Ok(args.precision), PrecisionArgs::of_name);
+        let model = precision.and_then(|precision| load(wish.name.clone(), &wish.source, precision, &rt, console));
+        wish.done(model.map_err(|error| format!("{error:#}")));
     }
     match server.drain(Duration::from_secs(args.drain)) {
         Drained::Whole => Ok(()),
         Drained::InPart => bail!("stopped with requests unanswered after {} s", args.drain),
     }
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<Keys> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Keys::parse(&text).with_context(|| path.display().to_string())
 }
 
 /// `NAME=MODEL`, or a model whose name is the last part of its own.
@@ -161,8 +192,7 @@ fn load(
     console: &Console,
 ) -> anyhow::Result<ServedModel> {
     let folder = model_source::resolve(source, console)?;
-    let source_name = source.to_owned();
-    match read_config(&folder)?.head {
+    let (model, tokenizer, task, max_length) = match read_config(&folder)?.head {
         HeadKind::Classification { .. } | HeadKind::TokenClassification { .. } => {
             let classifier = Classifier::load_in(precision, source, rt, console)?;
             let max_length = classifier.max_length(None, classifier.model.config.encoder.max_positions)?;
@@ -172,23 +202,32 @@ fn load(
             } else {
                 ServedTask::Classify { problem, labels, temperature, trained_on: saved.map(|saved| saved.task.kind) }
             };
-            Ok(ServedModel { name, source: source_name, model, tokenizer, task, max_length })
+            (model, tokenizer, task, max_length)
         }
         HeadKind::MaskedLm => {
             let (model, tokenizer) = precision.load(source, &folder, rt, console)?;
             let max_length = model.config.encoder.max_positions;
-            Ok(ServedModel { name, source: source_name, model, tokenizer, task: ServedTask::FillMask, max_length })
+            (model, tokenizer, ServedTask::FillMask, max_length)
+        }
+        HeadKind::QuestionAnswering => {
+            let answerer = Answerer::load(precision, source, rt, console)?;
+            let windows = answerer.windows(None, None)?;
+            let Answerer { model, tokenizer, saved } = answerer;
+            let null_threshold = saved.as_ref().and_then(AnsweringTask::null_threshold);
+            (model, tokenizer, ServedTask::Answer { windows, null_threshold }, windows.max_length)
         }
         HeadKind::Embedding(_) | HeadKind::None => {
             // Requests say whether vectors are scaled.
-            let flags = HeadFlags { normalize: Some(false), precision: precision.named()?, ..HeadFlags::default() };
+            let flags = HeadFlags { normalize: Some(false), precision: precision.by_name(), ..HeadFlags::default() };
             let SentenceEncoder { model, tokenizer, settings, max_length } =
                 SentenceEncoder::load(source, flags, None, rt, console)?;
-            let task = ServedTask::Embed { settings };
-            Ok(ServedModel { name, source: source_name, model, tokenizer, task, max_length })
+            let model = precision.settle(model, &folder, &tokenizer, rt, console)?;
+            (model, tokenizer, ServedTask::Embed { settings }, max_length)
         }
-        HeadKind::QuestionAnswering => bail!("models for question answering are not served"),
-    }
+    };
+    let difference = difference_to_f32(&model, &folder, &tokenizer, rt)?;
+    let parity = difference.map(|difference| Parity { largest_relative_difference: difference, texts: PROBE_TEXTS });
+    Ok(ServedModel { name, source: source.to_owned(), model, tokenizer, task, max_length, parity })
 }
 
 /// What becomes of a request's event.

@@ -283,6 +283,7 @@ mod tests {
             tokenizer: Tokenizer::from_vocabulary(tokens, true).unwrap(),
             task: ServedTask::Classify { problem: Problem::Regression, labels, temperature: 1.0, trained_on: None },
             max_length: 512,
+            parity: None,
         })
     }
 

@@ -33,6 +33,10 @@ pub enum ErrorKind {
     Validation,
     /// The model is of another kind than the route needs.
     Backend,
+    /// No key, or one that is not known.
+    Unauthorized,
+    /// The key may not do this.
+    Forbidden,
     /// No model has this name.
     ModelNotFound,
     /// No such path.
@@ -64,6 +68,8 @@ impl ErrorKind {
             (ErrorKind::Syntax | ErrorKind::Empty, _) => 400,
             (ErrorKind::Validation, _) => 422,
             (ErrorKind::Backend, _) => 424,
+            (ErrorKind::Unauthorized, _) => 401,
+            (ErrorKind::Forbidden, _) => 403,
             (ErrorKind::ModelNotFound | ErrorKind::NotFound, _) => 404,
             (ErrorKind::Method, _) => 405,
             (ErrorKind::SlowBody, _) => 408,
@@ -84,6 +90,7 @@ impl ErrorKind {
             ErrorKind::Internal => "inference",
             ErrorKind::Timeout | ErrorKind::SlowBody => "timeout",
             ErrorKind::Unhealthy => "unhealthy",
+            ErrorKind::Unauthorized | ErrorKind::Forbidden => "unauthorized",
             _ => "validation",
         }
     }
@@ -139,6 +146,7 @@ impl ApiError {
             Protocol::OpenAi => {
                 let (kind, code) = match self.kind {
                     ErrorKind::Overloaded => ("rate_limit_error", Some("rate_limit_exceeded")),
+                    ErrorKind::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
                     ErrorKind::ModelNotFound => ("invalid_request_error", Some("model_not_found")),
                     ErrorKind::Internal | ErrorKind::Unhealthy | ErrorKind::Timeout => ("server_error", None),
                     _ => ("invalid_request_error", None),

@@ -3,9 +3,11 @@
 
 mod body; // reading bodies
 pub mod error; // errors by protocol
+pub mod manage; // models loaded, replaced, removed
 
 use crate::App;
 use crate::engine::queue::Client;
+use crate::keys::Holder;
 use crate::log::{Event, Log};
 use crate::metrics::Times;
 use crate::routes::{self, Asked, Handler, Prepared, Reply, Route};
@@ -13,7 +15,7 @@ use body::Held;
 use error::{ApiError, ErrorKind, Protocol};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,13 +56,19 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let route = found.as_ref().map_or("-", |(route, _)| route.name);
     let mut open = Open { app: &app, log: &app.log, event: Event::new(id.clone(), peer, &head.method, route), started };
     let mut facts = Facts::default();
+    let holder = app.holder(&head.headers);
+    open.event.key = holder.as_ref().ok().and_then(Option::as_ref).map(|holder| holder.name().to_owned());
     let result = unless_panicked(async {
         let (route, model) = found?;
+        let holder = if route.is_open() { None } else { holder? };
         match route.handler {
             Handler::Get(answer) => answer(&app, model.as_deref()),
             Handler::Post(_) => {
-                let client: Client = peer.to_string().into();
-                let work = infer(&app, &client, route, model, &head.headers, &mut body, &mut facts, started);
+                let client: Client = holder.map_or_else(|| peer.to_string(), |holder| holder.name().to_owned()).into();
+                if let Some(holder) = holder {
+                    holder.begin()?;
+                }
+                let work = infer(&app, &client, holder, route, model, &head.headers, &mut body, &mut facts, started);
                 timeout(app.config.deadline, work).await.unwrap_or_else(|_| {
                     let seconds = app.config.deadline.as_secs_f64();
                     Err(ApiError::new(ErrorKind::Timeout, format!("no answer within {seconds} s")))
@@ -70,7 +78,7 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     });
     let result = result.await.unwrap_or_else(|| Err(ApiError::internal()));
     facts.times.total = started.elapsed();
-    let mut response = match result {
+    let response = match result {
         Ok(reply) => success(reply, &facts),
         Err(error) => {
             body::drain(&mut body, app.config.max_body_bytes).await;
@@ -79,10 +87,15 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
             failure(&error, protocol)
         }
     };
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let response = with_id(response, &id);
+    open.end(response.status(), facts);
+    response
+}
+
+fn with_id(mut response: Answered, id: &str) -> Answered {
+    if let Ok(value) = HeaderValue::from_str(id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
-    open.end(response.status(), facts);
     response
 }
 
@@ -91,6 +104,7 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
 async fn infer(
     app: &Arc<App>,
     client: &Client,
+    holder: Option<Holder<'_>>,
     route: &'static Route,
     model: Option<String>,
     headers: &hyper::HeaderMap,
@@ -122,6 +136,9 @@ async fn infer(
     facts.model = model.name.clone();
     (facts.inputs, facts.characters) = (inputs, characters);
     facts.tokens = encodings.iter().map(distilbert::tokenizer::Encoding::len).sum();
+    if let Some(holder) = holder {
+        holder.use_tokens(facts.tokens);
+    }
     facts.truncated = truncated.iter().copied().enumerate().filter(|&(_, lost)| lost > 0).collect();
     let encodings: Arc<[_]> = encodings.into();
     let ticket = app.engine.submit(client, &model, work, Arc::clone(&encodings))?;
@@ -200,6 +217,9 @@ fn failure(error: &ApiError, protocol: Protocol) -> Answered {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(routes::JSON));
     if let Some(seconds) = error.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.kind == ErrorKind::Unauthorized {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(Ok(allow)) = error.allow.as_deref().map(HeaderValue::from_str) {
         headers.insert(ALLOW, allow);

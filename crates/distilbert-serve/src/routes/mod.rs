@@ -7,6 +7,9 @@ mod pipelines; // Hugging Face's JSON
 mod status; // health, metrics, models
 mod tei; // text-embeddings-inference's
 
+pub use common::parse;
+pub use status::loaded;
+
 use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
@@ -126,6 +129,7 @@ static ROUTES: &[Route] = &[
     Route { name: "classify", path: "/classify", handler: Handler::Post(pipelines::classify) },
     Route { name: "tag", path: "/tag", handler: Handler::Post(pipelines::tag) },
     Route { name: "fill-mask", path: "/fill-mask", handler: Handler::Post(pipelines::fill_mask) },
+    Route { name: "answer", path: "/answer", handler: Handler::Post(pipelines::answer) },
     Route { name: "zero-shot", path: "/zero-shot", handler: Handler::Post(pipelines::zero_shot) },
     Route { name: "embeddings", path: "/v1/embeddings", handler: Handler::Post(openai::embeddings) },
     Route { name: "embeddings", path: "/embeddings", handler: Handler::Post(openai::embeddings) },
@@ -164,6 +168,11 @@ pub fn find(method: &Method, path: &str) -> Result<(&'static Route, Option<Strin
 impl Route {
     fn may_name_model(&self) -> bool {
         self.path != "/" && (matches!(self.handler, Handler::Post(_)) || self.path == "/info")
+    }
+
+    /// Whether it needs no key: what watches a server has none.
+    pub fn is_open(&self) -> bool {
+        matches!(self.name, "health" | "ready" | "live" | "metrics")
     }
 
     fn takes(&self, method: &Method) -> bool {

@@ -8,7 +8,10 @@ use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::data::questions::{QuestionSet, QuestionWindows, WindowConfig};
 use distilbert::evaluate::predictions::{sigmoid, softmax};
+use distilbert::heads::tokens::starts_then_ends;
+use distilbert::predict::answers::{Ranking, RankingConfig};
 use distilbert::predict::classify::{ScoredLabel, calibrated, ranked, scores};
 use distilbert::predict::fill_mask::{fill, mask_places, target};
 use distilbert::predict::spans::{Aggregation, spans};
@@ -16,11 +19,14 @@ use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
 use distilbert::tokenizer::Encoding;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What the pipelines give for each mask unless told otherwise.
 const DEFAULT_FILLINGS: usize = 5;
+
+/// Answers to one question.
+const MAX_ANSWERS: usize = 100;
 
 /// What one request may get for all its masks: each comes with its whole text.
 const MAX_FILLINGS: usize = 10_000;
@@ -37,10 +43,11 @@ pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
         }
         Ability::Tag => tag(app, name, body),
         Ability::FillMask => fill_mask(app, name, body),
+        Ability::Answer => answer(app, name, body),
         _ => {
             let peek: Value = parse(body)?;
             if peek.pointer("/parameters/candidate_labels").is_some() {
-                return zero_shot(app, name, body);
+                return zero_shot_as(app, name, body, Shape::ListOfLists);
             }
             classify_as(app, name, body, Shape::ListOfLists)
         }
@@ -82,7 +89,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u
 enum Shape {
     /// The pipeline's: one label an input, or lists with `top_k`.
     Pipeline,
-    /// A list for each input of a list, also of one input.
+    /// That of Hugging Face's hosted models: a list of labels for each input, and of labels in a list for one.
     ListOfLists,
 }
 
@@ -336,6 +343,10 @@ struct ZeroShotParameters {
 
 /// `POST /zero-shot`: zero-shot-classification.
 pub fn zero_shot(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    zero_shot_as(app, in_path, body, Shape::Pipeline)
+}
+
+fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
     let request: Envelope<ZeroShotParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::ZeroShot)?;
     let (texts, is_single) = texts(app, request.inputs, "inputs")?;
@@ -371,7 +382,14 @@ pub fn zero_shot(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
         let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
         let judge = |((text, logits), sequences): ((&'_ String, &[Vec<f32>]), &[Encoding])| {
             let judged = Judged::new(text, &names, &scoring.scores(logits), lost(sequences));
-            serde_json::to_value(judged).map_err(|_| ApiError::internal())
+            let value = match shape {
+                Shape::Pipeline => serde_json::to_value(judged),
+                Shape::ListOfLists => {
+                    let label = |(label, score): (&&str, &f32)| json!({"label": label, "score": score});
+                    Ok(judged.labels.iter().zip(&judged.scores).map(label).collect())
+                }
+            };
+            value.map_err(|_| ApiError::internal())
         };
         let of_texts = texts.iter().zip(logits.chunks(names.len())).zip(encodings.chunks(names.len()));
         let all = of_texts.map(judge).collect::<Result<Vec<Value>, _>>()?;
@@ -390,6 +408,118 @@ pub fn zero_shot(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
         truncated,
         answer,
     })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerParameters {
+    #[serde(alias = "topK")]
+    top_k: Option<usize>,
+    #[serde(alias = "maxAnswerLen")]
+    max_answer_len: Option<usize>,
+    #[serde(alias = "handleImpossibleAnswer")]
+    handle_impossible_answer: Option<bool>,
+    #[serde(alias = "docStride")]
+    doc_stride: Option<usize>,
+    #[serde(alias = "maxSeqLen")]
+    max_seq_len: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    question: String,
+    context: String,
+}
+
+/// `POST /answer`: question-answering, of contexts of any length.
+pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: Envelope<AnswerParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::Answer)?;
+    let (questions, is_single) = questions(app, request.inputs)?;
+    let parameters = request.parameters.unwrap_or_default();
+    let ServedTask::Answer { windows, null_threshold } = &model.task else { return Err(ApiError::internal()) };
+    let max_length = parameters.max_seq_len.unwrap_or(windows.max_length);
+    let at_most = |name: &str, found: usize, most: usize| {
+        let message = format!("`{name}`: expected 1 to {most}, found {found}");
+        if (1..=most).contains(&found) { Ok(found) } else { Err(ApiError::invalid("parameters", message)) }
+    };
+    let max_length = at_most("max_seq_len", max_length, model.model.config.encoder.max_positions)?;
+    let overlap = parameters.doc_stride.unwrap_or(windows.doc_stride.min(max_length / 2));
+    let windows = WindowConfig { max_length, doc_stride: overlap };
+    let ranking = RankingConfig {
+        top_k: at_most("top_k", parameters.top_k.unwrap_or(1), MAX_ANSWERS)?,
+        max_answer_length: at_most("max_answer_len", parameters.max_answer_len.unwrap_or(15), max_length)?,
+        null_threshold: match parameters.handle_impossible_answer {
+            Some(false) => None,
+            Some(true) => null_threshold.or(Some(0.0)),
+            None => *null_threshold,
+        },
+    };
+    let cut = |question: &Question| {
+        let set = QuestionSet::single(&question.question, &question.context);
+        let cut = QuestionWindows::new(&set, &model.tokenizer, windows, 1);
+        cut.map_err(|error| ApiError::invalid("parameters", error.to_string()))
+    };
+    let cut: Vec<QuestionWindows> = questions.iter().map(cut).collect::<Result<_, _>>()?;
+    let mut encodings = Vec::new();
+    for windows in &cut {
+        let all: Vec<usize> = (0..windows.windows().len()).collect();
+        encodings.extend(windows.encoded(&all).texts.into_iter().map(|text| Encoding {
+            input_ids: text.input_ids,
+            token_type_ids: text.token_type_ids,
+            ..Encoding::default()
+        }));
+    }
+    let characters = questions.iter().map(|input| input.question.chars().count() + input.context.chars().count()).sum();
+    // Of a question that is too long; nothing of a context is ever cut.
+    let truncated: Vec<usize> = cut.iter().map(|windows| windows.truncated_tokens(0)).collect();
+    let inputs = questions.len();
+    let lost = truncated.clone();
+    let finish = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
+        let mut outputs = outputs.into_iter().map(numbers);
+        let mut all = Vec::new();
+        for ((question, windows), lost) in questions.iter().zip(&cut).zip(lost) {
+            let mut found = Ranking::new(&question.context, ranking);
+            for (window, logits) in windows.windows().iter().zip(outputs.by_ref()) {
+                let pairs = starts_then_ends(&logits);
+                let (starts, ends) = pairs.split_at(pairs.len() / 2);
+                found.add(windows, window, starts, ends).map_err(|_| ApiError::internal())?;
+            }
+            let found = found.finish();
+            let shown: Vec<_> = found.iter().map(|answer| answer.shown(&question.context, lost)).collect();
+            let value = match &shown[..] {
+                [only] if ranking.top_k == 1 => serde_json::to_value(only),
+                _ => serde_json::to_value(&shown),
+            };
+            all.push(value.map_err(|_| ApiError::internal())?);
+        }
+        match &all[..] {
+            [only] if is_single => to_json(only),
+            _ => to_json(&all),
+        }
+    });
+    let (work, done) = (Work::Logits, Done::Predicted);
+    checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer: finish })
+}
+
+/// `{"question": ..., "context": ...}` or a list of these, and whether it was one alone.
+fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError> {
+    let question = |value: Value| {
+        let question: Question = serde_json::from_value(value).map_err(|error| {
+            let expected = r#"expected {"question": ..., "context": ...} or a list of these"#;
+            ApiError::invalid("inputs", format!("`inputs`: {expected}: {error}"))
+        })?;
+        let is_empty = question.question.trim().is_empty() || question.context.trim().is_empty();
+        if is_empty { Err(ApiError::empty("inputs")) } else { Ok(question) }
+    };
+    match value {
+        Value::Array(list) => {
+            check_count(app, list.len(), "inputs")?;
+            Ok((list.into_iter().map(question).collect::<Result<_, _>>()?, false))
+        }
+        one => Ok((vec![question(one)?], true)),
+    }
 }
 
 /// A list of labels, or one text with commas between them.

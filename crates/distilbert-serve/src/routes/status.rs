@@ -66,6 +66,11 @@ pub fn info(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
     Reply::of(&info)
 }
 
+/// What is served, for management.
+pub fn loaded(app: &App) -> Result<Reply, ApiError> {
+    Reply::of(&app.models.all().iter().map(|model| describe(model)).collect::<Vec<_>>())
+}
+
 /// What is said of a model.
 fn describe(model: &ServedModel) -> Map<String, Value> {
     let dtype = match model.model.precision() {
@@ -85,6 +90,7 @@ fn describe(model: &ServedModel) -> Map<String, Value> {
         (ServedTask::Classify { labels: names, .. }, _) => json!({"classifier": labels(names)}),
         (ServedTask::Tag { labels: names }, _) => json!({"token_classifier": labels(names)}),
         (ServedTask::FillMask, _) => json!({"masked_lm": {}}),
+        (ServedTask::Answer { .. }, _) => json!({"question_answerer": {}}),
         (ServedTask::Embed { .. }, Head::Embedder(head)) => {
             let pooling = match head.config.pooling {
                 Pooling::Mean => "mean",
@@ -95,6 +101,13 @@ fn describe(model: &ServedModel) -> Map<String, Value> {
         }
         (ServedTask::Embed { .. }, _) => Value::Null,
     };
+    let parity = model.parity.map(|parity| {
+        json!({
+            "reference": "float32",
+            "largest_relative_difference": parity.largest_relative_difference,
+            "texts": parity.texts,
+        })
+    });
     let info = json!({
         "model_id": model.source,
         "model_sha": null,
@@ -102,6 +115,7 @@ fn describe(model: &ServedModel) -> Map<String, Value> {
         "served_model_name": model.name,
         "model_type": kind,
         "max_input_length": model.max_length,
+        "parity": parity,
     });
     match info {
         Value::Object(info) => info,

@@ -4,14 +4,16 @@
 
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
+use distilbert::data::questions::WindowConfig;
 use distilbert::model::{EmbeddingHead, HeadKind, Model, Problem};
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::{Isa, Runtime};
-use distilbert_serve::{Config, ServedModel, ServedTask, Server};
+use distilbert_serve::{Config, ServedModel, ServedTask, Server, Setup};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub fn golden(name: &str) -> PathBuf {
@@ -34,7 +36,15 @@ pub fn tokenizer(folder: &Path, model: &Model) -> Tokenizer {
 fn served(name: &str, folder: &Path, model: Model, task: ServedTask) -> ServedModel {
     let tokenizer = tokenizer(folder, &model);
     let max_length = model.config.encoder.max_positions;
-    ServedModel { name: name.into(), source: folder.display().to_string(), model, tokenizer, task, max_length }
+    ServedModel {
+        name: name.into(),
+        source: folder.display().to_string(),
+        model,
+        tokenizer,
+        task,
+        max_length,
+        parity: None,
+    }
 }
 
 fn load(folder: &Path) -> Model {
@@ -73,6 +83,12 @@ pub fn masked() -> ServedModel {
     served("masked", &folder, load(&folder), ServedTask::FillMask)
 }
 
+pub fn answerer() -> ServedModel {
+    let folder = golden("distilbert-qa");
+    let windows = WindowConfig { max_length: 18, doc_stride: 5 };
+    served("answers", &folder, load(&folder), ServedTask::Answer { windows, null_threshold: None })
+}
+
 /// A sentence encoder; its head leaves vectors at their length.
 pub fn encoder(name: &str, golden_name: &str) -> ServedModel {
     let folder = golden(golden_name);
@@ -89,8 +105,12 @@ pub fn config() -> Config {
     Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }
 
+pub fn setup(config: Config, models: Vec<ServedModel>) -> Setup {
+    Setup { config, models, rt: Arc::new(runtime()), keys: None, log: Box::new(|_| {}) }
+}
+
 pub fn start(config: Config, models: Vec<ServedModel>) -> Server {
-    Server::start(config, models, runtime(), Box::new(|_| {})).expect("a server")
+    Server::start(setup(config, models)).expect("a server")
 }
 
 /// A response.

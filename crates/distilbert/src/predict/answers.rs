@@ -3,9 +3,13 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
+
 use super::answer_spans::{NotFinite, SpanPrediction, SpanSearch};
+use super::classify::is_zero;
 use super::{BATCH_TOKENS, LogitsRunner, PredictError};
 use crate::data::questions::{QuestionWindows, SpanConfig, Window};
+use crate::evaluate::answer_predictions::character_range;
 use crate::heads::tokens::starts_then_ends;
 use crate::model::{HeadKind, Model};
 use crate::progress::Progress;
@@ -88,6 +92,32 @@ pub struct RankedAnswer {
     pub score: f64,
     /// Bytes of the context, the first place; `None` for no answer.
     pub bytes: Option<Range<usize>>,
+}
+
+impl RankedAnswer {
+    /// The answer as the pipeline shows it; `context` is what it is from, `truncated_tokens` what its question lost.
+    pub fn shown<'a>(&self, context: &'a str, truncated_tokens: usize) -> ShownAnswer<'a> {
+        let bytes = self.bytes.clone().unwrap_or(0..0);
+        let characters = character_range(context, &bytes);
+        let (start, end) = (characters.start, characters.end);
+        ShownAnswer { score: self.score, start, end, answer: &context[bytes], truncated_tokens }
+    }
+}
+
+/// An answer in the shape of Hugging Face's question-answering pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownAnswer<'a> {
+    /// As [`RankedAnswer::score`].
+    pub score: f64,
+    /// First character of the context.
+    pub start: usize,
+    /// The character behind the last.
+    pub end: usize,
+    /// The words; empty for no answer.
+    pub answer: &'a str,
+    /// Tokens that a question lost which is too long; left out of JSON if none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_tokens: usize,
 }
 
 /// How answers are ranked.
@@ -194,7 +224,6 @@ mod tests {
     use super::*;
     use crate::checkpoint::model_folder::HeadChoice;
     use crate::data::questions::{QuestionSet, WindowConfig};
-    use crate::evaluate::answer_predictions::character_range;
     use crate::model::Purpose;
     use crate::tokenizer::Tokenizer;
     use distilbert_kernels::{Isa, Precision};

@@ -1,19 +1,17 @@
 //! `distilbert predict answer`: answers to questions, cut from their contexts.
 
-use super::{Asked, CommonArgs, Input, Keys, Task, is_zero, one_line, run_task, write_json};
+use super::{Asked, CommonArgs, Input, Keys, Task, one_line, run_task, write_json};
 use crate::answerer::Answerer;
 use crate::console::Console;
 use anyhow::{Context, ensure};
 use clap::Args;
 use distilbert::data::batch::Batch;
 use distilbert::data::questions::{AnsweringTask, QuestionSet, QuestionWindows, WindowConfig};
-use distilbert::evaluate::answer_predictions::character_range;
 use distilbert::heads::tokens::starts_then_ends;
 use distilbert::predict::LogitsRunner;
-use distilbert::predict::answers::{RankedAnswer, Ranking, RankingConfig};
+use distilbert::predict::answers::{Ranking, RankingConfig, ShownAnswer};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
-use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
@@ -140,10 +138,10 @@ impl Task for Answering<'_> {
             ranking.add(&windows, window, starts, ends)?;
         }
         let answers = ranking.finish();
-        let shown: Vec<Shown> =
-            answers.iter().map(|answer| Shown::new(answer, context, asked.truncated_tokens())).collect();
+        let shown: Vec<ShownAnswer> =
+            answers.iter().map(|answer| answer.shown(context, asked.truncated_tokens())).collect();
         if !self.json {
-            for Shown { score, start, end, answer, .. } in &shown {
+            for ShownAnswer { score, start, end, answer, .. } in &shown {
                 let (answer, question) = (one_line(answer), one_line(&asked.input.text));
                 writeln!(out, "{answer}\t{score:.4}\t{start}\t{end}\t{question}")?;
             }
@@ -153,27 +151,5 @@ impl Task for Answering<'_> {
             [only] if self.ranking.top_k == 1 => write_json(out, only),
             all => write_json(out, &all),
         }
-    }
-}
-
-/// An answer in the shape of Hugging Face's question-answering pipeline.
-#[derive(Serialize)]
-struct Shown<'a> {
-    score: f64,
-    /// In characters of the context.
-    start: usize,
-    end: usize,
-    answer: &'a str,
-    /// Lost by a question that is too long.
-    #[serde(skip_serializing_if = "is_zero")]
-    truncated_tokens: usize,
-}
-
-impl<'a> Shown<'a> {
-    fn new(answer: &RankedAnswer, context: &'a str, truncated_tokens: usize) -> Shown<'a> {
-        let bytes = answer.bytes.clone().unwrap_or(0..0);
-        let characters = character_range(context, &bytes);
-        let (start, end) = (characters.start, characters.end);
-        Shown { score: answer.score, start, end, answer: &context[bytes], truncated_tokens }
     }
 }

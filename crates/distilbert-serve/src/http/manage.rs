@@ -1,0 +1,109 @@
+//! The door of management: models loaded, replaced and removed while others are served.
+
+use super::body::{self, Held};
+use super::error::{ApiError, ErrorKind, Protocol};
+use super::{Answered, Facts, Open, failure, success, unless_panicked, with_id};
+use crate::App;
+use crate::log::Event;
+use crate::model::ServedModel;
+use crate::routes::{self, Reply};
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
+use serde::Deserialize;
+use serde_json::json;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Bytes of a body, which names a model.
+const MAX_BODY: usize = 64 * 1024;
+
+/// A wish for a model. Whoever started the server loads it, since nothing here reads files.
+pub struct Load {
+    /// What requests will call it.
+    pub name: String,
+    /// Where it comes from.
+    pub source: String,
+    /// What it multiplies in; as the server was started if `None`.
+    pub precision: Option<String>,
+    reply: oneshot::Sender<Result<ServedModel, String>>,
+}
+
+impl Load {
+    /// Hands the model over, or says why there is none.
+    pub fn done(self, result: Result<ServedModel, String>) {
+        // Who asked may have gone.
+        let _ = self.reply.send(result);
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadRequest {
+    source: String,
+    precision: Option<String>,
+}
+
+/// Answers a request.
+pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> Answered {
+    let id = app.request_id(request.headers().get("x-request-id"));
+    let (head, mut body) = request.into_parts();
+    let event = Event::new(id.clone(), peer, &head.method, "manage");
+    let mut open = Open { app: &app, log: &app.log, event, started: Instant::now() };
+    let result = unless_panicked(manage(&app, &head, &mut body)).await.unwrap_or_else(|| Err(ApiError::internal()));
+    let response = match result {
+        Ok(reply) => success(reply, &Facts::default()),
+        Err(error) => {
+            body::drain(&mut body, MAX_BODY).await;
+            open.event.error_type = Some(error.error_type());
+            failure(&error, Protocol::Tei)
+        }
+    };
+    let response = with_id(response, &id);
+    open.end(response.status(), Facts::default());
+    response
+}
+
+async fn manage(app: &Arc<App>, head: &Parts, body: &mut Incoming) -> Result<Reply, ApiError> {
+    if let Some(holder) = app.holder(&head.headers)? {
+        holder.check_manages()?;
+    }
+    let path = head.uri.path();
+    let name = path.strip_prefix("/models/").filter(|name| !name.is_empty() && !name.contains('/'));
+    match (path, name, &head.method) {
+        ("/models", _, &Method::GET) => routes::loaded(app),
+        (_, Some(name), &Method::PUT) => load(app, name, head, body).await,
+        (_, Some(name), &Method::DELETE) => {
+            if app.models.remove(name) {
+                return routes::loaded(app);
+            }
+            Err(ApiError::new(ErrorKind::ModelNotFound, "no model has this name"))
+        }
+        ("/models", ..) => Err(not_allowed("GET")),
+        (_, Some(_), _) => Err(not_allowed("PUT, DELETE")),
+        _ => Err(ApiError::new(ErrorKind::NotFound, "there is nothing at this path")),
+    }
+}
+
+fn not_allowed(allowed: &str) -> ApiError {
+    let message = format!("this path takes {allowed}");
+    ApiError { allow: Some(allowed.to_owned()), ..ApiError::new(ErrorKind::Method, message) }
+}
+
+/// Loads a model and puts it in the place of the one of its name, if there is one, when it is ready.
+async fn load(app: &Arc<App>, name: &str, head: &Parts, body: &mut Incoming) -> Result<Reply, ApiError> {
+    ServedModel::check_name(name).map_err(|error| ApiError::new(ErrorKind::Validation, error.to_string()))?;
+    body::check_head(&head.headers, MAX_BODY)?;
+    let Held { bytes, .. } = body::read(body, MAX_BODY, app.config.io_timeout, &app.body_memory).await?;
+    let request: LoadRequest = routes::parse(&bytes)?;
+    let (reply, answer) = oneshot::channel();
+    let load = Load { name: name.to_owned(), source: request.source, precision: request.precision, reply };
+    let nobody = || ApiError::new(ErrorKind::Unhealthy, "the server is stopping");
+    app.loads.send(load).map_err(|_| nobody())?;
+    let model = answer.await.map_err(|_| nobody())?;
+    let model = model.map_err(|message| ApiError::new(ErrorKind::Validation, message))?;
+    app.models.put(model).map_err(|error| ApiError::new(ErrorKind::Validation, error.to_string()))?;
+    Reply::of(&json!({"loaded": name}))
+}
