@@ -3,9 +3,9 @@
 
 use crate::data::batch::Batch;
 use crate::heads::Head;
-use crate::model::{EncoderConfig, Model};
+use crate::model::{EncoderConfig, HeadKind, Model};
 use crate::random::Rng;
-use crate::verify::outputs::compute;
+use crate::verify::outputs::{SPAN_LOGITS, compute};
 use distilbert_kernels::Runtime;
 
 /// Sequences of a probe.
@@ -33,7 +33,15 @@ impl Difference {
             Head::MaskedLm(_) | Head::Classifier(_) | Head::Tokens(_) => "logits",
             Head::Embedder(_) => "embedding",
         };
-        let outputs = |model| compute(rt, model, batch).remove(output).unwrap_or_default();
+        // The two outputs of question answering have names of their own.
+        let names: &[&str] = match reference.config.head {
+            HeadKind::QuestionAnswering => &SPAN_LOGITS,
+            _ => &[output],
+        };
+        let outputs = |model| {
+            let mut all = compute(rt, model, batch);
+            names.iter().flat_map(|&name| all.remove(name).unwrap_or_default()).collect::<Vec<f32>>()
+        };
         let (expected, found) = (outputs(reference), outputs(found));
         // Not `max`, which would pass over a NaN.
         let largest = |numbers: &mut dyn Iterator<Item = f32>| {
@@ -72,10 +80,11 @@ mod tests {
     use crate::model::ModelConfig;
     use distilbert_kernels::{Isa, Precision};
 
-    fn model() -> Model {
-        let config = r#"{"model_type":"distilbert","architectures":["DistilBertForSequenceClassification"],
+    fn model(class: &str) -> Model {
+        let config = r#"{"model_type":"distilbert","architectures":["CLASS"],
             "vocab_size":60,"dim":24,"n_layers":2,"n_heads":3,"hidden_dim":48,"max_position_embeddings":20}"#;
-        let mut model = Model::random(ModelConfig::from_json(config).unwrap(), 3);
+        let config = config.replace("CLASS", class);
+        let mut model = Model::random(ModelConfig::from_json(&config).unwrap(), 3);
         model.parameters.weights_mut().values.iter_mut().for_each(|weight| *weight *= 5.0);
         model
     }
@@ -83,20 +92,23 @@ mod tests {
     #[test]
     fn a_model_does_not_differ_from_itself_and_a_rounded_one_does_a_little() {
         let rt = Runtime::new(Isa::detect(), 2).unwrap();
-        let model = model();
-        let probe = probe(&model.config.encoder, 1);
-        assert!(model.check(&probe).is_ok() && probe.sequences() == PROBE_SEQUENCES);
-        let [exact, rounded] = [Precision::F32, Precision::Int8].map(|precision| model.for_inference(&rt, precision));
-        let none = Difference::of(&rt, &exact, &exact, &probe);
-        assert_eq!((none.output, none.largest_difference, none.relative()), ("logits", 0.0, 0.0));
-        let some = Difference::of(&rt, &exact, &rounded, &probe);
-        assert!(some.largest_output > 0.0 && some.relative() > 0.0 && some.relative() < 0.1, "{some:?}");
-        assert_eq!(some.relative(), some.largest_difference / some.largest_output);
+        for class in ["DistilBertForSequenceClassification", "DistilBertForQuestionAnswering"] {
+            let model = model(class);
+            let probe = probe(&model.config.encoder, 1);
+            assert!(model.check(&probe).is_ok() && probe.sequences() == PROBE_SEQUENCES);
+            let forms = [Precision::F32, Precision::Int8].map(|precision| model.for_inference(&rt, precision));
+            let [exact, rounded] = forms;
+            let none = Difference::of(&rt, &exact, &exact, &probe);
+            assert_eq!((none.output, none.largest_difference, none.relative()), ("logits", 0.0, 0.0));
+            let some = Difference::of(&rt, &exact, &rounded, &probe);
+            assert!(some.largest_output > 0.0 && some.relative() > 0.0 && some.relative() < 0.1, "{class}: {some:?}");
+            assert_eq!(some.relative(), some.largest_difference / some.largest_output);
+        }
     }
 
     #[test]
     fn a_probe_depends_on_its_seed() {
-        let config = model().config.encoder;
+        let config = model("DistilBertForSequenceClassification").config.encoder;
         assert_eq!(probe(&config, 1).input_ids(), probe(&config, 1).input_ids());
         assert_ne!(probe(&config, 1).input_ids(), probe(&config, 2).input_ids());
     }
@@ -104,7 +116,7 @@ mod tests {
     #[test]
     fn a_model_that_gives_no_number_does_not_look_equal() {
         let rt = Runtime::new(Isa::detect(), 1).unwrap();
-        let mut model = model();
+        let mut model = model("DistilBertForSequenceClassification");
         let exact = model.for_inference(&rt, Precision::F32);
         let last = model.parameters.len() - 1;
         model.parameters.weights_mut().values[last] = f32::NAN;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The outputs of question answering.
-pub(super) const SPAN_LOGITS: [&str; 2] = ["start_logits", "end_logits"];
+pub(crate) const SPAN_LOGITS: [&str; 2] = ["start_logits", "end_logits"];
 
 /// Runs `model` (packed) on the `input.*` tensors of `expected` and compares every other tensor by its name:
 /// `hidden.N`, `last_hidden_state`, `logits` or `start_logits` and `end_logits`, and `embedding` (the embedding head's; of
