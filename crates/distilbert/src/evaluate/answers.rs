@@ -207,6 +207,8 @@ mod tests {
         assert_eq!(score_answer("cat", &[], V2), AnswerScore { exact: false, f1: 0.0 });
         assert_eq!(score_answer("", &[], V2), AnswerScore { exact: true, f1: 1.0 });
         assert_eq!(score_answer("", &["cat"], V2), AnswerScore { exact: false, f1: 0.0 });
+        // A gold answer of articles alone is none beside another.
+        assert_eq!(score_answer("", &["the", "cat"], V2), AnswerScore { exact: false, f1: 0.0 });
     }
 
     #[test]
