@@ -158,6 +158,14 @@ impl ServedModel {
         self.model.config.head.outputs()
     }
 
+    /// Numbers of a vector that it makes; 0 if it makes none.
+    pub fn width(&self) -> usize {
+        match &self.model.head {
+            Head::Embedder(head) => head.width(),
+            _ => 0,
+        }
+    }
+
     /// Whether it can answer a request that needs `ability`.
     pub fn can(&self, ability: Ability) -> bool {
         match (&self.task, ability) {

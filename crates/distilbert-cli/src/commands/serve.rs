@@ -24,8 +24,8 @@ use std::time::Duration;
 /// How often Ctrl-C and SIGTERM are looked for.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// Answer over HTTP: embeddings, labels, tags, masks, rankings, under the protocols of text-embeddings-inference, OpenAI
-/// and the Hugging Face pipelines.
+/// Answer over HTTP: embeddings, labels, tags, masks, rankings, under the protocols of text-embeddings-inference,
+/// OpenAI, the Hugging Face pipelines and the Open Inference Protocol; /docs lists them.
 ///
 /// Requests of all clients are packed into batches without padding; the numbers are those of `predict`, bit for bit.
 /// SIGTERM or Ctrl-C answers what was taken and ends.

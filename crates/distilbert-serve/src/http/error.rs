@@ -12,13 +12,19 @@ pub enum Protocol {
     Tei,
     /// OpenAI's.
     OpenAi,
+    /// The Open Inference Protocol's, version 2.
+    Inference,
 }
 
 impl Protocol {
     /// By the path.
     pub fn of(path: &str) -> Protocol {
-        let is_v1 = path.strip_prefix("/v1").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if is_v1 || path == "/embeddings" { Protocol::OpenAi } else { Protocol::Tei }
+        let is_below = |prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match path {
+            _ if is_below("/v1") || path == "/embeddings" => Protocol::OpenAi,
+            _ if is_below("/v2") => Protocol::Inference,
+            _ => Protocol::Tei,
+        }
     }
 }
 
@@ -63,8 +69,8 @@ impl ErrorKind {
     /// Its HTTP status.
     pub fn status(self, protocol: Protocol) -> u16 {
         match (self, protocol) {
-            // OpenAI has one status for all that is wrong with a body.
-            (ErrorKind::Validation | ErrorKind::Backend, Protocol::OpenAi) => 400,
+            // These have one status for all that is wrong with a body.
+            (ErrorKind::Validation | ErrorKind::Backend, Protocol::OpenAi | Protocol::Inference) => 400,
             (ErrorKind::Syntax | ErrorKind::Empty, _) => 400,
             (ErrorKind::Validation, _) => 422,
             (ErrorKind::Backend, _) => 424,
@@ -79,6 +85,27 @@ impl ErrorKind {
             (ErrorKind::Unhealthy, _) => 503,
             (ErrorKind::Timeout, _) => 504,
             (ErrorKind::Internal, _) => 500,
+        }
+    }
+
+    /// What it means, for documents.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            ErrorKind::Syntax | ErrorKind::Empty => "No JSON, or nothing where something is needed.",
+            ErrorKind::Validation => "JSON or values that the route does not take.",
+            ErrorKind::Backend => "The model is of another kind.",
+            ErrorKind::Unauthorized => "No key that is known.",
+            ErrorKind::Forbidden => "The key may not do this.",
+            ErrorKind::ModelNotFound => "No model has this name.",
+            ErrorKind::NotFound => "Nothing is at this path.",
+            ErrorKind::Method => "The path takes another method.",
+            ErrorKind::TooLarge => "The body is too large.",
+            ErrorKind::MediaType => "The body is not declared as JSON, or compressed.",
+            ErrorKind::SlowBody => "The body came too slowly.",
+            ErrorKind::Overloaded => "Too much waits, or the key's quota is used up.",
+            ErrorKind::Timeout => "The deadline passed.",
+            ErrorKind::Unhealthy => "The server is stopping, or has no model.",
+            ErrorKind::Internal => "A mistake in the server.",
         }
     }
 
@@ -143,6 +170,7 @@ impl ApiError {
     pub fn body(&self, protocol: Protocol) -> Value {
         match protocol {
             Protocol::Tei => json!({"error": self.message, "error_type": self.error_type()}),
+            Protocol::Inference => json!({"error": self.message}),
             Protocol::OpenAi => {
                 let (kind, code) = match self.kind {
                     ErrorKind::Overloaded => ("rate_limit_error", Some("rate_limit_exceeded")),

@@ -13,8 +13,8 @@ use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Numbers that an answer may have: 32 MB of them, about three times that as JSON.
@@ -183,6 +183,15 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// A request's parameters.
+///
+/// # Errors
+/// If one is unknown or of another kind.
+pub fn parameters<P: DeserializeOwned>(given: Map<String, Value>) -> Result<P, ApiError> {
+    let parameters = serde_json::from_value(Value::Object(given));
+    parameters.map_err(|error| ApiError::invalid("parameters", format!("`parameters`: {error}")))
+}
+
 /// One text or the ids of one as the model reads it.
 ///
 /// # Errors
@@ -210,7 +219,7 @@ pub fn encode_item(model: &ServedModel, item: &Item, prompt: &str, cut: Cut) -> 
                 Direction::Right => 0..ids.len() - lost,
                 Direction::Left => lost..ids.len(),
             };
-            Ok(select(&whole, kept, lost))
+            Ok(select(&whole, kept.collect(), lost))
         }
     }
 }
@@ -220,31 +229,36 @@ pub fn encode_item(model: &ServedModel, item: &Item, prompt: &str, cut: Cut) -> 
 /// # Errors
 /// If it is too long and may not be cut.
 pub fn encode(model: &ServedModel, text: &str, cut: Cut) -> Result<Encoding, ApiError> {
-    if cut.truncate && cut.direction == Direction::Right {
-        return Ok(model.tokenizer.encode(text, None, Some(model.max_length)));
-    }
-    let whole = model.tokenizer.encode(text, None, None);
-    let lost = whole.len().saturating_sub(model.max_length);
-    check_cut(model, whole.len(), lost, cut)?;
-    if lost == 0 {
-        return Ok(whole);
-    }
-    let first = whole.sequence_ids.iter().position(Option::is_some).unwrap_or(0);
-    Ok(select(&whole, (0..first).chain(first + lost..whole.len()), lost))
+    encode_texts(model, text, None, cut)
 }
 
-/// A pair as the model reads it; the longer text loses its end first.
+/// A pair as the model reads it; of a pair that is too long the longer text loses its end (or beginning) first.
 ///
 /// # Errors
-/// If it is too long and may not be cut, or is to be cut at its beginning.
+/// If it is too long and may not be cut.
 pub fn encode_pair(model: &ServedModel, text: &str, pair: &str, cut: Cut) -> Result<Encoding, ApiError> {
-    if cut.direction == Direction::Left {
-        let message = "`truncation_direction`: expected `Right` for pairs of texts, found `Left`";
-        return Err(ApiError::invalid("truncation_direction", message));
+    encode_texts(model, text, Some(pair), cut)
+}
+
+fn encode_texts(model: &ServedModel, text: &str, pair: Option<&str>, cut: Cut) -> Result<Encoding, ApiError> {
+    let kept = model.tokenizer.encode(text, pair, Some(model.max_length));
+    let lost = kept.truncated_tokens;
+    check_cut(model, kept.len() + lost, lost, cut)?;
+    if lost == 0 || cut.direction == Direction::Right {
+        return Ok(kept);
     }
-    let encoding = model.tokenizer.encode(text, Some(pair), Some(model.max_length));
-    check_cut(model, encoding.len() + encoding.truncated_tokens, encoding.truncated_tokens, cut)?;
-    Ok(encoding)
+    // Each text keeps as many tokens as it would keep of its beginning: the last ones.
+    let whole = model.tokenizer.encode(text, pair, None);
+    let count = |encoding: &Encoding, of: u8| encoding.sequence_ids.iter().filter(|&&id| id == Some(of)).count();
+    let mut to_skip = [0, 1].map(|of| count(&whole, of) - count(&kept, of));
+    let is_kept = |&place: &usize| match whole.sequence_ids[place].map(usize::from) {
+        Some(of) if to_skip[of] > 0 => {
+            to_skip[of] -= 1;
+            false
+        }
+        _ => true,
+    };
+    Ok(select(&whole, (0..whole.len()).filter(is_kept).collect(), lost))
 }
 
 fn check_cut(model: &ServedModel, length: usize, lost: usize, cut: Cut) -> Result<(), ApiError> {
@@ -256,8 +270,7 @@ fn check_cut(model: &ServedModel, length: usize, lost: usize, cut: Cut) -> Resul
     Err(ApiError::new(ErrorKind::Validation, message))
 }
 
-fn select(whole: &Encoding, places: impl Iterator<Item = usize>, lost: usize) -> Encoding {
-    let places: Vec<usize> = places.collect();
+fn select(whole: &Encoding, places: Vec<usize>, lost: usize) -> Encoding {
     Encoding {
         input_ids: places.iter().map(|&place| whole.input_ids[place]).collect(),
         token_type_ids: places.iter().map(|&place| whole.token_type_ids[place]).collect(),
@@ -328,10 +341,7 @@ impl VectorForm {
     /// # Errors
     /// If the model has not so many, or it is 0.
     pub fn check(self, model: &ServedModel) -> Result<VectorForm, ApiError> {
-        let width = match &model.model.head {
-            Head::Embedder(head) => head.width(),
-            _ => 0,
-        };
+        let width = model.width();
         if let Some(found) = self.dimensions.filter(|found| !(1..=width).contains(found)) {
             let message = format!("`dimensions`: expected 1 to the model's {width}, found {found}");
             return Err(ApiError::invalid("dimensions", message));

@@ -2,7 +2,9 @@
 //! sequences, and leaves a closure that turns what the model says of them into JSON.
 
 mod common; // JSON -> requests, texts -> sequences
+mod inference; // Open Inference Protocol, under /v2
 mod openai; // /v1
+mod openapi; // the document that says all this
 mod pipelines; // Hugging Face's JSON
 mod status; // health, metrics, models
 mod tei; // text-embeddings-inference's
@@ -117,7 +119,13 @@ static ROUTES: &[Route] = &[
     Route { name: "live", path: "/health/live", handler: Handler::Get(status::live) },
     Route { name: "metrics", path: "/metrics", handler: Handler::Get(status::metrics) },
     Route { name: "info", path: "/info", handler: Handler::Get(status::info) },
+    Route { name: "docs", path: "/docs", handler: Handler::Get(openapi::page) },
+    Route { name: "openapi", path: "/openapi.json", handler: Handler::Get(openapi::document) },
+    Route { name: "openapi", path: "/api-doc/openapi.json", handler: Handler::Get(openapi::document) },
     Route { name: "models", path: "/v1/models", handler: Handler::Get(openai::models) },
+    Route { name: "live", path: "/v2/health/live", handler: Handler::Get(status::live) },
+    Route { name: "ready", path: "/v2/health/ready", handler: Handler::Get(status::ready) },
+    Route { name: "v2", path: "/v2", handler: Handler::Get(inference::server) },
     Route { name: "root", path: "/", handler: Handler::Post(tei::root) },
     Route { name: "embed", path: "/embed", handler: Handler::Post(tei::embed) },
     Route { name: "embed_all", path: "/embed_all", handler: Handler::Post(tei::embed_all) },
@@ -144,6 +152,13 @@ static OF_MODEL: [Route; 2] = [
 /// Behind `/v1/models/`.
 static OPENAI_MODEL: Route = Route { name: "models", path: "", handler: Handler::Get(openai::model_of_name) };
 
+/// Behind `/v2/models/NAME` and `/v2/models/NAME/versions/1`.
+static OF_INFERENCE_MODEL: [Route; 3] = [
+    Route { name: "v2-model", path: "", handler: Handler::Get(inference::metadata) },
+    Route { name: "v2-model-ready", path: "/ready", handler: Handler::Get(inference::ready) },
+    Route { name: "v2-infer", path: "/infer", handler: Handler::Post(inference::infer) },
+];
+
 /// The route of a method and a path, and the model that the path names.
 ///
 /// # Errors
@@ -153,14 +168,25 @@ pub fn find(method: &Method, path: &str) -> Result<(&'static Route, Option<Strin
     if let Some(name) = path.strip_prefix("/v1/models/").filter(|name| one_segment(name)) {
         return choose(method, std::iter::once(&OPENAI_MODEL)).map(|route| (route, Some(name.to_owned())));
     }
-    if let Some(rest) = path.strip_prefix("/models/") {
-        let (name, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let name_and_rest = |path: &'_ str| {
+        let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+        (name.to_owned(), rest.to_owned())
+    };
+    if let Some(path) = path.strip_prefix("/v2/models/") {
+        let (name, path) = name_and_rest(path);
+        let version = format!("/versions/{}", inference::VERSION);
+        let path = path.strip_prefix(&version).unwrap_or(&path);
+        let routes = OF_INFERENCE_MODEL.iter().filter(|route| route.path == path);
+        return choose(method, routes).map(|route| (route, Some(name)));
+    }
+    if let Some(path) = path.strip_prefix("/models/") {
+        let (name, path) = name_and_rest(path);
         let routes: Vec<&'static Route> = if path.is_empty() {
             OF_MODEL.iter().collect()
         } else {
             ROUTES.iter().filter(|route| route.path == path && route.may_name_model()).collect()
         };
-        return choose(method, routes.into_iter()).map(|route| (route, Some(name.to_owned())));
+        return choose(method, routes.into_iter()).map(|route| (route, Some(name)));
     }
     choose(method, ROUTES.iter().filter(|route| route.path == path)).map(|route| (route, None))
 }

@@ -18,18 +18,18 @@ use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
 use distilbert::tokenizer::Encoding;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// What the pipelines give for each mask unless told otherwise.
 const DEFAULT_FILLINGS: usize = 5;
 
 /// Answers to one question.
-const MAX_ANSWERS: usize = 100;
+pub const MAX_ANSWERS: usize = 100;
 
 /// What one request may get for all its masks: each comes with its whole text.
-const MAX_FILLINGS: usize = 10_000;
+pub const MAX_FILLINGS: usize = 10_000;
 
 /// `POST /models/NAME`: the pipeline that the model is for, as Hugging Face's hosted models answer.
 pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
@@ -52,6 +52,50 @@ pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
             classify_as(app, name, body, Shape::ListOfLists)
         }
     }
+}
+
+/// What the model read and said of it to JSON of each input.
+type Answers = Box<dyn FnOnce(&[Encoding], Vec<Output>) -> Result<Vec<String>, ApiError> + Send>;
+
+/// What a pipeline asks of a model, and how it makes an answer of what the model says.
+pub struct Pipeline {
+    model: Arc<ServedModel>,
+    work: Work,
+    encodings: Vec<Encoding>,
+    characters: usize,
+    /// Tokens that each input lost.
+    pub truncated: Vec<usize>,
+    answers: Answers,
+}
+
+impl Pipeline {
+    /// The question whose answers become one body.
+    pub fn laid_out(
+        self,
+        layout: impl FnOnce(Vec<String>) -> Result<Vec<u8>, ApiError> + Send + 'static,
+    ) -> Result<Prepared, ApiError> {
+        let Pipeline { model, work, encodings, characters, truncated, answers } = self;
+        let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| layout(answers(encodings, outputs)?));
+        let (done, inputs) = (Done::Predicted, truncated.len());
+        checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer })
+    }
+
+    /// The question whose answers are listed or, if there is one and `is_single`, that one.
+    fn listed(self, is_single: bool) -> Result<Prepared, ApiError> {
+        self.laid_out(move |mut answers| match answers.len() {
+            1 if is_single => Ok(answers.remove(0).into_bytes()),
+            _ => Ok(format!("[{}]", answers.join(",")).into_bytes()),
+        })
+    }
+}
+
+/// JSON of one input's answer.
+fn json_text(value: &impl Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|_| ApiError::internal())
+}
+
+fn characters(texts: &[String]) -> usize {
+    texts.iter().map(|text| text.chars().count()).sum()
 }
 
 #[derive(Deserialize)]
@@ -181,9 +225,10 @@ fn texts_or_pairs(app: &App, value: Value) -> Result<(Vec<(String, Option<String
     }
 }
 
+/// Of [`tag`].
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TagParameters {
+pub struct TagParameters {
     #[serde(alias = "aggregationStrategy")]
     aggregation_strategy: Option<Strategy>,
     #[serde(alias = "ignoreLabels")]
@@ -205,7 +250,11 @@ pub fn tag(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, Ap
     let request: Envelope<TagParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Tag)?;
     let (texts, is_single) = texts(app, request.inputs, "inputs")?;
-    let parameters = request.parameters.unwrap_or_default();
+    tags(model, texts, request.parameters.unwrap_or_default()).listed(is_single)
+}
+
+/// The spans of each text.
+pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParameters) -> Pipeline {
     let ignored = parameters.ignore_labels.unwrap_or_else(|| vec!["O".to_owned()]);
     let aggregation = match parameters.aggregation_strategy {
         None | Some(Strategy::None) => Aggregation::None,
@@ -218,37 +267,25 @@ pub fn tag(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, Ap
         texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
     let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
     let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
-    let inputs = texts.len();
-    let characters = texts.iter().map(|text| text.chars().count()).sum();
+    let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
     let of = Arc::clone(&model);
-    let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
+    let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let ServedTask::Tag { labels } = &of.task else { return Err(ApiError::internal()) };
         let mut outputs = outputs.into_iter().map(numbers);
         let all = texts.iter().zip(&windows).zip(counts).map(|((text, windows), count)| {
             let logits: Vec<Vec<f32>> = outputs.by_ref().take(count).collect();
-            spans(text, &windows.tokens(&logits, labels.len()), labels, &of.tokenizer, aggregation, &ignored)
+            let tokens = windows.tokens(&logits, labels.len());
+            json_text(&spans(text, &tokens, labels, &of.tokenizer, aggregation, &ignored))
         });
-        let all: Vec<_> = all.collect();
-        match all.first() {
-            Some(only) if is_single => to_json(only),
-            _ => to_json(&all),
-        }
+        all.collect()
     });
-    checked(Asked {
-        model,
-        work: Work::Logits,
-        encodings: sequences.concat(),
-        done: Done::Predicted,
-        inputs,
-        characters,
-        truncated: vec![0; inputs],
-        answer,
-    })
+    Pipeline { model, work: Work::Logits, encodings: sequences.concat(), characters, truncated, answers }
 }
 
+/// Of [`fill_mask`].
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FillMaskParameters {
+pub struct FillMaskParameters {
     #[serde(alias = "topK")]
     top_k: Option<usize>,
     targets: Option<Value>,
@@ -258,8 +295,21 @@ struct FillMaskParameters {
 pub fn fill_mask(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<FillMaskParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::FillMask)?;
-    let (all_texts, _) = texts(app, request.inputs, "inputs")?;
-    let parameters = request.parameters.unwrap_or_default();
+    let (texts, _) = texts(app, request.inputs, "inputs")?;
+    // The pipeline takes a list of one text for the text.
+    fillings(app, model, &texts, request.parameters.unwrap_or_default())?.listed(true)
+}
+
+/// What stands at the masks of each text: a list for a text of one mask, a list of lists for one of several.
+///
+/// # Errors
+/// If a text has no mask, or more is asked for than there is or may be.
+pub fn fillings(
+    app: &App,
+    model: Arc<ServedModel>,
+    texts: &[String],
+    parameters: FillMaskParameters,
+) -> Result<Pipeline, ApiError> {
     let most = model.model.config.encoder.vocab_size;
     let top = parameters.top_k.unwrap_or(DEFAULT_FILLINGS);
     if !(1..=most).contains(&top) {
@@ -286,34 +336,28 @@ pub fn fill_mask(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
         }
         Ok(encoding)
     };
-    let encodings = all_texts.iter().map(encode_text).collect::<Result<Vec<_>, ApiError>>()?;
+    let encodings = texts.iter().map(encode_text).collect::<Result<Vec<_>, ApiError>>()?;
     let masks: usize = encodings.iter().map(|encoding| mask_places(&model.tokenizer, encoding).len()).sum();
     if masks.saturating_mul(top) > MAX_FILLINGS {
         let message =
             format!("`top_k`: expected at most {MAX_FILLINGS} for {masks} masks together, found {top} for each");
         return Err(ApiError::invalid("parameters", message));
     }
-    let characters = all_texts.iter().map(|text| text.chars().count()).sum();
+    let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
     let of = Arc::clone(&model);
-    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
-        // A list for a text of one mask, a list of lists for one of several.
-        let mut all = Vec::new();
-        for (output, encoding) in outputs.into_iter().zip(encodings) {
+    let answers = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        let of_text = |(output, encoding): (Output, &Encoding)| {
             let Output::Fillings(fillings) = output else { return Err(ApiError::internal()) };
-            let mut masks = fill(&of.tokenizer, encoding, &fillings);
-            let value = match masks.len() {
-                1 => serde_json::to_value(masks.remove(0)),
-                _ => serde_json::to_value(masks),
-            };
-            all.push(value.map_err(|_| ApiError::internal())?);
-        }
-        // The pipeline takes a list of one text for the text.
-        match &all[..] {
-            [only] => to_json(only),
-            _ => to_json(&all),
-        }
+            let masks = fill(&of.tokenizer, encoding, &fillings);
+            match &masks[..] {
+                [only] => json_text(only),
+                masks => json_text(&masks),
+            }
+        };
+        outputs.into_iter().zip(encodings).map(of_text).collect()
     });
-    ask(model, Work::Fillings { candidates, top }, encodings, Done::Predicted, characters, answer)
+    let work = Work::Fillings { candidates, top };
+    Ok(Pipeline { model, work, encodings, characters: characters(texts), truncated, answers })
 }
 
 /// Ids of the words asked for, each once.
@@ -376,43 +420,32 @@ fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> 
     }
     let lost = |sequences: &[Encoding]| sequences.iter().map(|sequence| sequence.truncated_tokens).max().unwrap_or(0);
     let truncated = encodings.chunks(labels.len()).map(lost).collect();
-    let (inputs, characters) = (texts.len(), texts.iter().map(|text| text.chars().count()).sum());
-    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+    let characters = characters(&texts);
+    let answers = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let names: Vec<&str> = labels.iter().map(String::as_str).collect();
         let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
         let judge = |((text, logits), sequences): ((&'_ String, &[Vec<f32>]), &[Encoding])| {
             let judged = Judged::new(text, &names, &scoring.scores(logits), lost(sequences));
-            let value = match shape {
-                Shape::Pipeline => serde_json::to_value(judged),
+            match shape {
+                Shape::Pipeline => json_text(&judged),
                 Shape::ListOfLists => {
-                    let label = |(label, score): (&&str, &f32)| json!({"label": label, "score": score});
-                    Ok(judged.labels.iter().zip(&judged.scores).map(label).collect())
+                    let truncated_tokens = judged.truncated_tokens;
+                    let scored = judged.labels.iter().zip(&judged.scores);
+                    let scored = scored.map(|(&label, &score)| ScoredLabel { label, score, truncated_tokens });
+                    json_text(&scored.collect::<Vec<_>>())
                 }
-            };
-            value.map_err(|_| ApiError::internal())
+            }
         };
         let of_texts = texts.iter().zip(logits.chunks(names.len())).zip(encodings.chunks(names.len()));
-        let all = of_texts.map(judge).collect::<Result<Vec<Value>, _>>()?;
-        match &all[..] {
-            [only] if is_single => to_json(only),
-            _ => to_json(&all),
-        }
+        of_texts.map(judge).collect()
     });
-    checked(Asked {
-        model,
-        work: Work::Logits,
-        encodings,
-        done: Done::Predicted,
-        inputs,
-        characters,
-        truncated,
-        answer,
-    })
+    Pipeline { model, work: Work::Logits, encodings, characters, truncated, answers }.listed(is_single)
 }
 
+/// Of [`answer`].
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AnswerParameters {
+pub struct AnswerParameters {
     #[serde(alias = "topK")]
     top_k: Option<usize>,
     #[serde(alias = "maxAnswerLen")]
@@ -425,11 +458,14 @@ struct AnswerParameters {
     max_seq_len: Option<usize>,
 }
 
+/// A question and what to answer it from.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
-    question: String,
-    context: String,
+pub struct Question {
+    /// The question.
+    pub question: String,
+    /// Where the answer is looked for.
+    pub context: String,
 }
 
 /// `POST /answer`: question-answering, of contexts of any length.
@@ -437,19 +473,34 @@ pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
     let request: Envelope<AnswerParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Answer)?;
     let (questions, is_single) = questions(app, request.inputs)?;
-    let parameters = request.parameters.unwrap_or_default();
+    answers(model, questions, request.parameters.unwrap_or_default())?.listed(is_single)
+}
+
+/// The answer to each question, or a list of answers with `top_k`.
+///
+/// # Errors
+/// If nothing is asked, or windows cannot be cut as asked.
+pub fn answers(
+    model: Arc<ServedModel>,
+    questions: Vec<Question>,
+    parameters: AnswerParameters,
+) -> Result<Pipeline, ApiError> {
+    if questions.iter().any(|input| input.question.trim().is_empty() || input.context.trim().is_empty()) {
+        return Err(ApiError::empty("inputs"));
+    }
     let ServedTask::Answer { windows, null_threshold } = &model.task else { return Err(ApiError::internal()) };
     let max_length = parameters.max_seq_len.unwrap_or(windows.max_length);
     let at_most = |name: &str, found: usize, most: usize| {
         let message = format!("`{name}`: expected 1 to {most}, found {found}");
         if (1..=most).contains(&found) { Ok(found) } else { Err(ApiError::invalid("parameters", message)) }
     };
-    let max_length = at_most("max_seq_len", max_length, model.model.config.encoder.max_positions)?;
+    let most = model.model.config.encoder.max_positions;
+    let max_length = at_most("max_seq_len", max_length, most)?;
     let overlap = parameters.doc_stride.unwrap_or(windows.doc_stride.min(max_length / 2));
     let windows = WindowConfig { max_length, doc_stride: overlap };
     let ranking = RankingConfig {
         top_k: at_most("top_k", parameters.top_k.unwrap_or(1), MAX_ANSWERS)?,
-        max_answer_length: at_most("max_answer_len", parameters.max_answer_len.unwrap_or(15), max_length)?,
+        max_answer_length: at_most("max_answer_len", parameters.max_answer_len.unwrap_or(15.min(most)), most)?,
         null_threshold: match parameters.handle_impossible_answer {
             Some(false) => None,
             Some(true) => null_threshold.or(Some(0.0)),
@@ -474,9 +525,8 @@ pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
     let characters = questions.iter().map(|input| input.question.chars().count() + input.context.chars().count()).sum();
     // Of a question that is too long; nothing of a context is ever cut.
     let truncated: Vec<usize> = cut.iter().map(|windows| windows.truncated_tokens(0)).collect();
-    let inputs = questions.len();
     let lost = truncated.clone();
-    let finish = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
+    let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let mut outputs = outputs.into_iter().map(numbers);
         let mut all = Vec::new();
         for ((question, windows), lost) in questions.iter().zip(&cut).zip(lost) {
@@ -488,30 +538,23 @@ pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
             }
             let found = found.finish();
             let shown: Vec<_> = found.iter().map(|answer| answer.shown(&question.context, lost)).collect();
-            let value = match &shown[..] {
-                [only] if ranking.top_k == 1 => serde_json::to_value(only),
-                _ => serde_json::to_value(&shown),
-            };
-            all.push(value.map_err(|_| ApiError::internal())?);
+            all.push(match &shown[..] {
+                [only] if ranking.top_k == 1 => json_text(only)?,
+                _ => json_text(&shown)?,
+            });
         }
-        match &all[..] {
-            [only] if is_single => to_json(only),
-            _ => to_json(&all),
-        }
+        Ok(all)
     });
-    let (work, done) = (Work::Logits, Done::Predicted);
-    checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer: finish })
+    Ok(Pipeline { model, work: Work::Logits, encodings, characters, truncated, answers })
 }
 
 /// `{"question": ..., "context": ...}` or a list of these, and whether it was one alone.
 fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError> {
     let question = |value: Value| {
-        let question: Question = serde_json::from_value(value).map_err(|error| {
+        serde_json::from_value(value).map_err(|error| {
             let expected = r#"expected {"question": ..., "context": ...} or a list of these"#;
             ApiError::invalid("inputs", format!("`inputs`: {expected}: {error}"))
-        })?;
-        let is_empty = question.question.trim().is_empty() || question.context.trim().is_empty();
-        if is_empty { Err(ApiError::empty("inputs")) } else { Ok(question) }
+        })
     };
     match value {
         Value::Array(list) => {
@@ -525,13 +568,14 @@ fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError>
 /// A list of labels, or one text with commas between them.
 fn candidate_labels(app: &App, value: Option<Value>) -> Result<Vec<String>, ApiError> {
     let labels: Vec<String> = match value {
-        Some(Value::String(labels)) => labels.split(',').map(|label| label.trim().to_owned()).collect(),
+        Some(Value::String(labels)) => {
+            labels.split(',').map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect()
+        }
         Some(value @ Value::Array(_)) => texts(app, value, "candidate_labels")?.0,
         _ => Vec::new(),
     };
-    let labels: Vec<String> = labels.into_iter().filter(|label| !label.is_empty()).collect();
-    if labels.is_empty() {
-        let message = "`candidate_labels`: expected a list of labels, or a text with commas between them";
+    if labels.is_empty() || labels.iter().any(String::is_empty) {
+        let message = "`candidate_labels`: expected a list of labels, or a text with commas between them, none empty";
         return Err(ApiError::invalid("candidate_labels", message));
     }
     Ok(labels)

@@ -1,0 +1,367 @@
+//! The Open Inference Protocol, version 2: texts in as BYTES; vectors and scores out as FP32, and what is no row of
+//! numbers as BYTES, a JSON text for each input.
+
+use super::common::{
+    Cut, Direction, VectorForm, ask, check_count, encode, encode_pair, kind, model, numbers, parameters, parse, prompt,
+};
+use super::pipelines::{self, AnswerParameters, FillMaskParameters, Pipeline, Question, TagParameters};
+use super::tei::check_kind;
+use super::{Prepared, Reply, to_json};
+use crate::App;
+use crate::engine::{Output, Work};
+use crate::http::error::ApiError;
+use crate::metrics::Done;
+use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::predict::classify::{calibrated, scores};
+use distilbert::tokenizer::Encoding;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Every model has one version: a model that is replaced is gone.
+pub const VERSION: &str = "1";
+
+/// Of vectors.
+const EMBEDDING: &str = "embedding";
+/// Of classifiers: what the model says, and what its function makes of it.
+const LOGITS: &str = "logits";
+const SCORES: &str = "scores";
+
+/// `GET /v2`: what the server is.
+pub fn server(_: &App, _: Option<&str>) -> Result<Reply, ApiError> {
+    Reply::of(&json!({"name": "distilbert", "version": env!("CARGO_PKG_VERSION"), "extensions": []}))
+}
+
+/// `GET /v2/models/NAME/ready`: a model that is there is ready.
+pub fn ready(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
+    let model = model(app, name, None, Ability::Tokenize)?;
+    Reply::of(&json!({"name": model.name, "ready": true}))
+}
+
+/// `GET /v2/models/NAME`: its inputs and outputs.
+pub fn metadata(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
+    let model = model(app, name, None, Ability::Tokenize)?;
+    let tensor = |name: &str, width: Option<usize>| {
+        let datatype = if width.is_some() { "FP32" } else { "BYTES" };
+        let shape: Vec<i64> = std::iter::once(-1).chain(width.map(|width| width as i64)).collect();
+        json!({"name": name, "datatype": datatype, "shape": shape})
+    };
+    let (required, optional) = input_names(&model.task);
+    let inputs: Vec<Value> = required.iter().chain(optional).map(|name| tensor(name, None)).collect();
+    let width = match &model.task {
+        ServedTask::Embed { .. } => Some(model.width()),
+        ServedTask::Classify { labels, .. } => Some(labels.len()),
+        ServedTask::Tag { .. } | ServedTask::FillMask | ServedTask::Answer { .. } => None,
+    };
+    let outputs: Vec<Value> = output_names(&model.task).iter().map(|name| tensor(name, width)).collect();
+    Reply::of(&json!({
+        "name": model.name, "versions": [VERSION], "platform": "distilbert", "inputs": inputs, "outputs": outputs,
+    }))
+}
+
+/// Names of the inputs that must be given, and of those that may be.
+pub fn input_names(task: &ServedTask) -> (&'static [&'static str], &'static [&'static str]) {
+    match task {
+        ServedTask::Classify { .. } => (&["text"], &["text_pair"]),
+        ServedTask::Answer { .. } => (&["question", "context"], &[]),
+        ServedTask::Embed { .. } | ServedTask::Tag { .. } | ServedTask::FillMask => (&["text"], &[]),
+    }
+}
+
+/// Names of the outputs.
+pub fn output_names(task: &ServedTask) -> &'static [&'static str] {
+    match task {
+        ServedTask::Embed { .. } => &[EMBEDDING],
+        ServedTask::Classify { .. } => &[LOGITS, SCORES],
+        ServedTask::Tag { .. } => &["spans"],
+        ServedTask::FillMask => &["fillings"],
+        ServedTask::Answer { .. } => &["answer"],
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InferRequest {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    inputs: Vec<InputTensor>,
+    #[serde(default)]
+    outputs: Vec<WantedOutput>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputTensor {
+    name: String,
+    shape: Vec<u64>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    data: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedOutput {
+    name: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+/// Of a sentence encoder, as `/embed` has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmbedParameters {
+    truncate: Option<bool>,
+    truncation_direction: Option<Direction>,
+    prompt_name: Option<String>,
+    normalize: Option<bool>,
+    dimensions: Option<usize>,
+}
+
+/// Of a classifier, as `/predict` has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassifyParameters {
+    truncate: Option<bool>,
+    truncation_direction: Option<Direction>,
+}
+
+#[derive(Serialize)]
+struct InferResponse<'a> {
+    model_name: &'a str,
+    model_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Said>,
+    outputs: Vec<OutputTensor>,
+}
+
+/// What is said of an answer beside its tensors.
+#[derive(Serialize)]
+struct Said {
+    truncated_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct OutputTensor {
+    name: &'static str,
+    datatype: &'static str,
+    shape: Vec<usize>,
+    data: Data,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data {
+    Numbers(Vec<f32>),
+    Texts(Vec<String>),
+}
+
+impl OutputTensor {
+    fn of_rows(name: &'static str, rows: Vec<Vec<f32>>) -> OutputTensor {
+        let shape = vec![rows.len(), rows.first().map_or(0, Vec::len)];
+        OutputTensor { name, datatype: "FP32", shape, data: Data::Numbers(rows.concat()) }
+    }
+
+    fn of_texts(name: &'static str, texts: Vec<String>) -> OutputTensor {
+        OutputTensor { name, datatype: "BYTES", shape: vec![texts.len()], data: Data::Texts(texts) }
+    }
+}
+
+/// What the answer to a request needs of it.
+struct Answering {
+    model: Arc<ServedModel>,
+    id: Option<String>,
+    wanted: Vec<&'static str>,
+}
+
+impl Answering {
+    fn body(
+        self,
+        truncated_tokens: usize,
+        tensor: impl FnMut(&'static str) -> OutputTensor,
+    ) -> Result<Vec<u8>, ApiError> {
+        to_json(&InferResponse {
+            model_name: &self.model.name,
+            model_version: VERSION,
+            id: self.id,
+            parameters: (truncated_tokens > 0).then_some(Said { truncated_tokens }),
+            outputs: self.wanted.into_iter().map(tensor).collect(),
+        })
+    }
+
+    /// Of a pipeline, which has one output.
+    fn of_pipeline(self, pipeline: Pipeline) -> Result<Prepared, ApiError> {
+        let lost = pipeline.truncated.iter().sum();
+        pipeline.laid_out(move |answers| {
+            let mut answers = Some(answers);
+            self.body(lost, |name| OutputTensor::of_texts(name, answers.take().unwrap_or_default()))
+        })
+    }
+}
+
+/// `POST /v2/models/NAME/infer`: what the model is for.
+pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: InferRequest = parse(body)?;
+    let model = model(app, name, None, Ability::Tokenize)?;
+    let wanted = wanted(&model.task, request.outputs)?;
+    let (required, optional) = input_names(&model.task);
+    let [first, second] = input_texts(app, request.inputs, [required, optional].concat(), required.len())?;
+    let answering = Answering { model: Arc::clone(&model), id: request.id, wanted };
+    match &model.task {
+        ServedTask::Embed { .. } => embed(app, model, answering, &first, parameters(request.parameters)?),
+        ServedTask::Classify { .. } => classify(app, answering, &first, &second, parameters(request.parameters)?),
+        ServedTask::Tag { .. } => {
+            let asked: TagParameters = parameters(request.parameters)?;
+            answering.of_pipeline(pipelines::tags(model, first, asked))
+        }
+        ServedTask::FillMask => {
+            let asked: FillMaskParameters = parameters(request.parameters)?;
+            answering.of_pipeline(pipelines::fillings(app, model, &first, asked)?)
+        }
+        ServedTask::Answer { .. } => {
+            let asked: AnswerParameters = parameters(request.parameters)?;
+            let questions = first.into_iter().zip(second);
+            let questions = questions.map(|(question, context)| Question { question, context }).collect();
+            answering.of_pipeline(pipelines::answers(model, questions, asked)?)
+        }
+    }
+}
+
+fn embed(
+    app: &App,
+    model: Arc<ServedModel>,
+    answering: Answering,
+    texts: &[String],
+    asked: EmbedParameters,
+) -> Result<Prepared, ApiError> {
+    let form = VectorForm { normalize: asked.normalize.unwrap_or(true), dimensions: asked.dimensions };
+    let form = form.check(&model)?;
+    let cut = Cut::new(app, asked.truncate, asked.truncation_direction);
+    let prompt = prompt(&model, asked.prompt_name.as_deref())?;
+    let encode = |text: &String| encode(&model, &format!("{prompt}{text}"), cut);
+    let encodings = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let rt = Arc::clone(&app.rt);
+    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        let vectors = outputs.into_iter().map(|output| form.apply(&rt, numbers(output)));
+        let mut vectors = Some(vectors.collect());
+        answering.body(lost(encodings), |name| OutputTensor::of_rows(name, vectors.take().unwrap_or_default()))
+    });
+    let characters = texts.iter().map(|text| text.chars().count()).sum();
+    ask(model, Work::Embedding, encodings, Done::Embedded, characters, answer)
+}
+
+fn classify(
+    app: &App,
+    answering: Answering,
+    texts: &[String],
+    pairs: &[String],
+    asked: ClassifyParameters,
+) -> Result<Prepared, ApiError> {
+    let model = Arc::clone(&answering.model);
+    check_kind(&model, !pairs.is_empty())?;
+    let cut = Cut::new(app, asked.truncate, asked.truncation_direction);
+    let encode_input = |(place, text): (usize, &String)| match pairs.get(place) {
+        Some(pair) => encode_pair(&model, text, pair, cut),
+        None => encode(&model, text, cut),
+    };
+    let encodings = texts.iter().enumerate().map(encode_input).collect::<Result<Vec<_>, _>>()?;
+    let of = Arc::clone(&model);
+    let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
+        let ServedTask::Classify { problem, temperature, .. } = &of.task else { return Err(ApiError::internal()) };
+        let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
+        let score = |logits: &Vec<f32>| scores(*problem, &calibrated(*problem, *temperature, logits));
+        answering.body(lost(encodings), |name| match name {
+            LOGITS => OutputTensor::of_rows(name, logits.clone()),
+            _ => OutputTensor::of_rows(name, logits.iter().map(score).collect()),
+        })
+    });
+    let characters = texts.iter().chain(pairs).map(|text| text.chars().count()).sum();
+    ask(model, Work::Logits, encodings, Done::Predicted, characters, answer)
+}
+
+fn lost(encodings: &[Encoding]) -> usize {
+    encodings.iter().map(|encoding| encoding.truncated_tokens).sum()
+}
+
+/// The outputs that are asked for; all if none is.
+fn wanted(task: &ServedTask, asked: Vec<WantedOutput>) -> Result<Vec<&'static str>, ApiError> {
+    let possible = output_names(task);
+    if asked.is_empty() {
+        return Ok(possible.to_vec());
+    }
+    let mut wanted: Vec<&'static str> = Vec::new();
+    for output in asked {
+        check_no_parameters("outputs", &output.parameters)?;
+        let found = possible.iter().find(|name| **name == output.name && !wanted.contains(name));
+        wanted.push(found.ok_or_else(|| {
+            ApiError::invalid("outputs", format!("`outputs`: expected some of {}, each once", possible.join(", ")))
+        })?);
+    }
+    Ok(wanted)
+}
+
+/// The texts of the tensors of these names, of which the first `required` must be there.
+fn input_texts(
+    app: &App,
+    tensors: Vec<InputTensor>,
+    names: Vec<&'static str>,
+    required: usize,
+) -> Result<[Vec<String>; 2], ApiError> {
+    let mut found = [None, None];
+    for tensor in tensors {
+        let place = names.iter().position(|name| *name == tensor.name);
+        let place = place.filter(|&place| found[place].is_none()).ok_or_else(|| {
+            ApiError::invalid("inputs", format!("`inputs`: expected tensors named {}, each once", names.join(", ")))
+        })?;
+        check_no_parameters("inputs", &tensor.parameters)?;
+        found[place] = Some(texts_of(tensor)?);
+    }
+    if let Some(missing) = (0..required).find(|&place| found[place].is_none()) {
+        return Err(ApiError::invalid("inputs", format!("`inputs`: expected a tensor named {}", names[missing])));
+    }
+    let [first, second] = found;
+    let first = first.unwrap_or_default();
+    check_count(app, first.len(), "inputs")?;
+    if second.as_ref().is_some_and(|second| second.len() != first.len()) {
+        return Err(ApiError::invalid(
+            "inputs",
+            format!("`inputs`: expected as many texts in {}", names.join(" as in ")),
+        ));
+    }
+    Ok([first, second.unwrap_or_default()])
+}
+
+/// Parameters of a tensor are none of this server's, and ignoring one would be guessing.
+fn check_no_parameters(param: &'static str, parameters: &Map<String, Value>) -> Result<(), ApiError> {
+    match parameters.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid(param, format!("`{param}`: expected tensors without parameters, found some"))),
+    }
+}
+
+/// The texts of a tensor, whose data may be nested as its shape is.
+fn texts_of(tensor: InputTensor) -> Result<Vec<String>, ApiError> {
+    let wrong = |expected: &str| ApiError::invalid("inputs", format!("`{}`: expected {expected}", tensor.name));
+    if tensor.datatype != "BYTES" {
+        return Err(wrong("datatype BYTES"));
+    }
+    let Value::Array(mut data) = tensor.data else { return Err(wrong("a list of texts as data")) };
+    let mut texts = Vec::new();
+    data.reverse();
+    while let Some(value) = data.pop() {
+        match value {
+            Value::String(text) => texts.push(text),
+            Value::Array(list) => data.extend(list.into_iter().rev()),
+            other => return Err(wrong(&format!("texts as data, found {}", kind(&other)))),
+        }
+    }
+    let expected = tensor.shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
+    if tensor.shape.is_empty() || expected != Some(texts.len() as u64) {
+        return Err(wrong(&format!("as many texts as the shape says, found {}", texts.len())));
+    }
+    Ok(texts)
+}
