@@ -21,6 +21,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Whether texts that are too long are cut where the request does not say.
     pub auto_truncate: bool,
+    /// Whether they are read in windows instead, on routes that can, where the request does not say.
+    pub windows: bool,
     /// From a request's head to its answer.
     pub deadline: Duration,
     /// For a request's head and for its body, for the next request of a connection that is kept open, and for a client
@@ -39,6 +41,7 @@ impl Config {
             max_texts: 2048,
             max_body_bytes: 2_000_000,
             auto_truncate: true,
+            windows: false,
             deadline: Duration::from_secs(60),
             io_timeout: Duration::from_secs(30),
         }

@@ -15,8 +15,9 @@ use distilbert::heads::tokens::starts_then_ends;
 use distilbert::model::Model;
 use distilbert::model::encoder::Activations;
 use distilbert::predict::answers::{Ranking, RankingConfig};
+use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::{EmbeddingRunner, LogitsRunner};
-use distilbert_serve::{Config, EngineLimits};
+use distilbert_serve::{Config, EngineLimits, ServedModel};
 use serde_json::{Value, json};
 
 /// Batches so small that most requests are split.
@@ -333,4 +334,88 @@ fn answers_are_those_of_the_library_window_by_window() {
     let first = &found[0][0];
     let (start, end) = (first["start"].as_u64().unwrap() as usize, first["end"].as_u64().unwrap() as usize);
     assert_eq!(first["answer"], text[start..end]);
+}
+
+#[test]
+fn long_texts_are_the_mean_of_their_windows_by_tokens_where_that_is_asked_for() {
+    let long = (0..70).map(|at| format!("w{}", 5 + at * 7 % 40)).collect::<Vec<_>>().join(" ");
+    let texts = ["w5 w6", &long];
+    let narrow =
+        |value: &Value| -> Vec<f32> { value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect() };
+    // Windows of the text and the tokens that each answers for; and the mean of rows by these.
+    let windows = |model: &ServedModel, prompt: &str| {
+        let windows = TextWindows::behind(&model.tokenizer, prompt, &long, model.max_length).unwrap();
+        let ids = windows.sequences().into_iter().map(|sequence| sequence.input_ids).collect::<Vec<_>>();
+        assert!(ids.len() > 2);
+        (ids, windows.own_tokens())
+    };
+    let mean = |rows: &[Vec<f32>], own: &[usize]| -> Vec<f64> {
+        let total = own.iter().sum::<usize>() as f64;
+        let of =
+            |at: usize| rows.iter().zip(own).map(|(row, &own)| f64::from(row[at]) * own as f64).sum::<f64>() / total;
+        (0..rows[0].len()).map(of).collect()
+    };
+    let assert_close = |found: &[f32], expected: &[f64]| {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    };
+
+    let model = encoder("dense", "sentence-dense");
+    let prompt = match &model.task {
+        distilbert_serve::ServedTask::Embed { settings } => settings.prompt(None).unwrap().to_owned(),
+        _ => unreachable!("an encoder"),
+    };
+    let (ids, own) = windows(&model, &prompt);
+    let server = start(small_batches(), vec![model, sentiment()]);
+    let rows = ask(&server, "/embed", &json!({"inputs": ids, "normalize": false}));
+    let rows: Vec<Vec<f32>> = rows.as_array().unwrap().iter().map(narrow).collect();
+    let expected = mean(&rows, &own);
+    let answer = common::post(&server, "/embed", &json!({"inputs": texts, "normalize": false, "windows": true}));
+    assert_close(&narrow(&answer.json()[1]), &expected);
+    assert_eq!(answer.header("x-truncated-tokens"), Some("0"));
+    assert_eq!(answer.header("x-windows"), Some(&*format!("1:{}", ids.len())));
+    let length = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let scaled: Vec<f64> = expected.iter().map(|x| x / length).collect();
+    assert_close(&narrow(&ask(&server, "/embed", &json!({"inputs": texts, "windows": true}))[1]), &scaled);
+    // A text that is short has its own bits, and without the wish a long one is cut.
+    let plain = common::post(&server, "/embed", &json!({"inputs": texts, "normalize": false}));
+    assert_eq!(bits(&plain.json()[0]), bits(&answer.json()[0]));
+    assert!(plain.header("x-windows").is_none() && plain.header("x-truncated-tokens") != Some("0"));
+
+    let (ids, own) = windows(&sentiment(), "");
+    let spelled =
+        |ids: &Vec<u32>| ids[1..ids.len() - 1].iter().map(|id| format!("w{id}")).collect::<Vec<_>>().join(" ");
+    let parts: Vec<String> = ids.iter().map(spelled).collect();
+    let by_label = |path: &str, body: Value| -> Vec<Vec<f32>> {
+        let of = |list: &Value, label: &str| {
+            let labelled = list.as_array().unwrap().iter().find(|found| found["label"] == label).unwrap();
+            labelled["score"].as_f64().unwrap() as f32
+        };
+        let all = ask(&server, path, &body);
+        all.as_array()
+            .unwrap()
+            .iter()
+            .map(|list| ["no", "maybe", "yes"].map(|label| of(list, label)).to_vec())
+            .collect()
+    };
+    let lists: Vec<[&String; 1]> = parts.iter().map(|part| [part]).collect();
+    for raw in [true, false] {
+        let rows = by_label("/predict", json!({"inputs": lists, "raw_scores": raw}));
+        let found = by_label("/predict", json!({"inputs": [[long]], "raw_scores": raw, "windows": true}));
+        assert_close(&found[0], &mean(&rows, &own));
+    }
+    let rows = by_label("/classify", json!({"inputs": parts, "parameters": {"top_k": null}}));
+    let found = by_label("/classify", json!({"inputs": [long], "parameters": {"top_k": null, "windows": true}}));
+    assert_close(&found[0], &mean(&rows, &own));
+
+    // As the server is told, unless a request says what is to be cut.
+    let told = Config { windows: true, ..small_batches() };
+    let server = start(told, vec![encoder("dense", "sentence-dense")]);
+    let lost = |body: Value| common::post(&server, "/embed", &body).header("x-truncated-tokens").unwrap().to_owned();
+    assert_eq!(lost(json!({"inputs": texts})), "0");
+    assert_ne!(lost(json!({"inputs": texts, "truncate": true})), "0");
+    let openai = common::post(&server, "/v1/embeddings", &json!({"model": "dense", "input": texts}));
+    assert!(openai.header("x-windows").is_some());
 }

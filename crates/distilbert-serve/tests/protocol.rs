@@ -152,6 +152,17 @@ fn what_is_cut_is_said_and_may_be_refused() {
         predict(json!({"inputs": (["w7"; 16].join(" "))}))
     );
     assert_eq!(predict(json!({"inputs": two_halves})), predict(json!({"inputs": (["w6"; 16].join(" "))})));
+    let pair = |first: usize, second: usize| {
+        [["w6 w5"; 8].join(" "), ["w7 w8"; 8].join(" ")]
+            .map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .iter()
+            .zip([first, second])
+            .map(|(words, kept)| words[words.len() - kept..].join(" "))
+            .collect::<Vec<_>>()
+    };
+    let cut = predict(json!({"inputs": pair(16, 16), "truncation_direction": "Left"}));
+    assert_eq!(cut, predict(json!({"inputs": pair(7, 8)})));
+    assert_ne!(cut, predict(json!({"inputs": pair(16, 16)})));
     // Ids are run as they are.
     let tokens = ask(&server, "/models/cls/tokenize", &json!({"inputs": "w6 berlin"}));
     let ids: Vec<u64> = tokens[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();

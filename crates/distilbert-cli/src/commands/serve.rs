@@ -68,6 +68,10 @@ pub struct ServeArgs {
     /// in the response.
     #[arg(long, value_name = "BOOL", default_value_t = defaults().auto_truncate, action = ArgAction::Set)]
     auto_truncate: bool,
+    /// Whether texts that are too long are read in windows instead, on routes that embed or classify single texts, where a
+    /// request does not say.
+    #[arg(long, value_name = "BOOL", default_value_t = defaults().windows, action = ArgAction::Set)]
+    windows: bool,
     /// Seconds from a request to its answer; past that it is 504.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults().deadline.as_secs(), value_parser = seconds())]
     timeout: u64,
@@ -142,6 +146,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         max_texts: args.max_texts,
         max_body_bytes: args.max_body,
         auto_truncate: args.auto_truncate,
+        windows: args.windows,
         deadline: Duration::from_secs(args.timeout),
         io_timeout: Duration::from_secs(args.io_timeout),
     };

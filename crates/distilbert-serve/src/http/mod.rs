@@ -28,7 +28,7 @@ use tokio::time::timeout;
 /// Work on more bytes than this is done beside the threads that answer, which must not wait for it.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Inputs whose truncation is listed in a header.
+/// Inputs whose truncation or windows are listed in a header.
 const LISTED: usize = 100;
 
 /// A response with its whole body.
@@ -43,6 +43,8 @@ struct Facts {
     tokens: usize,
     /// Place of an input and the tokens that it lost.
     truncated: Vec<(usize, usize)>,
+    /// Place of an input and the windows that it was read in, if it was too long for one.
+    windows: Vec<(usize, usize)>,
     times: Times,
 }
 
@@ -131,7 +133,8 @@ async fn infer(
         }
         Prepared::Asked(asked) => asked,
     };
-    let Asked { model, work, encodings, done, inputs, characters, truncated, answer } = asked;
+    let Asked { model, work, encodings, done, characters, truncated, windows, answer } = asked;
+    let inputs = truncated.len();
     app.metrics.asked(done, inputs);
     facts.model = model.name.clone();
     (facts.inputs, facts.characters) = (inputs, characters);
@@ -139,7 +142,8 @@ async fn infer(
     if let Some(holder) = holder {
         holder.use_tokens(facts.tokens);
     }
-    facts.truncated = truncated.iter().copied().enumerate().filter(|&(_, lost)| lost > 0).collect();
+    facts.truncated = truncated.into_iter().enumerate().filter(|&(_, lost)| lost > 0).collect();
+    facts.windows = windows.into_iter().enumerate().filter(|&(_, windows)| windows > 1).collect();
     let encodings: Arc<[_]> = encodings.into();
     let ticket = app.engine.submit(client, &model, work, Arc::clone(&encodings))?;
     let said = ticket.answer().await?;
@@ -193,13 +197,16 @@ fn success(reply: Reply, facts: &Facts) -> Answered {
         ("x-inference-time", ms(facts.times.inference)),
         ("x-truncated-tokens", lost.to_string()),
     ];
-    if lost > 0 {
-        let listed = facts.truncated.iter().take(LISTED).map(|(input, lost)| format!("{input}:{lost}"));
+    for (name, inputs) in [("x-truncated-inputs", &facts.truncated), ("x-windows", &facts.windows)] {
+        if inputs.is_empty() {
+            continue;
+        }
+        let listed = inputs.iter().take(LISTED).map(|(input, count)| format!("{input}:{count}"));
         let mut list = listed.collect::<Vec<_>>().join(",");
-        if facts.truncated.len() > LISTED {
+        if inputs.len() > LISTED {
             list.push_str(",...");
         }
-        fields.push(("x-truncated-inputs", list));
+        fields.push((name, list));
     }
     for (name, value) in fields {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -9,6 +9,7 @@ use crate::model::{Ability, ServedModel, ServedTask};
 use distilbert::heads::Head;
 use distilbert::model::InputError;
 use distilbert::predict::embedding::normalize;
+use distilbert::predict::text_windows::{TextWindows, weighted_mean};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use serde::Deserialize;
@@ -36,15 +37,24 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// It is cut; else refused.
-    pub truncate: bool,
+    truncate: bool,
     /// Where.
-    pub direction: Direction,
+    direction: Direction,
+    /// It is neither: it is read in windows. A pair never is.
+    windows: bool,
 }
 
 impl Cut {
-    /// As a request says, or else as the server does.
+    /// As a request says, or else as the server does, on a route that reads no windows.
     pub fn new(app: &App, truncate: Option<bool>, direction: Option<Direction>) -> Cut {
-        Cut { truncate: truncate.unwrap_or(app.config.auto_truncate), direction: direction.unwrap_or_default() }
+        let truncate = truncate.unwrap_or(app.config.auto_truncate);
+        Cut { truncate, direction: direction.unwrap_or_default(), windows: false }
+    }
+
+    /// The same on a route that can read windows. Who says what is to be cut wants none.
+    pub fn or_windows(app: &App, truncate: Option<bool>, direction: Option<Direction>, windows: Option<bool>) -> Cut {
+        let windows = windows.unwrap_or(app.config.windows && truncate.is_none());
+        Cut { windows, ..Cut::new(app, truncate, direction) }
     }
 }
 
@@ -192,6 +202,85 @@ pub fn parameters<P: DeserializeOwned>(given: Map<String, Value>) -> Result<P, A
     parameters.map_err(|error| ApiError::invalid("parameters", format!("`parameters`: {error}")))
 }
 
+/// The inputs of a request as the model reads them: a sequence each, or the windows of a text that is too long.
+#[derive(Default)]
+pub struct Inputs {
+    /// The sequences, input by input.
+    pub encodings: Vec<Encoding>,
+    /// Which of them are whose.
+    pub windows: Windows,
+}
+
+/// Of each input, how many of its tokens each of its sequences answers for.
+#[derive(Clone, Default)]
+pub struct Windows(Vec<Vec<usize>>);
+
+impl Inputs {
+    /// Texts, or ids of them, which are never read in windows.
+    ///
+    /// # Errors
+    /// If one is too long and may not be cut, or an id is none of the model's.
+    pub fn of_items(model: &ServedModel, items: &[Item], prompt: &str, cut: Cut) -> Result<Inputs, ApiError> {
+        let mut inputs = Inputs::default();
+        for item in items {
+            match item {
+                Item::Text(text) => inputs.push_text(model, text, prompt, cut)?,
+                Item::Ids(_) => inputs.push(encode_item(model, item, prompt, cut)?),
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Adds a text behind a prompt.
+    ///
+    /// # Errors
+    /// If it is too long and may neither be cut nor read in windows.
+    pub fn push_text(&mut self, model: &ServedModel, text: &str, prompt: &str, cut: Cut) -> Result<(), ApiError> {
+        if !cut.windows {
+            self.push(encode(model, &format!("{prompt}{text}"), cut)?);
+            return Ok(());
+        }
+        let windows = TextWindows::behind(&model.tokenizer, prompt, text, model.max_length);
+        let windows = windows.ok_or_else(|| {
+            let message = format!("expected a prompt that leaves the text room in {} tokens", model.max_length);
+            ApiError::invalid("prompt_name", message)
+        })?;
+        self.encodings.extend(windows.sequences());
+        self.windows.0.push(windows.own_tokens());
+        Ok(())
+    }
+
+    /// Adds an input that is one sequence.
+    pub fn push(&mut self, encoding: Encoding) {
+        self.windows.0.push(vec![encoding.len()]);
+        self.encodings.push(encoding);
+    }
+}
+
+impl Windows {
+    /// A row for each input: the mean of its sequences' rows, each counted by the tokens that it answers for.
+    pub fn means(&self, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        let mut rows = rows.into_iter();
+        let mean = |tokens: &Vec<usize>| match &tokens[..] {
+            [_] => rows.next().unwrap_or_default(),
+            tokens => weighted_mean(&rows.by_ref().take(tokens.len()).collect::<Vec<_>>(), tokens),
+        };
+        self.0.iter().map(mean).collect()
+    }
+
+    /// Tokens that each input lost, of which only one that is one sequence can have lost any.
+    pub fn truncated(&self, encodings: &[Encoding]) -> Vec<usize> {
+        let mut encodings = encodings.iter();
+        let lost = |tokens: &Vec<usize>| encodings.by_ref().take(tokens.len()).map(|one| one.truncated_tokens).sum();
+        self.0.iter().map(lost).collect()
+    }
+
+    /// Sequences of each input.
+    fn counts(&self) -> Vec<usize> {
+        self.0.iter().map(Vec::len).collect()
+    }
+}
+
 /// One text or the ids of one as the model reads it.
 ///
 /// # Errors
@@ -292,9 +381,26 @@ pub fn ask(
     characters: usize,
     answer: Finish,
 ) -> Result<Prepared, ApiError> {
-    let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
-    let inputs = encodings.len();
-    checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer })
+    let mut inputs = Inputs::default();
+    encodings.into_iter().for_each(|encoding| inputs.push(encoding));
+    ask_of(model, work, inputs, done, characters, answer)
+}
+
+/// A question of which each input is one sequence or several windows.
+///
+/// # Errors
+/// If its answer would be too large.
+pub fn ask_of(
+    model: Arc<ServedModel>,
+    work: Work,
+    inputs: Inputs,
+    done: Done,
+    characters: usize,
+    answer: Finish,
+) -> Result<Prepared, ApiError> {
+    let Inputs { encodings, windows } = inputs;
+    let truncated = windows.truncated(&encodings);
+    checked(Asked { model, work, encodings, done, characters, truncated, windows: windows.counts(), answer })
 }
 
 /// The question, unless its answer would be too large.

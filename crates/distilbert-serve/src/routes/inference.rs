@@ -2,7 +2,8 @@
 //! numbers as BYTES, a JSON text for each input.
 
 use super::common::{
-    Cut, Direction, VectorForm, ask, check_count, encode, encode_pair, kind, model, numbers, parameters, parse, prompt,
+    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, parameters, parse,
+    prompt,
 };
 use super::pipelines::{self, AnswerParameters, FillMaskParameters, Pipeline, Question, TagParameters};
 use super::tei::check_kind;
@@ -118,6 +119,7 @@ struct EmbedParameters {
     prompt_name: Option<String>,
     normalize: Option<bool>,
     dimensions: Option<usize>,
+    windows: Option<bool>,
 }
 
 /// Of a classifier, as `/predict` has them.
@@ -126,6 +128,7 @@ struct EmbedParameters {
 struct ClassifyParameters {
     truncate: Option<bool>,
     truncation_direction: Option<Direction>,
+    windows: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -240,18 +243,20 @@ fn embed(
 ) -> Result<Prepared, ApiError> {
     let form = VectorForm { normalize: asked.normalize.unwrap_or(true), dimensions: asked.dimensions };
     let form = form.check(&model)?;
-    let cut = Cut::new(app, asked.truncate, asked.truncation_direction);
+    let cut = Cut::or_windows(app, asked.truncate, asked.truncation_direction, asked.windows);
     let prompt = prompt(&model, asked.prompt_name.as_deref())?;
-    let encode = |text: &String| encode(&model, &format!("{prompt}{text}"), cut);
-    let encodings = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    let rt = Arc::clone(&app.rt);
+    let mut read = Inputs::default();
+    for text in texts {
+        read.push_text(&model, text, &prompt, cut)?;
+    }
+    let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
-        let vectors = outputs.into_iter().map(|output| form.apply(&rt, numbers(output)));
-        let mut vectors = Some(vectors.collect());
+        let vectors = windows.means(outputs.into_iter().map(numbers).collect());
+        let mut vectors = Some(vectors.into_iter().map(|vector| form.apply(&rt, vector)).collect());
         answering.body(lost(encodings), |name| OutputTensor::of_rows(name, vectors.take().unwrap_or_default()))
     });
     let characters = texts.iter().map(|text| text.chars().count()).sum();
-    ask(model, Work::Embedding, encodings, Done::Embedded, characters, answer)
+    ask_of(model, Work::Embedding, read, Done::Embedded, characters, answer)
 }
 
 fn classify(
@@ -263,24 +268,26 @@ fn classify(
 ) -> Result<Prepared, ApiError> {
     let model = Arc::clone(&answering.model);
     check_kind(&model, !pairs.is_empty())?;
-    let cut = Cut::new(app, asked.truncate, asked.truncation_direction);
-    let encode_input = |(place, text): (usize, &String)| match pairs.get(place) {
-        Some(pair) => encode_pair(&model, text, pair, cut),
-        None => encode(&model, text, cut),
-    };
-    let encodings = texts.iter().enumerate().map(encode_input).collect::<Result<Vec<_>, _>>()?;
-    let of = Arc::clone(&model);
+    let cut = Cut::or_windows(app, asked.truncate, asked.truncation_direction, asked.windows);
+    let mut read = Inputs::default();
+    for (place, text) in texts.iter().enumerate() {
+        match pairs.get(place) {
+            Some(pair) => read.push(encode_pair(&model, text, pair, cut)?),
+            None => read.push_text(&model, text, "", cut)?,
+        }
+    }
+    let (of, windows) = (Arc::clone(&model), read.windows.clone());
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let ServedTask::Classify { problem, temperature, .. } = &of.task else { return Err(ApiError::internal()) };
         let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
         let score = |logits: &Vec<f32>| scores(*problem, &calibrated(*problem, *temperature, logits));
         answering.body(lost(encodings), |name| match name {
-            LOGITS => OutputTensor::of_rows(name, logits.clone()),
-            _ => OutputTensor::of_rows(name, logits.iter().map(score).collect()),
+            LOGITS => OutputTensor::of_rows(name, windows.means(logits.clone())),
+            _ => OutputTensor::of_rows(name, windows.means(logits.iter().map(score).collect())),
         })
     });
     let characters = texts.iter().chain(pairs).map(|text| text.chars().count()).sum();
-    ask(model, Work::Logits, encodings, Done::Predicted, characters, answer)
+    ask_of(model, Work::Logits, read, Done::Predicted, characters, answer)
 }
 
 fn lost(encodings: &[Encoding]) -> usize {

@@ -97,12 +97,12 @@ pub struct Asked {
     pub encodings: Vec<Encoding>,
     /// What this counts as.
     pub done: Done,
-    /// Texts or pairs of the request.
-    pub inputs: usize,
-    /// Their characters.
+    /// Characters of the request's texts.
     pub characters: usize,
-    /// Tokens that each of them lost.
+    /// Tokens that each text or pair lost.
     pub truncated: Vec<usize>,
+    /// Sequences that each text or pair is read in.
+    pub windows: Vec<usize>,
     /// The route's second half.
     pub answer: Finish,
 }

@@ -1,6 +1,6 @@
 //! OpenAI's routes.
 
-use super::common::{Cut, VectorForm, ask, characters, encode_item, items, model, numbers, parse, prompt};
+use super::common::{Cut, Inputs, VectorForm, ask_of, characters, items, model, numbers, parse, prompt};
 use super::{Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
@@ -73,13 +73,14 @@ pub fn embeddings(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepa
     let form = VectorForm { normalize: true, dimensions: request.dimensions }.check(&model)?;
     let items = items(app, request.input, "input")?;
     let prompt = prompt(&model, None)?;
-    let cut = Cut::new(app, None, None);
-    let encodings = items.iter().map(|item| encode_item(&model, item, &prompt, cut)).collect::<Result<Vec<_>, _>>()?;
+    let read = Inputs::of_items(&model, &items, &prompt, Cut::or_windows(app, None, None, None))?;
     let (rt, of, format) = (Arc::clone(&app.rt), Arc::clone(&model), request.encoding_format);
+    let windows = read.windows.clone();
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let tokens = encodings.iter().map(Encoding::len).sum();
-        let data = outputs.into_iter().enumerate().map(|(index, output)| {
-            let vector = form.apply(&rt, numbers(output));
+        let vectors = windows.means(outputs.into_iter().map(numbers).collect());
+        let data = vectors.into_iter().enumerate().map(|(index, vector)| {
+            let vector = form.apply(&rt, vector);
             let embedding = match format {
                 EncodingFormat::Float => Numbers::Float(vector),
                 EncodingFormat::Base64 => {
@@ -95,7 +96,7 @@ pub fn embeddings(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepa
             usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
         })
     });
-    ask(model, Work::Embedding, encodings, Done::Embedded, characters(&items), answer)
+    ask_of(model, Work::Embedding, read, Done::Embedded, characters(&items), answer)
 }
 
 /// `GET /v1/models`: all models.

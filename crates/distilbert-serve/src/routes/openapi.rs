@@ -162,6 +162,7 @@ impl<'a> Document<'a> {
             "headers": {
                 "x-truncated-tokens": whole(),
                 "x-truncated-inputs": {"description": "`input:tokens` of each that was cut.", "schema": text()},
+                "x-windows": {"description": "`input:windows` of each that was read in several.", "schema": text()},
                 "x-compute-tokens": whole(),
             },
             "content": {JSON: {"schema": given}},
@@ -243,6 +244,7 @@ impl<'a> Document<'a> {
         let texts = || any_of(vec![text(), some(text())]);
         let prompt = || ("prompt_name", one_of_or_null(prompt_names(model)));
         let cut = || vec![("truncate", or_null(flag())), ("truncation_direction", direction())];
+        let windows = || ("windows", or_null(flag()));
         let dimensions = || ("dimensions", or_null(from_to(1, model.width())));
         let mut optional = vec![("model", one_of_or_null(vec![model.name.clone()]))];
         let example = json!({"inputs": ["a man is eating", "someone has a meal"]});
@@ -253,7 +255,7 @@ impl<'a> Document<'a> {
         let (schema, example) = match name {
             "embed" => {
                 optional.extend(cut());
-                optional.extend([prompt(), ("normalize", or_null(flag())), dimensions()]);
+                optional.extend([prompt(), ("normalize", or_null(flag())), dimensions(), windows()]);
                 (object(&[("inputs", inputs())], &optional), example)
             }
             "embed_all" => {
@@ -265,7 +267,7 @@ impl<'a> Document<'a> {
                 let sentences = json!({"type": "array", "items": some_text(), "minItems": 1, "maxItems": most - 1});
                 let inputs = object(&[("source_sentence", some_text()), ("sentences", sentences)], &[]);
                 let mut parameters = cut();
-                parameters.push(prompt());
+                parameters.extend([prompt(), windows()]);
                 optional.push(("parameters", or_null(object(&[], &parameters))));
                 let example =
                     json!({"inputs": {"source_sentence": "a man is eating", "sentences": ["someone has a meal"]}});
@@ -281,7 +283,7 @@ impl<'a> Document<'a> {
                     _ => any_of(vec![some_text(), either(), some(either())]),
                 };
                 optional.extend(cut());
-                optional.push(("raw_scores", flag()));
+                optional.extend([("raw_scores", flag()), windows()]);
                 (object(&[("inputs", inputs)], &optional), json!({"inputs": plain_example(model)}))
             }
             "rerank" => {
@@ -308,7 +310,7 @@ impl<'a> Document<'a> {
                     _ => any_of(vec![text(), single.clone(), pair.clone()]),
                 };
                 let function = one_of_or_null(["sigmoid", "softmax", "none"].map(str::to_owned).to_vec());
-                let parameters = vec![("top_k", or_null(at_least(1))), ("function_to_apply", function)];
+                let parameters = vec![("top_k", or_null(at_least(1))), ("function_to_apply", function), windows()];
                 let example = match plain_example(model) {
                     Value::Array(pair) => json!({"text": pair[0], "text_pair": pair[1]}),
                     text => text,
@@ -406,9 +408,10 @@ impl<'a> Document<'a> {
                 ("prompt_name", one_of_or_null(prompt_names(model))),
                 ("normalize", or_null(flag())),
                 ("dimensions", or_null(from_to(1, model.width()))),
+                ("windows", or_null(flag())),
             ],
             ServedTask::Classify { .. } => {
-                vec![("truncate", or_null(flag())), ("truncation_direction", direction())]
+                vec![("truncate", or_null(flag())), ("truncation_direction", direction()), ("windows", or_null(flag()))]
             }
             ServedTask::Tag { .. } => tag_parameters(),
             ServedTask::FillMask => {

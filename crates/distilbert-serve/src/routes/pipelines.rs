@@ -1,6 +1,8 @@
 //! Routes with the JSON of the Hugging Face pipelines: `{"inputs": ..., "parameters": {...}}` in, the pipeline's result out.
 
-use super::common::{Cut, ask, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts};
+use super::common::{
+    Cut, Inputs, ask_of, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts,
+};
 use super::tei::check_kind;
 use super::{Asked, Prepared, tei, to_json};
 use crate::App;
@@ -65,6 +67,8 @@ pub struct Pipeline {
     characters: usize,
     /// Tokens that each input lost.
     pub truncated: Vec<usize>,
+    /// Sequences that each input is read in because it is long.
+    windows: Vec<usize>,
     answers: Answers,
 }
 
@@ -74,10 +78,10 @@ impl Pipeline {
         self,
         layout: impl FnOnce(Vec<String>) -> Result<Vec<u8>, ApiError> + Send + 'static,
     ) -> Result<Prepared, ApiError> {
-        let Pipeline { model, work, encodings, characters, truncated, answers } = self;
+        let Pipeline { model, work, encodings, characters, truncated, windows, answers } = self;
         let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| layout(answers(encodings, outputs)?));
-        let (done, inputs) = (Done::Predicted, truncated.len());
-        checked(Asked { model, work, encodings, done, inputs, characters, truncated, answer })
+        let done = Done::Predicted;
+        checked(Asked { model, work, encodings, done, characters, truncated, windows, answer })
     }
 
     /// The question whose answers are listed or, if there is one and `is_single`, that one.
@@ -114,6 +118,7 @@ struct ClassifyParameters {
     top_k: Option<Option<usize>>,
     #[serde(alias = "functionToApply")]
     function_to_apply: Option<Function>,
+    windows: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -146,27 +151,27 @@ fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> R
     let request: Envelope<ClassifyParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
     let (inputs, is_single) = texts_or_pairs(app, request.inputs)?;
-    let ClassifyParameters { top_k, function_to_apply } = request.parameters.unwrap_or_default();
+    let ClassifyParameters { top_k, function_to_apply, windows } = request.parameters.unwrap_or_default();
     if top_k == Some(Some(0)) {
         return Err(ApiError::invalid("parameters", "`top_k`: expected 1 or more, or null for all, found 0"));
     }
-    let cut = Cut::new(app, None, None);
-    let encode_input = |(text, pair): &(String, Option<String>)| {
+    let cut = Cut::or_windows(app, None, None, windows);
+    let mut read = Inputs::default();
+    for (text, pair) in &inputs {
         check_kind(&model, pair.is_some())?;
         match pair {
-            Some(pair) => encode_pair(&model, text, pair, cut),
-            None => encode(&model, text, cut),
+            Some(pair) => read.push(encode_pair(&model, text, pair, cut)?),
+            None => read.push_text(&model, text, "", cut)?,
         }
-    };
-    let encodings = inputs.iter().map(encode_input).collect::<Result<Vec<_>, _>>()?;
+    }
     let all_texts = inputs.iter().flat_map(|(text, pair)| std::iter::once(text).chain(pair));
     let characters = all_texts.map(|text| text.chars().count()).sum();
-    let of = Arc::clone(&model);
+    let (of, windows) = (Arc::clone(&model), read.windows.clone());
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let ServedTask::Classify { labels, .. } = &of.task else { return Err(ApiError::internal()) };
-        let label = |(output, encoding): (Output, &Encoding)| {
-            let scores = apply(&of, &numbers(output), function_to_apply);
-            let mut ranked = ranked(labels, &scores, encoding.truncated_tokens);
+        let scores = outputs.into_iter().map(|output| apply(&of, &numbers(output), function_to_apply));
+        let label = |(scores, lost): (Vec<f32>, usize)| {
+            let mut ranked = ranked(labels, &scores, lost);
             ranked.truncate(match (top_k, shape) {
                 (Some(Some(top)), _) => top,
                 (None, Shape::Pipeline) => 1,
@@ -174,13 +179,14 @@ fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> R
             });
             ranked
         };
-        let all: Vec<Vec<ScoredLabel>> = outputs.into_iter().zip(encodings).map(label).collect();
+        let scores = windows.means(scores.collect());
+        let all: Vec<Vec<ScoredLabel>> = scores.into_iter().zip(windows.truncated(encodings)).map(label).collect();
         match (shape, top_k.is_some(), is_single) {
             (Shape::ListOfLists, ..) | (_, true, false) => to_json(&all),
             _ => to_json(&all.concat()),
         }
     });
-    ask(model, Work::Logits, encodings, Done::Predicted, characters, answer)
+    ask_of(model, Work::Logits, read, Done::Predicted, characters, answer)
 }
 
 /// The scores of a text's logits by the model's own function, or by the one that was asked for.
@@ -268,7 +274,7 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
     let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
     let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
     let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
-    let of = Arc::clone(&model);
+    let (of, windows_read) = (Arc::clone(&model), counts.clone());
     let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let ServedTask::Tag { labels } = &of.task else { return Err(ApiError::internal()) };
         let mut outputs = outputs.into_iter().map(numbers);
@@ -279,7 +285,8 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
         });
         all.collect()
     });
-    Pipeline { model, work: Work::Logits, encodings: sequences.concat(), characters, truncated, answers }
+    let (work, encodings) = (Work::Logits, sequences.concat());
+    Pipeline { model, work, encodings, characters, truncated, windows: windows_read, answers }
 }
 
 /// Of [`fill_mask`].
@@ -344,7 +351,7 @@ pub fn fillings(
         return Err(ApiError::invalid("parameters", message));
     }
     let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
-    let of = Arc::clone(&model);
+    let (of, windows) = (Arc::clone(&model), vec![1; texts.len()]);
     let answers = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let of_text = |(output, encoding): (Output, &Encoding)| {
             let Output::Fillings(fillings) = output else { return Err(ApiError::internal()) };
@@ -357,7 +364,7 @@ pub fn fillings(
         outputs.into_iter().zip(encodings).map(of_text).collect()
     });
     let work = Work::Fillings { candidates, top };
-    Ok(Pipeline { model, work, encodings, characters: characters(texts), truncated, answers })
+    Ok(Pipeline { model, work, encodings, characters: characters(texts), truncated, windows, answers })
 }
 
 /// Ids of the words asked for, each once.
@@ -420,7 +427,7 @@ fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> 
     }
     let lost = |sequences: &[Encoding]| sequences.iter().map(|sequence| sequence.truncated_tokens).max().unwrap_or(0);
     let truncated = encodings.chunks(labels.len()).map(lost).collect();
-    let characters = characters(&texts);
+    let (characters, windows) = (characters(&texts), vec![1; texts.len()]);
     let answers = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let names: Vec<&str> = labels.iter().map(String::as_str).collect();
         let logits: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
@@ -439,7 +446,7 @@ fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> 
         let of_texts = texts.iter().zip(logits.chunks(names.len())).zip(encodings.chunks(names.len()));
         of_texts.map(judge).collect()
     });
-    Pipeline { model, work: Work::Logits, encodings, characters, truncated, answers }.listed(is_single)
+    Pipeline { model, work: Work::Logits, encodings, characters, truncated, windows, answers }.listed(is_single)
 }
 
 /// Of [`answer`].
@@ -525,6 +532,7 @@ pub fn answers(
     let characters = questions.iter().map(|input| input.question.chars().count() + input.context.chars().count()).sum();
     // Of a question that is too long; nothing of a context is ever cut.
     let truncated: Vec<usize> = cut.iter().map(|windows| windows.truncated_tokens(0)).collect();
+    let windows = cut.iter().map(|windows| windows.windows().len()).collect();
     let lost = truncated.clone();
     let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let mut outputs = outputs.into_iter().map(numbers);
@@ -545,7 +553,7 @@ pub fn answers(
         }
         Ok(all)
     });
-    Ok(Pipeline { model, work: Work::Logits, encodings, characters, truncated, answers })
+    Ok(Pipeline { model, work: Work::Logits, encodings, characters, truncated, windows, answers })
 }
 
 /// `{"question": ..., "context": ...}` or a list of these, and whether it was one alone.

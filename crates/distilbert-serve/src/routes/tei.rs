@@ -1,8 +1,8 @@
 //! The routes of text-embeddings-inference.
 
 use super::common::{
-    Cut, Direction, Item, VectorForm, ask, characters, check_count, encode, encode_item, encode_pair, ids_of, items,
-    kind, model, numbers, parse, prompt, texts,
+    Cut, Direction, Inputs, Item, VectorForm, ask, ask_of, characters, check_count, encode_item, encode_pair, ids_of,
+    items, kind, model, numbers, parse, prompt, texts,
 };
 use super::{Prepared, Reply, to_json};
 use crate::App;
@@ -40,6 +40,7 @@ struct EmbedRequest {
     prompt_name: Option<String>,
     normalize: Option<bool>,
     dimensions: Option<usize>,
+    windows: Option<bool>,
 }
 
 /// `POST /embed`: a vector for each input.
@@ -49,15 +50,15 @@ pub fn embed(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, 
     let form = VectorForm { normalize: request.normalize.unwrap_or(true), dimensions: request.dimensions };
     let form = form.check(&model)?;
     let items = items(app, request.inputs, "inputs")?;
-    let cut = Cut::new(app, request.truncate, request.truncation_direction);
+    let cut = Cut::or_windows(app, request.truncate, request.truncation_direction, request.windows);
     let prompt = prompt(&model, request.prompt_name.as_deref())?;
-    let encodings = items.iter().map(|item| encode_item(&model, item, &prompt, cut)).collect::<Result<Vec<_>, _>>()?;
-    let rt = Arc::clone(&app.rt);
+    let read = Inputs::of_items(&model, &items, &prompt, cut)?;
+    let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
-        let vectors = outputs.into_iter().map(|output| form.apply(&rt, numbers(output)));
-        to_json(&vectors.collect::<Vec<_>>())
+        let vectors = windows.means(outputs.into_iter().map(numbers).collect());
+        to_json(&vectors.into_iter().map(|vector| form.apply(&rt, vector)).collect::<Vec<_>>())
     });
-    ask(model, Work::Embedding, encodings, Done::Embedded, characters(&items), answer)
+    ask_of(model, Work::Embedding, read, Done::Embedded, characters(&items), answer)
 }
 
 #[derive(Deserialize)]
@@ -96,6 +97,7 @@ struct PredictRequest {
     truncation_direction: Option<Direction>,
     #[serde(default)]
     raw_scores: bool,
+    windows: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -109,27 +111,29 @@ pub fn predict(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared
     let request: PredictRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
     let (inputs, is_single) = predict_inputs(app, request.inputs)?;
-    let cut = Cut::new(app, request.truncate, request.truncation_direction);
-    let encode_input = |input: &Vec<String>| {
+    let cut = Cut::or_windows(app, request.truncate, request.truncation_direction, request.windows);
+    let mut read = Inputs::default();
+    for input in &inputs {
         check_kind(&model, input.len() == 2)?;
         match &input[..] {
-            [text] => encode(&model, text, cut),
-            [text, pair] => encode_pair(&model, text, pair, cut),
-            _ => Err(ApiError::empty("inputs")),
+            [text] => read.push_text(&model, text, "", cut)?,
+            [text, pair] => read.push(encode_pair(&model, text, pair, cut)?),
+            _ => return Err(ApiError::empty("inputs")),
         }
-    };
-    let encodings = inputs.iter().map(encode_input).collect::<Result<Vec<_>, _>>()?;
+    }
     let characters = inputs.iter().flatten().map(|text| text.chars().count()).sum();
     let raw = request.raw_scores;
-    let of = Arc::clone(&model);
+    let (of, windows) = (Arc::clone(&model), read.windows.clone());
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
-        let all: Vec<Vec<Score>> = outputs.into_iter().map(|output| ranked(&of, &numbers(output), raw)).collect();
+        let scores = outputs.into_iter().map(|output| label_scores(&of, numbers(output), raw)).collect();
+        let ranked = windows.means(scores).into_iter().map(|scores| ranked(&of, &scores));
+        let all: Vec<Vec<Score>> = ranked.collect();
         match all.first() {
             Some(only) if is_single => to_json(only),
             _ => to_json(&all),
         }
     });
-    ask(model, Work::Logits, encodings, Done::Predicted, characters, answer)
+    ask_of(model, Work::Logits, read, Done::Predicted, characters, answer)
 }
 
 /// Refuses a text for a model of pairs, and the other way round.
@@ -175,15 +179,19 @@ fn predict_inputs(app: &App, value: Value) -> Result<(Vec<Vec<String>>, bool), A
     }
 }
 
-/// All labels with their scores, or the model's raw outputs.
-fn ranked(model: &ServedModel, logits: &[f32], raw: bool) -> Vec<Score> {
-    let ServedTask::Classify { problem, labels, temperature, .. } = &model.task else { return Vec::new() };
-    let scores = match logits {
-        logits if raw => logits.to_vec(),
+/// A score for each label, or the model's raw outputs.
+fn label_scores(model: &ServedModel, logits: Vec<f32>, raw: bool) -> Vec<f32> {
+    let ServedTask::Classify { problem, temperature, .. } = &model.task else { return Vec::new() };
+    match &logits[..] {
+        _ if raw => logits,
         [only] => vec![sigmoid(*only)],
         logits => scores(*problem, &calibrated(*problem, *temperature, logits)),
-    };
-    let ranked = distilbert::predict::classify::ranked(labels, &scores, 0);
+    }
+}
+
+fn ranked(model: &ServedModel, scores: &[f32]) -> Vec<Score> {
+    let ServedTask::Classify { labels, .. } = &model.task else { return Vec::new() };
+    let ranked = distilbert::predict::classify::ranked(labels, scores, 0);
     ranked.into_iter().map(|found| Score { score: found.score, label: found.label.to_owned() }).collect()
 }
 
@@ -262,6 +270,7 @@ struct SimilarityParameters {
     truncate: Option<bool>,
     truncation_direction: Option<Direction>,
     prompt_name: Option<String>,
+    windows: Option<bool>,
 }
 
 /// `POST /similarity`: the cosine between a text and each of others.
@@ -274,23 +283,24 @@ pub fn similarity(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepa
     }
     check_count(app, sentences.len() + 1, "inputs")?;
     let parameters = request.parameters.unwrap_or_default();
-    let cut = Cut::new(app, parameters.truncate, parameters.truncation_direction);
+    let cut = Cut::or_windows(app, parameters.truncate, parameters.truncation_direction, parameters.windows);
     let prompt = prompt(&model, parameters.prompt_name.as_deref())?;
     let items: Vec<Item> = std::iter::once(source_sentence).chain(sentences).map(Item::Text).collect();
     if items.contains(&Item::Text(String::new())) {
         return Err(ApiError::empty("inputs"));
     }
-    let encodings = items.iter().map(|item| encode_item(&model, item, &prompt, cut)).collect::<Result<Vec<_>, _>>()?;
-    let rt = Arc::clone(&app.rt);
+    let read = Inputs::of_items(&model, &items, &prompt, cut)?;
+    let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let form = VectorForm { normalize: true, dimensions: None };
-        let mut vectors = outputs.into_iter().map(|output| form.apply(&rt, numbers(output)));
+        let vectors = windows.means(outputs.into_iter().map(numbers).collect());
+        let mut vectors = vectors.into_iter().map(|vector| form.apply(&rt, vector));
         let source = vectors.next().unwrap_or_default();
         let cosine =
             |other: Vec<f32>| source.iter().zip(&other).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32;
         to_json(&vectors.map(cosine).collect::<Vec<f32>>())
     });
-    ask(model, Work::Embedding, encodings, Done::Embedded, characters(&items), answer)
+    ask_of(model, Work::Embedding, read, Done::Embedded, characters(&items), answer)
 }
 
 #[derive(Deserialize)]
