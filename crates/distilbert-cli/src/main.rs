@@ -13,6 +13,7 @@ mod model_source;
 mod output;
 mod precision;
 mod sentence_encoder;
+mod traces;
 
 use clap::{Parser, Subcommand};
 use console::Console;

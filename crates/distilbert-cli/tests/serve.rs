@@ -3,10 +3,17 @@
 mod common;
 
 use common::{error, golden, lines, model, program, run, set_labels, stdout};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command};
+use std::sync::Arc;
+
+/// The parts of a request's way, as traces call them.
+const PARTS: [&str; 4] = ["read", "tokenization", "queue", "inference"];
 
 /// A server that was started, and what it said until it listened.
 struct Served {
@@ -23,7 +30,7 @@ fn serve(arguments: &[&str]) -> Served {
     loop {
         let mut line = String::new();
         assert!(served.rest.read_line(&mut line).expect("a line") > 0, "ended: {:?}", served.said);
-        if let Some(address) = line.trim().strip_prefix("listening on http://") {
+        if let Some((_, address)) = line.trim().strip_prefix("listening on ").and_then(|url| url.split_once("://")) {
             served.address = address.to_owned();
             return served;
         }
@@ -33,10 +40,13 @@ fn serve(arguments: &[&str]) -> Served {
 
 /// Status and JSON of the answer to a request.
 fn send(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    exchange(TcpStream::connect(address).expect("a connection"), method, path, "", body)
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &str, body: &Value) -> (u16, Value) {
     let body = body.to_string();
-    let mut stream = TcpStream::connect(address).expect("a connection");
     let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n{body}").expect("a request");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}{head}\r\n\r\n{body}").expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
@@ -128,6 +138,106 @@ fn precision_is_each_models_own_and_models_are_loaded_while_it_runs() {
     let (status, refused) = send(manage, "PUT", "/models/x", &json!({"source": name, "precision": "int3"}));
     assert!(status == 422 && refused["error"].as_str().unwrap().contains("int3"), "{refused}");
     assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn connections_are_encrypted_with_the_certificate_of_a_file() {
+    let tls = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+        path.to_str().unwrap().to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = format!("labels={}", folder.path().display());
+    let files = ["--tls-cert", &tls("server.pem"), "--tls-key", &tls("server-key.pem")];
+    let served = serve(&[&["--model", &name], &files[..]].concat());
+
+    let mut trusted = RootCertStore::empty();
+    trusted.add(CertificateDer::from_pem_file(tls("authority.pem")).unwrap()).unwrap();
+    let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let connection = ClientConnection::new(Arc::new(client), name).unwrap();
+    let stream = StreamOwned::new(connection, TcpStream::connect(&served.address).unwrap());
+    let (status, labels) = exchange(stream, "POST", "/predict", "", &json!({"inputs": "w5 w6"}));
+    assert_eq!((status, labels.as_array().map(Vec::len)), (200, Some(3)), "{labels}");
+    // Who does not encrypt is not answered.
+    let mut plain = TcpStream::connect(&served.address).unwrap();
+    plain.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"));
+    assert_eq!(served.end().0, Some(0));
+
+    let refused = |certificate: &str, key: &str| {
+        let model = folder.path().to_str().unwrap();
+        error(&run(&["serve", "--port", "0", "--model", model, "--tls-cert", certificate, "--tls-key", key]))
+    };
+    assert!(refused(&tls("make.sh"), &tls("server-key.pem")).contains("make.sh"));
+    assert!(refused(&tls("server.pem"), &tls("server.pem")).contains("private key"));
+    assert!(refused(&tls("authority.pem"), &tls("server-key.pem")).contains("certificate and key"));
+}
+
+#[test]
+fn traces_are_sent_to_a_collector() {
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let received = std::thread::spawn(move || {
+        let mut stream = BufReader::new(collector.accept().unwrap().0);
+        let (mut line, mut length) = (String::new(), 0);
+        let mut first = String::new();
+        stream.read_line(&mut first).unwrap();
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+        (first, serde_json::from_slice::<Value>(&body).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = format!("labels={}", folder.path().display());
+    let served = serve(&["--model", &name, "--otlp-endpoint", &endpoint, "--log", "none"]);
+    let ask = |traceparent: &str| {
+        let stream = TcpStream::connect(&served.address).unwrap();
+        exchange(stream, "POST", "/predict", traceparent, &json!({"inputs": "w5 w6"})).0
+    };
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    assert_eq!(ask(&format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\nx-request-id: mine\r\n")), 200);
+    // Who asked does not record it.
+    assert_eq!(ask(&format!("traceparent: 00-{trace}-b7ad6b7169203331-00\r\n")), 200);
+    assert_eq!(ask(""), 200);
+    assert_eq!(served.end().0, Some(0));
+    let (first, body) = received.join().unwrap();
+    assert!(first.starts_with("POST /v1/traces "), "{first}");
+    let spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+    let requests: Vec<&Value> = spans.iter().filter(|span| span["kind"] == 2).collect();
+    assert_eq!(requests.len(), 2, "{body}");
+    let mine = requests[0];
+    let attribute = |key: &str| {
+        let found = mine["attributes"].as_array().unwrap().iter().find(|attribute| attribute["key"] == key);
+        found.unwrap_or_else(|| panic!("{key}: {mine}"))["value"].clone()
+    };
+    assert_eq!((&mine["name"], &mine["traceId"]), (&json!("POST predict"), &json!(trace)));
+    assert_eq!(mine["parentSpanId"], "b7ad6b7169203331");
+    assert_eq!(attribute("distilbert.request_id"), json!({"stringValue": "mine"}));
+    assert_eq!(attribute("distilbert.model"), json!({"stringValue": "labels"}));
+    assert_eq!(attribute("http.response.status_code"), json!({"intValue": "200"}));
+    assert!(attribute("distilbert.inference_ms")["doubleValue"].as_f64().unwrap() > 0.0);
+    let parts: Vec<&Value> = spans.iter().filter(|span| span["parentSpanId"] == mine["spanId"]).collect();
+    assert_eq!(parts.iter().map(|part| part["name"].as_str().unwrap()).collect::<Vec<_>>(), PARTS);
+    let time = |span: &Value, key: &str| span[key].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(parts.iter().all(|part| time(part, "startTimeUnixNano") >= time(mine, "startTimeUnixNano")));
+    assert_ne!(requests[1]["traceId"], json!(trace));
+    assert_eq!(requests[1]["traceId"].as_str().map(str::len), Some(32));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Settings of a server.
 
 use crate::engine::EngineLimits;
+use crate::http::cors::Cors;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub auto_truncate: bool,
     /// Whether they are read in windows instead, on routes that can, where the request does not say.
     pub windows: bool,
+    /// Sites whose pages may ask; none if `None`.
+    pub cors: Option<Cors>,
     /// From a request's head to its answer.
     pub deadline: Duration,
     /// For a request's head and for its body, for the next request of a connection that is kept open, and for a client
@@ -42,6 +45,7 @@ impl Config {
             max_body_bytes: 2_000_000,
             auto_truncate: true,
             windows: false,
+            cors: None,
             deadline: Duration::from_secs(60),
             io_timeout: Duration::from_secs(30),
         }

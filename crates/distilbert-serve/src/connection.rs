@@ -1,5 +1,6 @@
 //! Sockets: accepted up to a limit, kept open between requests, closed when they are slow or the server ends.
 
+use crate::tls::Tls;
 use crate::{App, Drained, http};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -8,10 +9,12 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 
 /// Pause after the system refused to accept, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -23,6 +26,14 @@ pub enum Door {
     Public,
     /// The models.
     Management,
+}
+
+/// What every connection of a socket needs.
+#[derive(Clone)]
+struct Behind {
+    app: Arc<App>,
+    door: Door,
+    tls: Option<TlsAcceptor>,
 }
 
 /// A socket that is listened on.
@@ -38,13 +49,19 @@ pub struct Listening {
 
 impl Listening {
     /// Listens, and accepts in the background.
-    pub async fn start(app: Arc<App>, address: SocketAddr, door: Door) -> std::io::Result<Listening> {
+    pub async fn start(
+        app: Arc<App>,
+        address: SocketAddr,
+        door: Door,
+        tls: Option<&Tls>,
+    ) -> std::io::Result<Listening> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let max_connections = app.config.max_connections;
         let connections = Arc::new(Semaphore::new(max_connections));
-        tokio::spawn(accept(listener, app, door, Arc::clone(&connections), stopped));
+        let behind = Behind { app, door, tls: tls.map(Tls::acceptor) };
+        tokio::spawn(accept(listener, behind, Arc::clone(&connections), stopped));
         Ok(Listening { address, stop, connections, max_connections })
     }
 
@@ -62,8 +79,7 @@ impl Listening {
 
 async fn accept(
     listener: TcpListener,
-    app: Arc<App>,
-    door: Door,
+    behind: Behind,
     connections: Arc<Semaphore>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -79,22 +95,22 @@ async fn accept(
         };
         match (place, accepted) {
             (Ok(place), Ok((stream, peer))) => {
-                tokio::spawn(serve(stream, peer, Arc::clone(&app), door, place, stopped.clone()));
+                tokio::spawn(serve(stream, peer, behind.clone(), place, stopped.clone()));
             }
             _ => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-/// Answers the requests of one connection, one after the other.
+/// Answers the requests of one connection, once it is encrypted if it is to be.
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    app: Arc<App>,
-    door: Door,
+    behind: Behind,
     _place: OwnedSemaphorePermit,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let Behind { app, door, tls } = behind;
     let _counted = Counted::new(&app);
     // Answers are written whole; a system that refuses this costs time only.
     let _ = stream.set_nodelay(true);
@@ -103,9 +119,27 @@ async fn serve(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(time));
     let stream = Box::pin(stream);
-    let of_requests = Arc::clone(&app);
+    let Some(tls) = tls else { return answer(stream, peer, &app, door, stopped).await };
+    let greeted = tokio::select! {
+        greeted = timeout(time, tls.accept(stream)) => greeted,
+        _ = stopped.wait_for(|&stopped| stopped) => return,
+    };
+    // Who does not speak TLS, or is too slow, is gone.
+    if let Ok(Ok(stream)) = greeted {
+        answer(stream, peer, &app, door, stopped).await;
+    }
+}
+
+/// Answers requests, one after the other.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    app: &Arc<App>,
+    door: Door,
+    mut stopped: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request| {
-        let app = Arc::clone(&of_requests);
+        let app = Arc::clone(app);
         async move {
             Ok::<_, Infallible>(match door {
                 Door::Public => http::handle(app, peer.ip(), request).await,
@@ -115,7 +149,7 @@ async fn serve(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(time)
+        .header_read_timeout(app.config.io_timeout)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

@@ -15,13 +15,16 @@ pub mod log; // what is said of a request
 mod metrics; // what is counted
 pub mod model; // models by name and ability
 mod routes; // JSON -> sequences, outputs -> JSON
+mod tls; // certificate and key
 
 pub use config::Config;
 pub use engine::EngineLimits;
+pub use http::cors::{Cors, CorsError};
 pub use http::manage::Load;
 pub use keys::{Keys, KeysError};
-pub use log::{Event, Log};
+pub use log::{Event, Log, TraceParent};
 pub use model::{ModelError, Parity, ServedModel, ServedTask};
+pub use tls::{Tls, TlsError};
 
 use connection::{Door, Listening};
 use distilbert_kernels::Runtime;
@@ -133,6 +136,8 @@ pub struct Setup {
     pub rt: Arc<Runtime>,
     /// Who may ask; everybody if `None`.
     pub keys: Option<Keys>,
+    /// Encrypts connections, but for those of management, which never leave the machine.
+    pub tls: Option<Tls>,
     /// Where events go.
     pub log: Log,
 }
@@ -152,7 +157,7 @@ impl Server {
     /// # Errors
     /// [`ServeError`] if the address is taken, threads are refused, or a model cannot be served.
     pub fn start(setup: Setup) -> Result<Server, ServeError> {
-        let Setup { config, models, rt, keys, log } = setup;
+        let Setup { config, models, rt, keys, tls, log } = setup;
         let metrics = Arc::new(Metrics::new()?);
         let (wishes, loads) = channel();
         let engine =
@@ -182,12 +187,12 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        let listen = |address, door| {
-            let listening = threads.block_on(Listening::start(Arc::clone(&app), address, door));
+        let listen = |address, door, tls: Option<&Tls>| {
+            let listening = threads.block_on(Listening::start(Arc::clone(&app), address, door, tls));
             listening.map_err(|source| ServeError::Listen { address, source })
         };
-        let listening = listen(app.config.address, Door::Public)?;
-        let managing = app.config.manage.map(|address| listen(address, Door::Management)).transpose()?;
+        let listening = listen(app.config.address, Door::Public, tls.as_ref())?;
+        let managing = app.config.manage.map(|address| listen(address, Door::Management, None)).transpose()?;
         Ok(Server { app, threads, listening, managing, loads: Mutex::new(loads) })
     }
 

@@ -46,6 +46,8 @@ pub enum Done {
 pub struct Times {
     /// From its first byte to its answer.
     pub total: Duration,
+    /// Until its body was there.
+    pub read: Duration,
     /// Reading its JSON and making tokens.
     pub tokenization: Duration,
     /// Waiting for the first batch.

@@ -6,7 +6,7 @@ use common::{
     Answer, ask, config, encoder, entailment, exchange, get, masked, metric, post, post_bytes, reranker, sentiment,
     start, tagger,
 };
-use distilbert_serve::{Config, Event, Server, Setup};
+use distilbert_serve::{Config, Cors, Event, Server, Setup};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -267,4 +267,41 @@ fn every_answer_has_an_id_and_logs_hold_no_text() {
     assert_eq!((first.status, first.route, first.tokens), (Some(200), "predict", 4));
     let last = events.iter().find(|event| event.request_id == "mine-3").unwrap();
     assert_eq!((last.status, last.error_type.as_deref()), (Some(400), Some("Empty")));
+}
+
+#[test]
+fn pages_of_the_origins_that_are_named_may_ask_and_no_others() {
+    let origins = |origins: &[&str]| {
+        let origins: Vec<String> = origins.iter().map(|&origin| origin.to_owned()).collect();
+        Config { cors: Some(Cors::new(&origins).unwrap()), ..config() }
+    };
+    let preflight = |server: &Server, origin: &str| {
+        let head = format!("Origin: {origin}\r\nAccess-Control-Request-Method: POST");
+        exchange(server.address(), format!("OPTIONS /embed HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n").as_bytes())
+    };
+    let read = |server: &Server, origin: &str, path: &str| {
+        exchange(server.address(), format!("GET {path} HTTP/1.1\r\nHost: t\r\nOrigin: {origin}\r\n\r\n").as_bytes())
+    };
+    let allowed = "access-control-allow-origin";
+    let here = "http://localhost:3000";
+    let server = start(origins(&[here, "https://example.org"]), vec![sentiment()]);
+    let answer = preflight(&server, here);
+    assert_eq!((answer.status, answer.header(allowed), answer.body.len()), (204, Some(here), 0));
+    assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
+    for path in ["/health", "/nothing"] {
+        let answer = read(&server, "https://example.org", path);
+        assert_eq!((answer.header(allowed), answer.header("vary")), (Some("https://example.org"), Some("origin")));
+        assert!(answer.header("access-control-expose-headers").unwrap().contains("x-truncated-tokens"));
+    }
+    for other in ["https://example.org.evil.net", "null"] {
+        assert_eq!(preflight(&server, other).header(allowed), None);
+        assert_eq!(read(&server, other, "/health").header(allowed), None);
+    }
+    assert_eq!(get(&server, "/health").header(allowed), None);
+
+    let server = start(origins(&["*"]), vec![sentiment()]);
+    assert_eq!(read(&server, "https://any.where", "/health").header(allowed), Some("*"));
+    // Without the setting nothing is said, and OPTIONS is a method as any other.
+    let server = start(config(), vec![sentiment()]);
+    assert_eq!((preflight(&server, here).status, read(&server, here, "/health").header(allowed)), (405, None));
 }

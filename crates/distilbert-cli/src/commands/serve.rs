@@ -6,6 +6,7 @@ use crate::console::Console;
 use crate::model_source;
 use crate::precision::{PROBE_TEXTS, PrecisionArgs, difference_to_f32};
 use crate::sentence_encoder::{HeadFlags, SentenceEncoder};
+use crate::traces::Traces;
 use anyhow::{Context, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
 use distilbert::checkpoint::model_folder::read_config;
@@ -14,7 +15,7 @@ use distilbert::model::HeadKind;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use distilbert_serve::{
-    Config, Drained, EngineLimits, Event, Keys, Log, Parity, ServedModel, ServedTask, Server, Setup,
+    Config, Cors, Drained, EngineLimits, Event, Keys, Log, Parity, ServedModel, ServedTask, Server, Setup, Tls,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,15 @@ pub struct ServeArgs {
     /// Answer only to the keys of this file (TOML: a [[key]] with `name` and `sha256` each, and quotas).
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
+    /// Encrypt connections: PEM with the server's certificate and, behind it, those of its issuers. Read at the start.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let pages of this origin ask from a browser, such as https://example.org; `*` lets all. May be given several times.
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    cors_origins: Vec<String>,
     /// Tokens of a batch. More are computed a little faster, fewer keep short requests from waiting for long ones.
     #[arg(long, value_name = "TOKENS", default_value_t = defaults().engine.batch_tokens, value_parser = positive)]
     batch_tokens: usize,
@@ -84,6 +94,12 @@ pub struct ServeArgs {
     /// What to say of each request on standard error; never its text.
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
+    /// Send a trace of each request to this OpenTelemetry collector: OTLP over HTTP as JSON, to ENDPOINT/v1/traces.
+    #[arg(long, value_name = "ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    /// What traces call this server.
+    #[arg(long, value_name = "NAME", default_value = "distilbert")]
+    otlp_service_name: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -119,6 +135,12 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<()> {
     let rt = Arc::new(rt);
     let keys = args.keys.as_deref().map(read_keys).transpose()?;
+    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let tls = tls.map(|(certificates, key)| read_tls(certificates, key)).transpose()?;
+    let cors = (!args.cors_origins.is_empty()).then(|| Cors::new(&args.cors_origins)).transpose();
+    let cors = cors.context("--cors-origin")?;
+    let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::start(endpoint, &args.otlp_service_name));
+    let traces = traces.transpose()?.map(Arc::new);
     let mut models = Vec::new();
     for model in &args.models {
         let (model, precision) = match model.rsplit_once(",precision=") {
@@ -147,21 +169,26 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         max_body_bytes: args.max_body,
         auto_truncate: args.auto_truncate,
         windows: args.windows,
+        cors,
         deadline: Duration::from_secs(args.timeout),
         io_timeout: Duration::from_secs(args.io_timeout),
     };
-    let server = Server::start(Setup { config, models, rt: Arc::clone(&rt), keys, log: log(args.log) })?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let log = log(args.log, traces.clone());
+    let server = Server::start(Setup { config, models, rt: Arc::clone(&rt), keys, tls, log })?;
     if let Some(address) = server.management_address() {
         console.say(&format!("managing models on http://{address}"));
     }
-    console.say(&format!("listening on http://{}", server.address()));
+    console.say(&format!("listening on {scheme}://{}", server.address()));
     while !console.stop_requested() {
         let Some(wish) = server.next_load(STOP_POLL) else { continue };
         let precision = wish.precision.as_deref().map_or(Ok(args.precision), PrecisionArgs::of_name);
         let model = precision.and_then(|precision| load(wish.name.clone(), &wish.source, precision, &rt, console));
         wish.done(model.map_err(|error| format!("{error:#}")));
     }
-    match server.drain(Duration::from_secs(args.drain)) {
+    let drained = server.drain(Duration::from_secs(args.drain));
+    traces.inspect(|traces| traces.end());
+    match drained {
         Drained::Whole => Ok(()),
         Drained::InPart => bail!("stopped with requests unanswered after {} s", args.drain),
     }
@@ -170,6 +197,12 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
 fn read_keys(path: &Path) -> anyhow::Result<Keys> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Keys::parse(&text).with_context(|| path.display().to_string())
+}
+
+fn read_tls(certificates: &Path, key: &Path) -> anyhow::Result<Tls> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let of = || format!("{} and {}", certificates.display(), key.display());
+    Tls::from_pem(&read(certificates)?, &read(key)?).with_context(of)
 }
 
 /// `NAME=MODEL`, or a model whose name is the last part of its own.
@@ -236,7 +269,17 @@ fn load(
 }
 
 /// What becomes of a request's event.
-fn log(format: LogFormat) -> Log {
+fn log(format: LogFormat, traces: Option<Arc<Traces>>) -> Log {
+    let write = line_of(format);
+    Box::new(move |event| {
+        if let Some(traces) = &traces {
+            traces.add(event);
+        }
+        write(event);
+    })
+}
+
+fn line_of(format: LogFormat) -> Log {
     match format {
         LogFormat::None => Box::new(|_| {}),
         LogFormat::Json => Box::new(|event| {

@@ -2,13 +2,14 @@
 //! metrics and log.
 
 mod body; // reading bodies
+pub mod cors; // pages of other sites
 pub mod error; // errors by protocol
 pub mod manage; // models loaded, replaced, removed
 
 use crate::App;
 use crate::engine::queue::Client;
 use crate::keys::Holder;
-use crate::log::{Event, Log};
+use crate::log::{Event, Log, TraceParent};
 use crate::metrics::Times;
 use crate::routes::{self, Asked, Handler, Prepared, Reply, Route};
 use body::Held;
@@ -57,6 +58,14 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let found = routes::find(&head.method, head.uri.path());
     let route = found.as_ref().map_or("-", |(route, _)| route.name);
     let mut open = Open { app: &app, log: &app.log, event: Event::new(id.clone(), peer, &head.method, route), started };
+    let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    open.event.trace = trace.and_then(TraceParent::parse);
+    let cors = app.config.cors.as_ref();
+    if let Some(mut response) = cors.and_then(|cors| cors.preflight(&head.method, &head.headers)) {
+        cors.inspect(|cors| cors.mark(&head.headers, &mut response));
+        open.end(response.status(), Facts::default());
+        return with_id(response, &id);
+    }
     let mut facts = Facts::default();
     let holder = app.holder(&head.headers);
     open.event.key = holder.as_ref().ok().and_then(Option::as_ref).map(|holder| holder.name().to_owned());
@@ -89,7 +98,8 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
             failure(&error, protocol)
         }
     };
-    let response = with_id(response, &id);
+    let mut response = with_id(response, &id);
+    cors.inspect(|cors| cors.mark(&head.headers, &mut response));
     open.end(response.status(), facts);
     response
 }
@@ -120,6 +130,7 @@ async fn infer(
     app.engine.check_room(client)?;
     let Held { bytes, share } = body::read(body, limit, app.config.io_timeout, &app.body_memory).await?;
     let parsing = Instant::now();
+    facts.times.read = parsing.duration_since(started);
     let prepared = {
         let app = Arc::clone(app);
         compute(bytes.len(), move || prepare(&app, model.as_deref(), &bytes)).await??
@@ -249,7 +260,11 @@ impl Open<'_> {
         self.event.inputs = facts.inputs;
         self.event.tokens = facts.tokens;
         self.event.truncated_tokens = facts.truncated.iter().map(|(_, lost)| lost).sum();
-        self.event.queue_ms = facts.times.queue.as_secs_f64() * 1e3;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        self.event.read_ms = ms(facts.times.read);
+        self.event.tokenization_ms = ms(facts.times.tokenization);
+        self.event.queue_ms = ms(facts.times.queue);
+        self.event.inference_ms = ms(facts.times.inference);
     }
 }
 

@@ -106,7 +106,7 @@ pub fn config() -> Config {
 }
 
 pub fn setup(config: Config, models: Vec<ServedModel>) -> Setup {
-    Setup { config, models, rt: Arc::new(runtime()), keys: None, log: Box::new(|_| {}) }
+    Setup { config, models, rt: Arc::new(runtime()), keys: None, tls: None, log: Box::new(|_| {}) }
 }
 
 pub fn start(config: Config, models: Vec<ServedModel>) -> Server {
