@@ -458,12 +458,15 @@ impl Complete<'_> {
     }
 }
 
-/// Rows and columns of an output block of [`matmul_tn`], and the depth that is packed at a time: both factors' parts
-/// fit the second-level cache, and packing a number is paid for by hundreds of multiply-adds.
-const TN_ROWS: usize = 384;
-const TN_COLUMNS: usize = 384;
-/// In units.
+/// The depth of a pass of [`matmul_tn`] in units: a panel of it stays in the first-level cache.
 const TN_DEPTH: usize = 256;
+/// Rows and columns of an output block: the left factor's part of a pass stays in the second-level cache.
+const TN_ROWS: usize = 192;
+const TN_COLUMNS: usize = 384;
+/// Output rows whose left factor is packed at a time, which bounds the scratch memory.
+const TN_STRIPE: usize = 16 * TN_ROWS;
+/// Columns of a factor that a task packs. A whole number of tiles and panels of every instruction set, as blocks are.
+const TN_PACK: usize = 192;
 
 /// `C += Aᵀ · B`: `a: [k, m]`, `b: [k, n]`, `c: [m, n]`, all row-major. The gradient of a Linear weight:
 /// `dW += dYᵀ · X`. Each element continues its sum from what C holds, in the order of the rows. In bf16 two rows make
@@ -481,36 +484,135 @@ pub fn matmul_tn(rt: &Runtime, precision: Precision, a: &[f32], b: &[f32], k: us
     assert_eq!(b.len(), k * n, "right factor: {k} rows");
     assert_eq!(c.len(), m * n, "product: {m} x {n}");
     assert!(precision != Precision::Int8 && precision.is_available(rt.isa()), "{precision} on {}", rt.isa());
-    // Smaller blocks pack more often, so they shrink only until every thread has two.
-    let work = m * n * units(precision, k);
-    let wanted = if rt.threads() == 1 { 1 } else { (rt.threads() * 2).min(work / MIN_TASK) };
-    let (mut block_rows, mut block_columns) = (TN_ROWS, TN_COLUMNS);
-    while m.div_ceil(block_rows) * n.div_ceil(block_columns) < wanted && block_columns > 48 {
-        if block_rows > 48 {
-            block_rows /= 2;
-        } else {
-            block_columns /= 2;
+    if c.is_empty() {
+        return;
+    }
+    let group = k.div_ceil(units(precision, k));
+    let step = (TN_DEPTH * group).min(k);
+    let most = units(precision, step);
+    // Room for whole chunks of either factor.
+    let left_len = most * m.min(TN_STRIPE).next_multiple_of(TN_PACK);
+    let mut scratch = Scratch::take(left_len + most * n.next_multiple_of(TN_PACK));
+    let (left, right) = scratch.as_mut_slice().split_at_mut(left_len);
+    let c = SharedMut::new(c);
+    for start in (0..k).step_by(step) {
+        let pass = TransposedPass { rt, precision, start, depth: step.min(k - start) };
+        for first in (0..m).step_by(TN_STRIPE) {
+            let rows = first..m.min(first + TN_STRIPE);
+            let from_a = Columns { data: a, stride: m, range: rows.clone() };
+            let from_b = Columns { data: b, stride: n, range: if first == 0 { 0..n } else { 0..0 } };
+            pass.pack(from_a, left, from_b, right);
+            pass.multiply(left, right, rows, n, &c);
         }
     }
-    let (row_blocks, column_blocks) = (m.div_ceil(block_rows), n.div_ceil(block_columns));
-    let c = SharedMut::new(c);
-    rt.parallel_for(row_blocks * column_blocks, |task| {
-        let (row, column) = (task / column_blocks * block_rows, task % column_blocks * block_columns);
-        let rows = row..m.min(row + block_rows);
-        let columns = column..n.min(column + block_columns);
-        dispatch_float(rt.isa(), precision, TransposedBlock { a, b, k, c: &c, shape: (m, n), rows, columns });
-    });
 }
 
-/// Some rows by some columns of `Aᵀ · B`.
-struct TransposedBlock<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    k: usize,
-    c: &'a SharedMut<'a, f32>,
+/// Some columns of a row-major factor.
+struct Columns<'a> {
+    data: &'a [f32],
+    stride: usize,
+    range: Range<usize>,
+}
+
+/// The part of [`matmul_tn`] over some rows of the factors. Both are packed once, by all threads, and read by all.
+struct TransposedPass<'a> {
+    rt: &'a Runtime,
+    precision: Precision,
+    /// In numbers.
+    start: usize,
+    depth: usize,
+}
+
+impl TransposedPass<'_> {
+    /// Packs columns of A into tiles and columns of B into panels.
+    fn pack(&self, a: Columns, left: &mut [f32], b: Columns, right: &mut [f32]) {
+        let units = units(self.precision, self.depth);
+        let left_chunks = a.range.len().div_ceil(TN_PACK);
+        let (left, right) = (SharedMut::new(left), SharedMut::new(right));
+        self.rt.parallel_for(left_chunks + b.range.len().div_ceil(TN_PACK), |task| {
+            let is_left = task < left_chunks;
+            let (from, to, chunk) = if is_left { (&a, &left, task) } else { (&b, &right, task - left_chunks) };
+            let first = chunk * TN_PACK;
+            let columns = TN_PACK.min(from.range.len() - first);
+            // SAFETY: tasks have disjoint chunks.
+            let to = unsafe { to.slice(first * units, TN_PACK * units) };
+            let data = &from.data[self.start * from.stride + from.range.start + first..];
+            let shape = (self.depth, columns);
+            let pack = PackTransposed { data, stride: from.stride, shape, units, is_left, to };
+            dispatch_float(self.rt.isa(), self.precision, pack);
+        });
+    }
+
+    /// Adds the product of what is packed to these rows of C.
+    fn multiply(&self, left: &[f32], right: &[f32], rows: Range<usize>, n: usize, c: &SharedMut<f32>) {
+        let units = units(self.precision, self.depth);
+        let threads = self.rt.threads();
+        let work = rows.len() * n * units;
+        let wanted = if threads == 1 { 1 } else { (threads * TASKS_PER_THREAD).min(work / MIN_TASK) };
+        let (mut block_rows, mut block_columns) = (TN_ROWS, TN_COLUMNS);
+        while rows.len().div_ceil(block_rows) * n.div_ceil(block_columns) < wanted && block_columns > 48 {
+            if block_columns > block_rows {
+                block_columns /= 2;
+            } else {
+                block_rows /= 2;
+            }
+        }
+        let layout = dispatch(self.rt.isa(), WidestLayout);
+        let panels = Panels { data: right, depth: units, columns: n, layout };
+        let (row_blocks, column_blocks) = (rows.len().div_ceil(block_rows), n.div_ceil(block_columns));
+        self.rt.parallel_for(row_blocks * column_blocks, |task| {
+            let (first, column) = (task / column_blocks * block_rows, task % column_blocks * block_columns);
+            let block = TransposedBlock {
+                left: &left[first * units..],
+                right: panels,
+                c,
+                row: rows.start + first,
+                rows: block_rows.min(rows.len() - first),
+                panels: column / layout.width()..layout.panels(n.min(column + block_columns)),
+            };
+            dispatch_float(self.rt.isa(), self.precision, block);
+        });
+    }
+}
+
+/// Packs some columns of a factor.
+struct PackTransposed<'a> {
+    data: &'a [f32],
+    stride: usize,
+    /// Depth and columns.
     shape: (usize, usize),
-    rows: Range<usize>,
-    columns: Range<usize>,
+    units: usize,
+    is_left: bool,
+    to: &'a mut [f32],
+}
+
+impl FloatKernel for PackTransposed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: FloatDot>(self, dot: D) {
+        let PackTransposed { data, stride, shape: (depth, columns), units, is_left, to } = self;
+        if is_left {
+            let to = &mut to[..units * columns.next_multiple_of(D::TILE_ROWS)];
+            dot.pack_left_transposed(data, stride, depth, columns, to);
+        } else {
+            let layout = Layout::new::<D::Simd>(<D::Simd as Simd>::TILE_VECTORS);
+            let source = Source { data, stride, order: Order::DepthRows };
+            let to = &mut to[..layout.packed_len(units, columns)];
+            dot.pack_right(source, (depth, columns), layout, 0, to);
+        }
+    }
+}
+
+/// Some rows by some panels of `Aᵀ · B`.
+struct TransposedBlock<'a> {
+    /// Tiles, from the block's first row on.
+    left: &'a [f32],
+    right: Panels<'a>,
+    c: &'a SharedMut<'a, f32>,
+    row: usize,
+    rows: usize,
+    panels: Range<usize>,
 }
 
 impl FloatKernel for TransposedBlock<'_> {
@@ -518,30 +620,17 @@ impl FloatKernel for TransposedBlock<'_> {
 
     #[inline(always)]
     fn run<D: FloatDot>(self, dot: D) {
-        let TransposedBlock { a, b, k, c, shape: (m, n), rows, columns } = self;
-        let layout = Layout::new::<D::Simd>(<D::Simd as Simd>::TILE_VECTORS);
-        let left_len = |units: usize| units * rows.len().next_multiple_of(D::TILE_ROWS);
-        let right_len = |units: usize| layout.packed_len(units, columns.len());
-        let step = TN_DEPTH * D::GROUP;
-        let most = step.min(k).div_ceil(D::GROUP);
-        // The left part is rounded up, so that the panels start at a cache line too.
-        let right_at = left_len(most).next_multiple_of(16);
-        let mut scratch = Scratch::take(right_at + right_len(most));
-        let (left, right) = scratch.as_mut_slice().split_at_mut(right_at);
-        for start in (0..k).step_by(step) {
-            let depth = step.min(k - start);
-            let units = depth.div_ceil(D::GROUP);
-            let (left, right) = (&mut left[..left_len(units)], &mut right[..right_len(units)]);
-            dot.pack_left_transposed(&a[start * m + rows.start..], m, depth, rows.len(), left);
-            let source = Source { data: &b[start * n + columns.start..], stride: n, order: Order::DepthRows };
-            dot.pack_right(source, (depth, columns.len()), layout, 0, right);
-            let panels = Panels { data: right, depth: units, columns: columns.len(), layout };
-            for index in 0..layout.panels(columns.len()) {
-                let left = Left::tiles::<D>(left, units);
+        let TransposedBlock { left, right, c, row, rows, panels } = self;
+        let (units, n) = (right.depth, right.columns);
+        // A tile's rows of C from left to right: C is the largest of the three, and memory is read best in that order.
+        for first in (0..rows).step_by(D::TILE_ROWS) {
+            let tile = Left::tiles::<D>(&left[first * units..], units);
+            for index in panels.clone() {
+                let panel = right.panel(index, 0, units);
                 // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
                 unsafe {
-                    let c = c.pointer(rows.start * n + columns.start + index * layout.width());
-                    multiply_panel(dot, rows.len(), left, panels.panel(index, 0, units), Start::Output, c, n, ());
+                    let c = c.pointer((row + first) * n + index * right.layout.width());
+                    multiply_panel(dot, D::TILE_ROWS.min(rows - first), tile, panel, Start::Output, c, n, ());
                 }
             }
         }

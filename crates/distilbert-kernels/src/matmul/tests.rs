@@ -219,7 +219,10 @@ fn threads_do_not_change_a_bit() {
 fn a_transposed_product_agrees_with_the_definition_at_every_tail() {
     for (rt, precision) in float_runtimes() {
         for k in [0, 1, 2, 9, 70, TN_DEPTH + 1, 2 * TN_DEPTH + 17, 4 * TN_DEPTH + 3] {
-            for (m, n) in [(0, 5), (1, 1), (3, 50), (8, 48), (13, 17), (20, 97), (65, 9)] {
+            let small = [(0, 5), (1, 1), (3, 50), (8, 48), (13, 17), (20, 97), (65, 9)];
+            let of_several_blocks = [(TN_ROWS + 9, TN_COLUMNS + 5), (TN_STRIPE + TN_PACK + 7, 2)];
+            let shapes = small.into_iter().chain(of_several_blocks.into_iter().filter(|_| k <= TN_DEPTH + 1));
+            for (m, n) in shapes {
                 let (a, b, before) = (numbers(16, k * m), numbers(17, k * n), numbers(18, m * n));
                 let mut c = before.clone();
                 matmul_tn(&rt, precision, &a, &b, k, &mut c);
