@@ -61,9 +61,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// The bits of `sums` and `column_sums` as 32-bit integers: `sums - zero * column_sums` as numbers; wrapping.
     fn dequantize(self, sums: Self::F32, zero: i32, column_sums: Self::F32) -> Self::F32;
-    /// Stores the lanes rounded to nearest, ties to even, and cut off at 255, to the first `LANES` of `to`; for numbers
-    /// from 0 to 2^22.
+    /// Stores the lanes rounded to nearest, ties to even, to the first `LANES` of `to`; for numbers from 0 to 255.
     fn store_u8(self, to: &mut [u8], x: Self::F32);
+    /// The same in two bytes each, the lower first.
+    fn store_u16(self, to: &mut [u8], x: Self::F32);
 
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a` where the mask is true, else `b`.

@@ -164,6 +164,14 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn store_u16(self, to: &mut [u8], x: __m256) {
+        unsafe {
+            let x = _mm256_cvtps_epi32(x);
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            _mm_storeu_si128(to[..2 * LANES].as_mut_ptr().cast(), words);
+        }
+    }
+    #[inline(always)]
     fn less(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
     }

@@ -174,6 +174,13 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn store_u16(self, to: &mut [u8], x: __m512) {
+        unsafe {
+            let words = _mm512_cvtusepi32_epi16(_mm512_cvtps_epi32(x));
+            _mm256_storeu_si256(to[..2 * LANES].as_mut_ptr().cast(), words);
+        }
+    }
+    #[inline(always)]
     fn less(self, a: __m512, b: __m512) -> __mmask16 {
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
     }

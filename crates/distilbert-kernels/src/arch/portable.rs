@@ -128,6 +128,13 @@ impl Simd for Portable {
         to[..LANES].copy_from_slice(&lanes(|i| x[i] as u8));
     }
     #[inline(always)]
+    fn store_u16(self, to: &mut [u8], x: Self::F32) {
+        let x = self.round(x);
+        for (to, x) in to[..2 * LANES].chunks_exact_mut(2).zip(x) {
+            to.copy_from_slice(&(x as u16).to_le_bytes());
+        }
+    }
+    #[inline(always)]
     fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask {
         lanes(|i| a[i] < b[i])
     }
