@@ -9,9 +9,9 @@ use distilbert_kernels::elementwise::{GeluKind, gelu, gelu_backward};
 use distilbert_kernels::norm::NormStats;
 use std::ops::Range;
 
-/// Rows of logits that exist at a time. A chunk of the base vocabulary is 60 MB; fewer rows would read the decoder
-/// from memory more often. Results do not depend on it: the kernels sum in row order across chunks.
-pub const LOGIT_CHUNK_ROWS: usize = 512;
+/// Rows of logits that exist at a time. A chunk of the base vocabulary is 31 MB, and teacher and student have one each;
+/// fewer rows would read the decoder from memory more often. Results do not depend on it: the kernels sum in row order across chunks.
+pub const LOGIT_CHUNK_ROWS: usize = 256;
 
 /// The head's layers.
 pub struct MaskedLm {
