@@ -169,6 +169,11 @@ fn what_is_cut_is_said_and_may_be_refused() {
     let embed = |inputs: Value| ask(&server, "/models/cls/embed", &json!({"inputs": inputs}));
     assert_eq!(embed(json!(ids)).as_array().unwrap().len(), 1);
     assert_eq!(embed(json!([ids, ids])).as_array().unwrap().len(), 2);
+    // JSON has one kind of number.
+    let ids: Vec<f64> = ids.iter().map(|&id| id as f64).collect();
+    let short = json!({"inputs": [ids], "dimensions": 3.0});
+    assert_eq!(ask(&server, "/models/cls/embed", &short)[0].as_array().unwrap().len(), 3);
+    check_error("/embed", &post(&server, "/models/cls/embed", &json!({"inputs": [[5.5]]})), 422, "Validation");
 
     let strict = start(Config { auto_truncate: false, ..config() }, vec![sentiment()]);
     check_error("/predict", &post(&strict, "/predict", &json!({"inputs": long})), 422, "Validation");

@@ -12,10 +12,10 @@ use distilbert::predict::embedding::normalize;
 use distilbert::predict::text_windows::{TextWindows, weighted_mean};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use std::sync::Arc;
 
 /// Numbers that an answer may have: 32 MB of them, about three times that as JSON.
@@ -144,13 +144,33 @@ pub fn items(app: &App, value: Value, param: &'static str) -> Result<Vec<Item>, 
     Ok(items)
 }
 
+/// A whole number of 0 or more, also one with a fraction of zero: JSON knows no other kind.
+fn whole_of(number: &Number) -> Option<u64> {
+    let of_float = |x: f64| (x.fract() == 0.0 && (0.0..9e15).contains(&x)).then_some(x as u64);
+    number.as_u64().or_else(|| number.as_f64().and_then(of_float))
+}
+
+/// A field that is such a number, or `null`.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = whole_of(&number).and_then(|number| usize::try_from(number).ok());
+    whole.map(Some).ok_or_else(|| D::Error::custom(format!("expected a whole number of 0 or more, found {number}")))
+}
+
+/// A field that is a list of them.
+pub fn wholes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    let whole =
+        |number| whole_of(&number).ok_or_else(|| D::Error::custom("expected a list of whole numbers of 0 or more"));
+    Vec::<Number>::deserialize(deserializer)?.into_iter().map(whole).collect()
+}
+
 /// Token ids.
 ///
 /// # Errors
 /// If one is not a 32-bit number.
 pub fn ids_of(list: Vec<Value>, param: &'static str) -> Result<Vec<u32>, ApiError> {
     let id = |value: Value| {
-        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let id = value.as_number().and_then(whole_of).and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| {
             ApiError::invalid(param, format!("`{param}`: expected a list of token ids, found {} in it", kind(&value)))
         })

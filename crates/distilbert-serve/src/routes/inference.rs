@@ -3,7 +3,7 @@
 
 use super::common::{
     Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, parameters, parse,
-    prompt,
+    prompt, whole, wholes,
 };
 use super::pipelines::{self, AnswerParameters, FillMaskParameters, Pipeline, Question, TagParameters};
 use super::tei::check_kind;
@@ -95,6 +95,7 @@ struct InferRequest {
 #[serde(deny_unknown_fields)]
 struct InputTensor {
     name: String,
+    #[serde(deserialize_with = "wholes")]
     shape: Vec<u64>,
     datatype: String,
     #[serde(default)]
@@ -118,6 +119,7 @@ struct EmbedParameters {
     truncation_direction: Option<Direction>,
     prompt_name: Option<String>,
     normalize: Option<bool>,
+    #[serde(default, deserialize_with = "whole")]
     dimensions: Option<usize>,
     windows: Option<bool>,
 }

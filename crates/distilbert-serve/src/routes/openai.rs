@@ -1,6 +1,6 @@
 //! OpenAI's routes.
 
-use super::common::{Cut, Inputs, VectorForm, ask_of, characters, items, model, numbers, parse, prompt};
+use super::common::{Cut, Inputs, VectorForm, ask_of, characters, items, model, numbers, parse, prompt, whole};
 use super::{Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
@@ -22,6 +22,7 @@ struct EmbeddingsRequest {
     input: Value,
     #[serde(default)]
     encoding_format: EncodingFormat,
+    #[serde(default, deserialize_with = "whole")]
     dimensions: Option<usize>,
     /// The client's name for its user, which nothing here depends on.
     #[serde(rename = "user")]

@@ -1,7 +1,7 @@
 //! Routes with the JSON of the Hugging Face pipelines: `{"inputs": ..., "parameters": {...}}` in, the pipeline's result out.
 
 use super::common::{
-    Cut, Inputs, ask_of, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts,
+    Cut, Inputs, ask_of, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts, whole,
 };
 use super::tei::check_kind;
 use super::{Asked, Prepared, tei, to_json};
@@ -130,7 +130,7 @@ enum Function {
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
-    Option::<usize>::deserialize(deserializer).map(Some)
+    whole(deserializer).map(Some)
 }
 
 /// How labels are laid out.
@@ -293,7 +293,7 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FillMaskParameters {
-    #[serde(alias = "topK")]
+    #[serde(default, alias = "topK", deserialize_with = "whole")]
     top_k: Option<usize>,
     targets: Option<Value>,
 }
@@ -453,15 +453,15 @@ fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerParameters {
-    #[serde(alias = "topK")]
+    #[serde(default, alias = "topK", deserialize_with = "whole")]
     top_k: Option<usize>,
-    #[serde(alias = "maxAnswerLen")]
+    #[serde(default, alias = "maxAnswerLen", deserialize_with = "whole")]
     max_answer_len: Option<usize>,
     #[serde(alias = "handleImpossibleAnswer")]
     handle_impossible_answer: Option<bool>,
-    #[serde(alias = "docStride")]
+    #[serde(default, alias = "docStride", deserialize_with = "whole")]
     doc_stride: Option<usize>,
-    #[serde(alias = "maxSeqLen")]
+    #[serde(default, alias = "maxSeqLen", deserialize_with = "whole")]
     max_seq_len: Option<usize>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::common::{
     Cut, Direction, Inputs, Item, VectorForm, ask, ask_of, characters, check_count, encode_item, encode_pair, ids_of,
-    items, kind, model, numbers, parse, prompt, texts,
+    items, kind, model, numbers, parse, prompt, texts, whole,
 };
 use super::{Prepared, Reply, to_json};
 use crate::App;
@@ -39,6 +39,7 @@ struct EmbedRequest {
     truncation_direction: Option<Direction>,
     prompt_name: Option<String>,
     normalize: Option<bool>,
+    #[serde(default, deserialize_with = "whole")]
     dimensions: Option<usize>,
     windows: Option<bool>,
 }
