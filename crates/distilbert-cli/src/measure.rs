@@ -229,6 +229,13 @@ fn mixed_lengths(positions: usize) -> Vec<Vec<usize>> {
     batches
 }
 
+/// Memory of this process that is in use.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

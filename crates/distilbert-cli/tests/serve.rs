@@ -240,6 +240,54 @@ fn traces_are_sent_to_a_collector() {
     assert_eq!(requests[1]["traceId"].as_str().map(str::len), Some(32));
 }
 
+/// What the process had in memory at most, where the system says it.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_below_its_limit_under_any_mix_of_lengths() {
+    const LIMIT_MB: u64 = 400;
+    let encoder = golden("sentence-cls");
+    let limit = format!("{LIMIT_MB}M");
+    let options = ["--memory-limit", &limit, "--max-connections", "64", "--log", "none", "--max-body", "4000000"];
+    let served = serve(&[&["--model", encoder.to_str().unwrap()], &options[..]].concat());
+    let bodies = [
+        ("/embed", json!({"inputs": "a ".repeat(150_000)})),
+        ("/tokenize", json!({"inputs": "a".repeat(300_000)})),
+        ("/embed", json!({"inputs": vec![vec![7; 20]; 2000]})),
+        ("/embed", json!({"inputs": vec![7; 900_000]})),
+        ("/tokenize", json!({"inputs": vec!["a b c d"; 2000]})),
+        ("/embed_all", json!({"inputs": vec!["a b c d e f"; 2000]})),
+        // Never possible.
+        ("/embed", json!({"inputs": "a ".repeat(1_500_000)})),
+    ];
+    let (mut answered, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6)
+            .map(|client| {
+                let (bodies, address) = (&bodies, &served.address);
+                scope.spawn(move || {
+                    let of = |at: usize| &bodies[(client + at) % bodies.len()];
+                    (0..8).map(|at| send(address, "POST", of(at).0, &of(at).1).0).collect::<Vec<u16>>()
+                })
+            })
+            .collect();
+        for status in clients.into_iter().flat_map(|client| client.join().unwrap()) {
+            match status {
+                200 => answered += 1,
+                413 | 429 => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+    });
+    assert!(answered > 10 && refused > 0, "{answered} answered, {refused} refused");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", served.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_mb = peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024;
+    assert!(peak_mb < LIMIT_MB, "{peak_mb} MB");
+    assert_eq!(send(&served.address, "POST", "/embed", &json!({"inputs": "a"})).0, 200);
+    let refused = error(&run(&["serve", "--port", "0", "--model", encoder.to_str().unwrap(), "--memory-limit", "30M"]));
+    assert!(refused.contains("--memory-limit: expected at least"), "{refused}");
+}
+
 #[test]
 fn what_cannot_be_served_is_refused_before_it_listens() {
     let folder = tempfile::tempdir().unwrap();

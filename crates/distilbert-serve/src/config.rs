@@ -14,6 +14,8 @@ pub struct Config {
     pub manage: Option<SocketAddr>,
     /// Batches and queue.
     pub engine: EngineLimits,
+    /// Bytes that requests may take together, and models that come later; `None` bounds only what bodies take.
+    pub memory: Option<usize>,
     /// Connections open at once; more wait until one closes.
     pub max_connections: usize,
     /// Inputs of one request.
@@ -40,6 +42,7 @@ impl Config {
             address,
             manage: None,
             engine: EngineLimits { batch_tokens: 512, queue_tokens: 65_536 },
+            memory: None,
             max_connections: 4096,
             max_texts: 2048,
             max_body_bytes: 2_000_000,

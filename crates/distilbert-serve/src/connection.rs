@@ -19,6 +19,9 @@ use tokio_rustls::TlsAcceptor;
 /// Pause after the system refused to accept, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes that are read ahead on a connection.
+const READ_AHEAD: usize = 64 * 1024;
+
 /// What is behind a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -150,6 +153,7 @@ async fn answer(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.io_timeout)
+        .max_buf_size(READ_AHEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

@@ -12,6 +12,7 @@ mod engine; // sequences of all clients -> batches -> outputs
 mod http; // requests -> responses
 mod keys; // who may ask, and how much
 pub mod log; // what is said of a request
+mod memory; // what requests may take together
 mod metrics; // what is counted
 pub mod model; // models by name and ability
 mod routes; // JSON -> sequences, outputs -> JSON
@@ -23,6 +24,7 @@ pub use http::cors::{Cors, CorsError};
 pub use http::manage::Load;
 pub use keys::{Keys, KeysError};
 pub use log::{Event, Log, TraceParent};
+pub use memory::Share;
 pub use model::{ModelError, Parity, ServedModel, ServedTask};
 pub use tls::{Tls, TlsError};
 
@@ -32,6 +34,7 @@ use engine::Engine;
 use http::error::ApiError;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use keys::Holder;
+use memory::Memory;
 use metrics::Metrics;
 use model::Models;
 use std::net::SocketAddr;
@@ -39,16 +42,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
 
 /// Threads that answer: the work is the engine's and that of the threads for large bodies.
 const HTTP_THREADS: usize = 2;
 
 /// Threads that parse large bodies and write large answers. They bound the memory that this takes too.
 const COMPUTE_THREADS: usize = 2;
-
-/// Bytes that the bodies of all requests may take while they are read.
-const BODY_MEMORY: usize = 64 << 20;
 
 /// A batch that runs for longer has not come to an end that one can wait for.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -66,7 +65,7 @@ struct App {
     loads: Sender<Load>,
     started: SystemTime,
     draining: AtomicBool,
-    body_memory: Semaphore,
+    memory: Arc<Memory>,
     next_request: AtomicU64,
 }
 
@@ -172,7 +171,7 @@ impl Server {
             loads: wishes,
             started: SystemTime::now(),
             draining: AtomicBool::new(false),
-            body_memory: Semaphore::new(BODY_MEMORY),
+            memory: Arc::new(Memory::new(config.memory)),
             next_request: AtomicU64::new(0),
             config,
         };

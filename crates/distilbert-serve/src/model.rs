@@ -1,5 +1,6 @@
 //! Models as they are served: loaded by the caller, found by name and by what they can answer.
 
+use crate::memory::Share;
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::examples::{Problem, TaskKind};
 use distilbert::data::questions::WindowConfig;
@@ -25,6 +26,8 @@ pub struct ServedModel {
     pub max_length: usize,
     /// How far its outputs are from those of the same model in f32; `None` if there is none to compare with.
     pub parity: Option<Parity>,
+    /// Its part of the memory that requests have, if it came while others were served.
+    pub share: Share,
 }
 
 /// What running a model in another precision than f32 changes.

@@ -9,7 +9,7 @@ use common::{
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::data::examples::Problem;
 use distilbert::model::Model;
-use distilbert_serve::{Config, Drained, EngineLimits, ServedModel, ServedTask};
+use distilbert_serve::{Config, Drained, EngineLimits, ServedModel, ServedTask, Share};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -23,7 +23,16 @@ fn broken() -> ServedModel {
     let labels = ["no", "maybe", "yes"].map(str::to_owned).to_vec();
     let tokenizer = tokenizer(&folder, &model);
     let task = ServedTask::Classify { problem: Problem::Classification, labels, temperature: 1.0, trained_on: None };
-    ServedModel { name: "broken".into(), source: String::new(), model, tokenizer, task, max_length: 18, parity: None }
+    ServedModel {
+        name: "broken".into(),
+        source: String::new(),
+        model,
+        tokenizer,
+        task,
+        max_length: 18,
+        parity: None,
+        share: Share::default(),
+    }
 }
 
 /// Work for a while: thousands of sequences, in batches of a few.
@@ -219,9 +228,15 @@ fn draining_ends_in_time_whatever_is_unanswered() {
 #[test]
 fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
     use proptest::prelude::*;
-    let models =
-        vec![encoder("cls", "sentence-cls"), sentiment(), common::reranker(), common::tagger(), common::masked()];
-    let server = start(config(), models);
+    let models = vec![
+        encoder("cls", "sentence-cls"),
+        sentiment(),
+        common::reranker(),
+        common::tagger(),
+        common::masked(),
+        common::answerer(),
+    ];
+    let server = start(Config { memory: Some(256 << 20), ..config() }, models);
     let paths = [
         "/",
         "/embed",
@@ -235,7 +250,12 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
         "/tag",
         "/fill-mask",
         "/zero-shot",
+        "/answer",
         "/v1/embeddings",
+        "/v2/models/cls/infer",
+        "/v2/models/sentiment/infer",
+        "/v2/models/masked/infer",
+        "/v2/models/answers/infer",
         "/models/cls",
         "/models/sentiment",
         "/models/masked",
@@ -248,7 +268,16 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
         any::<f64>().prop_map(|number| json!(number)),
         "\\PC{0,12}".prop_map(Value::from),
         "(w[0-9]{1,2} |\\[MASK\\] |berlin ){0,30}".prop_map(Value::from),
-        prop_oneof![Just("cls"), Just("sentiment"), Just("masked"), Just("Left"), Just("simple")].prop_map(Value::from),
+        prop_oneof![
+            Just("cls"),
+            Just("sentiment"),
+            Just("masked"),
+            Just("Left"),
+            Just("simple"),
+            Just("BYTES"),
+            Just("text")
+        ]
+        .prop_map(Value::from),
     ];
     let value = leaf.prop_recursive(3, 24, 5, |inner| {
         let key = prop_oneof![
@@ -273,6 +302,17 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
             Just("normalize"),
             Just("raw_scores"),
             Just("prompt_name"),
+            Just("windows"),
+            Just("question"),
+            Just("context"),
+            Just("doc_stride"),
+            Just("max_seq_len"),
+            Just("max_answer_len"),
+            Just("name"),
+            Just("shape"),
+            Just("datatype"),
+            Just("data"),
+            Just("outputs"),
         ];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),

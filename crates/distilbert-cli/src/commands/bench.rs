@@ -3,7 +3,7 @@
 use crate::console::Console;
 use crate::cost::Cost;
 use crate::gather::{cpu_name, machine};
-use crate::measure::{Effort, Pass, Times, Work, random_batch};
+use crate::measure::{Effort, Pass, Times, Work, random_batch, resident_bytes};
 use crate::model_source;
 use crate::output;
 use anyhow::{Context, bail};
@@ -375,13 +375,6 @@ fn line(row: &Row<'_>, shape: &str) -> String {
 fn milliseconds(value: f64) -> String {
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$}")
-}
-
-/// Memory of this process that is in use.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 use crate::answerer::Answerer;
 use crate::classifier::Classifier;
 use crate::console::Console;
+use crate::measure::resident_bytes;
 use crate::model_source;
 use crate::precision::{PROBE_TEXTS, PrecisionArgs, difference_to_f32};
 use crate::sentence_encoder::{HeadFlags, SentenceEncoder};
@@ -11,11 +12,13 @@ use anyhow::{Context, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::questions::AnsweringTask;
+use distilbert::heads::masked_lm::LOGIT_CHUNK_ROWS;
 use distilbert::model::HeadKind;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use distilbert_serve::{
-    Config, Cors, Drained, EngineLimits, Event, Keys, Log, Parity, ServedModel, ServedTask, Server, Setup, Tls,
+    Config, Cors, Drained, EngineLimits, Event, Keys, Load, Log, Parity, ServedModel, ServedTask, Server, Setup, Share,
+    Tls,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,6 +27,15 @@ use std::time::Duration;
 
 /// How often Ctrl-C and SIGTERM are looked for.
 const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// Of a connection: its task, and what is read ahead and written.
+const CONNECTION_BYTES: usize = 24 << 10;
+
+/// With less than this for requests nothing of a useful size could be asked.
+const LEAST_FOR_REQUESTS: usize = 32 << 20;
+
+/// What estimates of requests may fill of the room for them; the rest is what the allocator keeps between.
+const PERCENT_OF_REQUESTS: usize = 75;
 
 /// Answer over HTTP: embeddings, labels, tags, masks, rankings, under the protocols of text-embeddings-inference,
 /// OpenAI, the Hugging Face pipelines and the Open Inference Protocol; /docs lists them.
@@ -65,6 +77,10 @@ pub struct ServeArgs {
     /// Tokens that may wait; requests past that are answered with 429. One client may fill half of it.
     #[arg(long, value_name = "TOKENS", default_value_t = defaults().engine.queue_tokens, value_parser = positive)]
     queue_tokens: usize,
+    /// Memory that the process may take, such as 800M or 4G: what requests need is estimated, and what does not fit waits or
+    /// is refused. Without it only the queue and the bodies of requests are bounded.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_limit: Option<usize>,
     /// Connections open at once; more wait until one closes.
     #[arg(long, value_name = "N", default_value_t = defaults().max_connections, value_parser = positive)]
     max_connections: usize,
@@ -124,6 +140,19 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Bytes, or with K, M or G behind it thousands and so on of 1024 each.
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((last, 'K' | 'k')) => (&text[..last], 10),
+        Some((last, 'M' | 'm')) => (&text[..last], 20),
+        Some((last, 'G' | 'g')) => (&text[..last], 30),
+        _ => (text, 0),
+    };
+    let bytes =
+        digits.parse::<usize>().ok().filter(|&number| number > 0).and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "expected a number of bytes, with K, M or G behind it or without".to_owned())
+}
+
 fn seconds() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=86_400)
 }
@@ -160,10 +189,12 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         };
         console.say(&format!("{name}: {source}, {task}, {}, at most {max_length} tokens", model.precision()));
     }
+    let memory = args.memory_limit.map(|limit| left_for_requests(limit, &models, args)).transpose()?;
     let config = Config {
         address: SocketAddr::new(args.host, args.port),
         manage: args.manage_port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
         engine: EngineLimits { batch_tokens: args.batch_tokens, queue_tokens: args.queue_tokens },
+        memory,
         max_connections: args.max_connections,
         max_texts: args.max_texts,
         max_body_bytes: args.max_body,
@@ -183,7 +214,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
     while !console.stop_requested() {
         let Some(wish) = server.next_load(STOP_POLL) else { continue };
         let precision = wish.precision.as_deref().map_or(Ok(args.precision), PrecisionArgs::of_name);
-        let model = precision.and_then(|precision| load(wish.name.clone(), &wish.source, precision, &rt, console));
+        let model = precision.and_then(|precision| load_wished(&wish, precision, &rt, console));
         wish.done(model.map_err(|error| format!("{error:#}")));
     }
     let drained = server.drain(Duration::from_secs(args.drain));
@@ -192,6 +223,55 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         Drained::Whole => Ok(()),
         Drained::InPart => bail!("stopped with requests unanswered after {} s", args.drain),
     }
+}
+
+/// What of a limit is left for requests when the models are there.
+fn left_for_requests(limit: usize, models: &[ServedModel], args: &ServeArgs) -> anyhow::Result<usize> {
+    let resident = resident_bytes().context("--memory-limit: this system does not say how much memory is in use")?;
+    let buffers: usize = models.iter().map(|model| batch_bytes(model, args.batch_tokens)).max().unwrap_or(0);
+    let connections = args.max_connections * CONNECTION_BYTES;
+    let fixed = resident as usize + buffers + connections;
+    let least = fixed + LEAST_FOR_REQUESTS;
+    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+    ensure!(
+        limit >= least,
+        "--memory-limit: expected at least {} MB (models {}, a batch {}, --max-connections {}, requests {}), found {}",
+        mb(least),
+        mb(resident as usize),
+        mb(buffers),
+        mb(connections),
+        mb(LEAST_FOR_REQUESTS),
+        mb(limit)
+    );
+    Ok((limit - fixed) / 100 * PERCENT_OF_REQUESTS)
+}
+
+/// Bytes of the buffers that the longest batch of a model leaves behind.
+fn batch_bytes(model: &ServedModel, batch_tokens: usize) -> usize {
+    let encoder = &model.model.config.encoder;
+    let passes = match model.task {
+        // Vectors, and states of all tokens.
+        ServedTask::Embed { .. } => 2,
+        _ => 1,
+    };
+    let numbers_per_token = 16 * encoder.hidden + 2 * encoder.ffn;
+    let logits = if matches!(model.task, ServedTask::FillMask) { LOGIT_CHUNK_ROWS * encoder.vocab_size } else { 0 };
+    size_of::<f32>() * (passes * batch_tokens.max(model.max_length) * numbers_per_token + logits)
+}
+
+/// Loads a model that is wished for while others are served, if there is memory for it.
+fn load_wished(wish: &Load, precision: PrecisionArgs, rt: &Runtime, console: &Console) -> anyhow::Result<ServedModel> {
+    let folder = model_source::resolve(&wish.source, console)?;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        // Symbolic links are followed: a hub's cache is made of them.
+        bytes += std::fs::metadata(entry?.path())?.len() as usize;
+    }
+    let share = wish.reserve(bytes).map_err(anyhow::Error::msg)?;
+    // While it is loaded the file is in memory beside the model.
+    let _loading = wish.reserve(bytes).map_err(anyhow::Error::msg)?;
+    let model = load(wish.name.clone(), &wish.source, precision, rt, console)?;
+    Ok(ServedModel { share, ..model })
 }
 
 fn read_keys(path: &Path) -> anyhow::Result<Keys> {
@@ -265,7 +345,8 @@ fn load(
     };
     let difference = difference_to_f32(&model, &folder, &tokenizer, rt)?;
     let parity = difference.map(|difference| Parity { largest_relative_difference: difference, texts: PROBE_TEXTS });
-    Ok(ServedModel { name, source: source.to_owned(), model, tokenizer, task, max_length, parity })
+    let share = Share::default();
+    Ok(ServedModel { name, source: source.to_owned(), model, tokenizer, task, max_length, parity, share })
 }
 
 /// What becomes of a request's event.

@@ -266,6 +266,7 @@ fn ids(taken: &Taken) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Share;
     use crate::model::ServedTask;
     use distilbert::model::{Model, ModelConfig, Problem};
     use distilbert::tokenizer::Tokenizer;
@@ -284,6 +285,7 @@ mod tests {
             task: ServedTask::Classify { problem: Problem::Regression, labels, temperature: 1.0, trained_on: None },
             max_length: 512,
             parity: None,
+            share: Share::default(),
         })
     }
 

@@ -1,11 +1,11 @@
 //! A request's body: in time, of bounded size, and of what all bodies together may take.
 
 use super::error::{ApiError, ErrorKind};
+use crate::memory::{Memory, Share};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// A body that is refused is read to its end, up to this many times the limit, so that the client reads the answer
@@ -16,11 +16,12 @@ const READ_PAST_LIMIT: usize = 8;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// A body in memory, and its share of what all bodies may take.
-pub struct Held<'a> {
+#[derive(Default)]
+pub struct Held {
     /// The body.
     pub bytes: Vec<u8>,
     /// Given back when it is dropped.
-    pub share: Option<SemaphorePermit<'a>>,
+    pub share: Share,
 }
 
 /// Checks that a body is declared as JSON, not compressed, and not too large.
@@ -49,34 +50,21 @@ fn too_large(limit: usize) -> ApiError {
     ApiError::new(ErrorKind::TooLarge, format!("length limit exceeded: expected a body of at most {limit} bytes"))
 }
 
-/// Reads a body of at most `limit` bytes within `time`; `memory` has a permit for each byte that all bodies may take.
+/// Reads a body of at most `limit` bytes within `time`.
 ///
 /// # Errors
 /// [`ApiError`] if it is too large, comes too slowly, breaks off, or memory is taken.
-pub async fn read<'a>(
-    body: &mut Incoming,
-    limit: usize,
-    time: Duration,
-    memory: &'a Semaphore,
-) -> Result<Held<'a>, ApiError> {
+pub async fn read(body: &mut Incoming, limit: usize, time: Duration, memory: &Memory) -> Result<Held, ApiError> {
     let slow = || ApiError::new(ErrorKind::SlowBody, format!("expected the body within {} s", time.as_secs()));
     let read = async {
-        let mut held = Held { bytes: Vec::new(), share: None };
+        let mut held = Held::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::new(ErrorKind::Syntax, "the body breaks off"))?;
             let Ok(data) = frame.into_data() else { continue };
             if held.bytes.len() + data.len() > limit {
                 return Err(too_large(limit));
             }
-            let busy = |_| ApiError {
-                retry_after_s: Some(1),
-                ..ApiError::new(ErrorKind::Overloaded, "too many large requests at once")
-            };
-            let share = memory.try_acquire_many(data.len() as u32).map_err(busy)?;
-            match &mut held.share {
-                Some(all) => all.merge(share),
-                none => *none = Some(share),
-            }
+            memory.add_body(&mut held.share, data.len())?;
             held.bytes.extend_from_slice(&data);
         }
         Ok(held)

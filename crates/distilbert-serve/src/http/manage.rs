@@ -5,6 +5,7 @@ use super::error::{ApiError, ErrorKind, Protocol};
 use super::{Answered, Facts, Open, failure, success, unless_panicked, with_id};
 use crate::App;
 use crate::log::Event;
+use crate::memory::{Memory, Share};
 use crate::model::ServedModel;
 use crate::routes::{self, Reply};
 use hyper::body::Incoming;
@@ -28,10 +29,19 @@ pub struct Load {
     pub source: String,
     /// What it multiplies in; as the server was started if `None`.
     pub precision: Option<String>,
+    memory: Arc<Memory>,
     reply: oneshot::Sender<Result<ServedModel, String>>,
 }
 
 impl Load {
+    /// Memory for the model, of what requests have.
+    ///
+    /// # Errors
+    /// A text that says that there is not so much.
+    pub fn reserve(&self, bytes: usize) -> Result<Share, String> {
+        self.memory.take(bytes).map_err(|error| error.message)
+    }
+
     /// Hands the model over, or says why there is none.
     pub fn done(self, result: Result<ServedModel, String>) {
         // Who asked may have gone.
@@ -96,10 +106,11 @@ fn not_allowed(allowed: &str) -> ApiError {
 async fn load(app: &Arc<App>, name: &str, head: &Parts, body: &mut Incoming) -> Result<Reply, ApiError> {
     ServedModel::check_name(name).map_err(|error| ApiError::new(ErrorKind::Validation, error.to_string()))?;
     body::check_head(&head.headers, MAX_BODY)?;
-    let Held { bytes, .. } = body::read(body, MAX_BODY, app.config.io_timeout, &app.body_memory).await?;
+    let Held { bytes, .. } = body::read(body, MAX_BODY, app.config.io_timeout, &app.memory).await?;
     let request: LoadRequest = routes::parse(&bytes)?;
     let (reply, answer) = oneshot::channel();
-    let load = Load { name: name.to_owned(), source: request.source, precision: request.precision, reply };
+    let memory = Arc::clone(&app.memory);
+    let load = Load { name: name.to_owned(), source: request.source, precision: request.precision, memory, reply };
     let nobody = || ApiError::new(ErrorKind::Unhealthy, "the server is stopping");
     app.loads.send(load).map_err(|_| nobody())?;
     let model = answer.await.map_err(|_| nobody())?;

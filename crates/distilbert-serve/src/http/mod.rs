@@ -10,6 +10,7 @@ use crate::App;
 use crate::engine::queue::Client;
 use crate::keys::Holder;
 use crate::log::{Event, Log, TraceParent};
+use crate::memory::{self, Share};
 use crate::metrics::Times;
 use crate::routes::{self, Asked, Handler, Prepared, Reply, Route};
 use body::Held;
@@ -128,19 +129,26 @@ async fn infer(
     let limit = app.config.max_body_bytes;
     body::check_head(headers, limit)?;
     app.engine.check_room(client)?;
-    let Held { bytes, share } = body::read(body, limit, app.config.io_timeout, &app.body_memory).await?;
+    let Held { bytes, share } = body::read(body, limit, app.config.io_timeout, &app.memory).await?;
+    let parsing_share = app.memory.for_parsing(&bytes).await?;
+    let text_bytes = bytes.len();
     let parsing = Instant::now();
     facts.times.read = parsing.duration_since(started);
     let prepared = {
         let app = Arc::clone(app);
-        compute(bytes.len(), move || prepare(&app, model.as_deref(), &bytes)).await??
+        // The shares are the work's: it goes on to its end when the client has gone.
+        let work = move || {
+            let _shares = (share, parsing_share);
+            prepare(&app, model.as_deref(), &bytes)
+        };
+        compute(text_bytes, work).await??
     };
-    drop(share);
     facts.times.tokenization = parsing.elapsed();
     let asked = match prepared {
         Prepared::Done { reply, model, inputs } => {
             (facts.model, facts.inputs) = (model, inputs);
-            return Ok(reply);
+            let share = app.memory.take(reply.body.len())?;
+            return Ok(Reply { share, ..reply });
         }
         Prepared::Asked(asked) => asked,
     };
@@ -155,17 +163,20 @@ async fn infer(
     }
     facts.truncated = truncated.into_iter().enumerate().filter(|&(_, lost)| lost > 0).collect();
     facts.windows = windows.into_iter().enumerate().filter(|&(_, windows)| windows > 1).collect();
+    let share = app.memory.take(memory::of_question(&model, &work, &encodings, text_bytes))?;
     let encodings: Arc<[_]> = encodings.into();
     let ticket = app.engine.submit(client, &model, work, Arc::clone(&encodings))?;
     let said = ticket.answer().await?;
     (facts.times.queue, facts.times.inference) = (said.waited, said.running);
     let numbers: usize = said.outputs.iter().map(routes::size_of).sum();
     let lengths: Vec<usize> = encodings.iter().map(distilbert::tokenizer::Encoding::len).collect();
-    let json = compute(numbers * size_of::<f32>(), move || answer(&encodings, said.outputs)).await??;
+    let finish = move || (answer(&encodings, said.outputs), share);
+    let (json, share) = compute(numbers * size_of::<f32>(), finish).await?;
+    let json = json?;
     facts.times.total = started.elapsed();
     let lost = facts.truncated.iter().map(|(_, lost)| lost).sum();
     app.metrics.answered(done, inputs, &facts.times, &lengths, lost);
-    Ok(Reply::json(json))
+    Ok(Reply { share, ..Reply::json(json) })
 }
 
 /// Does work on `bytes` bytes: small work here, more on a thread for it.
@@ -186,8 +197,22 @@ async fn unless_panicked<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// A body on its way to the client.
+struct Sent {
+    body: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
 fn success(reply: Reply, facts: &Facts) -> Answered {
-    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    // The share is given back when the last byte is sent.
+    let body = Bytes::from_owner(Sent { body: reply.body, _share: reply.share });
+    let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
     if let Some(media_type) = reply.media_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

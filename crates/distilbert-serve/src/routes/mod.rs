@@ -16,6 +16,7 @@ use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
 use crate::http::is_get;
+use crate::memory::Share;
 use crate::metrics::Done;
 use crate::model::ServedModel;
 use distilbert::tokenizer::Encoding;
@@ -53,17 +54,19 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// What it is; `None` if it is empty.
     pub media_type: Option<&'static str>,
+    /// Of the memory that it takes until it is sent.
+    pub share: Share,
 }
 
 impl Reply {
     /// Nothing but the status.
     pub fn empty() -> Reply {
-        Reply { body: Vec::new(), media_type: None }
+        Reply { body: Vec::new(), media_type: None, share: Share::default() }
     }
 
     /// JSON that is written out.
     pub fn json(body: Vec<u8>) -> Reply {
-        Reply { body, media_type: Some(JSON) }
+        Reply { body, media_type: Some(JSON), share: Share::default() }
     }
 
     /// JSON of a value.

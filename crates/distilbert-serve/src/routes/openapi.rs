@@ -25,7 +25,7 @@ pub fn page(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
     // Inside a script element only `<` could end it.
     let document = Document::of(app).to_string().replace('<', "\\u003c");
     let page = include_str!("docs.html").replace("DOCUMENT", &document);
-    Ok(Reply { body: page.into_bytes(), media_type: Some("text/html; charset=utf-8") })
+    Ok(Reply { media_type: Some("text/html; charset=utf-8"), ..Reply::json(page.into_bytes()) })
 }
 
 /// A document on its way.

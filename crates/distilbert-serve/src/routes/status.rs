@@ -32,7 +32,8 @@ pub fn live(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
 
 /// `GET /metrics`: for Prometheus.
 pub fn metrics(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
-    Ok(Reply { body: app.metrics.text().into_bytes(), media_type: Some("text/plain; version=0.0.4; charset=utf-8") })
+    let media_type = Some("text/plain; version=0.0.4; charset=utf-8");
+    Ok(Reply { media_type, ..Reply::json(app.metrics.text().into_bytes()) })
 }
 
 /// `GET /info`: the first model in text-embeddings-inference's shape, and in `models` all of them; under

@@ -8,7 +8,7 @@ use distilbert::data::questions::WindowConfig;
 use distilbert::model::{EmbeddingHead, HeadKind, Model, Problem};
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::{Isa, Runtime};
-use distilbert_serve::{Config, ServedModel, ServedTask, Server, Setup};
+use distilbert_serve::{Config, ServedModel, ServedTask, Server, Setup, Share};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -44,6 +44,7 @@ fn served(name: &str, folder: &Path, model: Model, task: ServedTask) -> ServedMo
         task,
         max_length,
         parity: None,
+        share: Share::default(),
     }
 }
 

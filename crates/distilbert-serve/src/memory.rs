@@ -1,0 +1,218 @@
+//! Memory that requests may take together. It is counted by estimates made before it is taken, so that any mix of requests
+//! stays below the ceiling: what does not fit is refused or waits.
+
+use crate::engine::Work;
+use crate::http::error::{ApiError, ErrorKind};
+use crate::model::ServedModel;
+use distilbert::heads::Head;
+use distilbert::tokenizer::Encoding;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What is counted at once.
+const UNIT: usize = 1024;
+
+/// Bytes that the bodies of all requests may take while they are read, also without a ceiling.
+const BODIES: usize = 64 << 20;
+
+/// A body's share of the ceiling is this part of it at most, so that bodies never keep work from being done.
+const BODY_PART: usize = 4;
+
+/// Reading a body: its values and its texts, and their tokens. Texts become tokens one after the other: the longest is what
+/// counts, with its normal form, the place of every byte and a text for each token. Measured: 27 bytes a byte for values of the
+/// smallest kinds, 290 for one text of single letters.
+const READ_PER_BYTE: usize = 60;
+const TOKENIZED_PER_BYTE: usize = 260;
+
+/// A token that waits with its id, type and place, and a sequence of them beside that.
+const PER_TOKEN: usize = 64;
+const PER_SEQUENCE: usize = 512;
+
+/// A number of an answer: itself, in the engine and for the route, and as text.
+const PER_NUMBER: usize = 24;
+
+/// A token of a text that a pipeline answers with: its text is kept, and what is said of it is text.
+const PER_TAGGED_TOKEN: usize = 512;
+
+/// Words for one mask come with the whole text, in a few forms.
+const PER_FILLING_TOKEN: usize = 32;
+
+/// What is left of the ceiling.
+pub struct Memory {
+    bodies: Arc<Semaphore>,
+    /// Of everything else; `None` without a ceiling.
+    work: Option<(Arc<Semaphore>, usize)>,
+}
+
+/// A part of it, given back when it is dropped.
+#[derive(Default)]
+pub struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// Adds another one.
+    fn merge(&mut self, other: Share) {
+        match (&mut self.permit, other.permit) {
+            (Some(all), Some(other)) => all.merge(other),
+            (none, other) => *none = none.take().or(other),
+        }
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    bytes.div_ceil(UNIT).try_into().unwrap_or(u32::MAX)
+}
+
+fn busy() -> ApiError {
+    ApiError { retry_after_s: Some(1), ..ApiError::new(ErrorKind::Overloaded, "too many large requests at once") }
+}
+
+impl Memory {
+    /// `ceiling` bytes for all requests together; without one, only their bodies are counted.
+    pub fn new(ceiling: Option<usize>) -> Memory {
+        let of_bodies = ceiling.map_or(BODIES, |ceiling| BODIES.min(ceiling / BODY_PART));
+        let semaphore = |bytes| Arc::new(Semaphore::new(units(bytes) as usize));
+        let work = ceiling.map(|ceiling| (semaphore(ceiling - of_bodies), ceiling - of_bodies));
+        Memory { bodies: semaphore(of_bodies), work }
+    }
+
+    /// Adds `bytes` of a body to what its request has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] if other bodies take all that there is.
+    pub fn add_body(&self, share: &mut Share, bytes: usize) -> Result<(), ApiError> {
+        let permit = Arc::clone(&self.bodies).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?;
+        share.merge(Share { permit: Some(permit) });
+        Ok(())
+    }
+
+    /// What reading a body takes, for as long as it is read: waits until it is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if it never can be.
+    pub async fn for_parsing(&self, body: &[u8]) -> Result<Share, ApiError> {
+        let Some((work, most)) = &self.work else { return Ok(Share::default()) };
+        let needed = body.len() * READ_PER_BYTE + longest_text(body) * TOKENIZED_PER_BYTE;
+        check_possible(needed, *most)?;
+        let permit = Arc::clone(work).acquire_many_owned(units(needed)).await.map_err(|_| busy())?;
+        Ok(Share { permit: Some(permit) })
+    }
+
+    /// What a request takes from now on until its answer is sent, or a model until it is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] if it is not there, [`ErrorKind::TooLarge`] if it never can be.
+    pub fn take(&self, bytes: usize) -> Result<Share, ApiError> {
+        let Some((work, most)) = &self.work else { return Ok(Share::default()) };
+        check_possible(bytes, *most)?;
+        let permit = Arc::clone(work).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?;
+        Ok(Share { permit: Some(permit) })
+    }
+}
+
+/// Bytes of the longest text in JSON, escapes counted as they are written.
+fn longest_text(body: &[u8]) -> usize {
+    let (mut longest, mut start, mut place) = (0, None, 0);
+    while place < body.len() {
+        match (body[place], start) {
+            (b'"', None) => start = Some(place + 1),
+            (b'"', Some(first)) => {
+                longest = longest.max(place - first);
+                start = None;
+            }
+            // What is escaped ends no text.
+            (b'\\', Some(_)) => place += 1,
+            _ => {}
+        }
+        place += 1;
+    }
+    start.map_or(longest, |first| longest.max(body.len().saturating_sub(first)))
+}
+
+fn check_possible(needed: usize, most: usize) -> Result<(), ApiError> {
+    if needed <= most {
+        return Ok(());
+    }
+    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+    let message =
+        format!("the request needs about {} MB of memory, more than the {} MB there are", mb(needed), mb(most));
+    Err(ApiError::new(ErrorKind::TooLarge, message))
+}
+
+/// Bytes that a question takes from the queue to its answer, its texts of `text_bytes` included.
+pub fn of_question(model: &ServedModel, work: &Work, encodings: &[Encoding], text_bytes: usize) -> usize {
+    let tokens: usize = encodings.iter().map(Encoding::len).sum();
+    let config = &model.model.config;
+    let answer = match (work, &model.model.head) {
+        (Work::States, _) => tokens * config.encoder.hidden * PER_NUMBER,
+        (Work::Embedding, _) => encodings.len() * model.width() * PER_NUMBER,
+        (Work::Logits, Head::Tokens(_)) => tokens * (config.head.outputs() * PER_NUMBER + PER_TAGGED_TOKEN),
+        (Work::Logits, _) => encodings.len() * config.head.outputs() * (PER_NUMBER + PER_TAGGED_TOKEN),
+        // Each filling has the whole text; what a text has at most of them is bounded by the route.
+        (Work::Fillings { top, .. }, _) => {
+            let of = |encoding: &Encoding| {
+                let masks = encoding.input_ids.iter().filter(|&&id| id == model.tokenizer.special().mask).count();
+                masks * top * (encoding.len() * PER_FILLING_TOKEN + PER_TAGGED_TOKEN)
+            };
+            encodings.iter().map(of).sum()
+        }
+    };
+    2 * text_bytes + tokens * PER_TOKEN + encodings.len() * PER_SEQUENCE + answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_fit_waits_or_is_refused_and_what_never_can_is_told_so() {
+        let memory = Memory::new(Some(8 << 20));
+        let most = 6 << 20;
+        let first = memory.take(most - UNIT).unwrap();
+        assert_eq!(memory.take(2 * UNIT).err().unwrap().kind, ErrorKind::Overloaded);
+        assert_eq!(memory.take(most + UNIT).err().unwrap().kind, ErrorKind::TooLarge);
+        assert_eq!(memory.for_parsing(&vec![b'a'; most]).await.err().unwrap().kind, ErrorKind::TooLarge);
+        let waiting = memory.for_parsing(&[b'a'; 2 * UNIT]);
+        tokio::pin!(waiting);
+        assert!(futures_pending(waiting.as_mut()).await);
+        drop(first);
+        let parsing = waiting.await.unwrap();
+        drop(parsing);
+        let _all = memory.take(most).unwrap();
+
+        let mut body = Share::default();
+        memory.add_body(&mut body, 1 << 20).unwrap();
+        memory.add_body(&mut body, 1 << 20).unwrap();
+        assert_eq!(memory.add_body(&mut Share::default(), 1).err().unwrap().kind, ErrorKind::Overloaded);
+        drop(body);
+        memory.add_body(&mut Share::default(), 2 << 20).unwrap();
+    }
+
+    /// Whether a future is not ready when it is asked once.
+    async fn futures_pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[test]
+    fn the_longest_text_is_found_whatever_is_escaped_and_whatever_is_open() {
+        for (body, expected) in [
+            (&br#"{"a": "bcd", "ef": ["g"]}"#[..], 3),
+            (br#"["a\"b\\", "c"]"#, 6),
+            (br#"["abc"#, 3),
+            (b"[1, 2]", 0),
+            (b"\"", 0),
+            (b"\"\\", 1),
+        ] {
+            assert_eq!(longest_text(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn without_a_ceiling_only_bodies_are_counted() {
+        let memory = Memory::new(None);
+        memory.take(usize::MAX).unwrap();
+        memory.add_body(&mut Share::default(), BODIES).unwrap();
+        assert!(memory.add_body(&mut Share::default(), BODIES + 1).is_err());
+    }
+}
