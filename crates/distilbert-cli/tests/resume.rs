@@ -76,6 +76,16 @@ impl Workshop {
             .with(&["--data", &task, "--model", &model, "-o", output])
             .with(more)
     }
+
+    /// The same with adapters over a frozen layer, whose states are kept from pass to pass.
+    fn adapting(&self, output: &str, more: &[&str]) -> Arguments {
+        self.finetuning(output, &["--lora", "3", "--freeze-layers", "1"]).with(more)
+    }
+
+    /// The same of the head alone.
+    fn head_alone(&self, output: &str, more: &[&str]) -> Arguments {
+        self.finetuning(output, &["--freeze-layers", "all"]).with(more)
+    }
 }
 
 struct Arguments(Vec<String>);
@@ -194,11 +204,13 @@ fn break_often(arguments: impl Fn(&[&str]) -> Arguments, path: &Path) {
 fn resumed_run_equals_unbroken_run() {
     let workshop = Workshop::new();
     type Command = fn(&Workshop, &str, &[&str]) -> Arguments;
-    let commands: [(&str, Command); 4] = [
+    let commands: [(&str, Command); 6] = [
         ("pretrain", Workshop::pretraining),
         ("distil", Workshop::distillation),
         ("narrow", Workshop::narrowing),
         ("finetune", Workshop::finetuning),
+        ("lora", Workshop::adapting),
+        ("head", Workshop::head_alone),
     ];
     for (name, command) in commands {
         let (unbroken, broken) = (workshop.path(&format!("{name}-a")), workshop.path(&format!("{name}-b")));

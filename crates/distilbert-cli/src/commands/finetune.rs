@@ -18,7 +18,7 @@ use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped,
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
-use distilbert::model::Model;
+use distilbert::model::{Model, Parameter};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
@@ -26,9 +26,9 @@ use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
 use distilbert::train::finetune::tagging::TaggingData;
 use distilbert::train::finetune::texts::TextData;
-use distilbert::train::finetune::{FinetuneConfig, Finetuning, TaskData, Taught};
+use distilbert::train::finetune::{FinetuneConfig, Finetuning, FrozenLayers, TaskData, Taught};
 use distilbert::train::run::{Resume, Run};
-use distilbert::train::{End, LoopConfig, Outcome, train};
+use distilbert::train::{End, LoopConfig, Outcome, Workload, train};
 use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -102,6 +102,19 @@ pub struct FinetuneArgs {
     /// input]
     #[arg(long, value_name = "TOKENS")]
     pub doc_stride: Option<u32>,
+    /// Keeps the embeddings and the lowest N layers as they are, or with `all` the whole encoder, so that the head alone
+    /// is trained: less time and memory.
+    #[arg(long, value_name = "N|all")]
+    pub freeze_layers: Option<FrozenLayers>,
+    /// Keeps the encoder and trains low-rank adapters of its matrices, of this rank; they are merged into what is saved.
+    #[arg(long, value_name = "RANK")]
+    pub lora: Option<u32>,
+    /// Adapters count ALPHA / RANK times [default: twice the rank]
+    #[arg(long, value_name = "ALPHA", requires = "lora")]
+    pub lora_alpha: Option<f64>,
+    /// The matrices that are adapted: query, key, value, attention-output, lin1, lin2 [default: query,value]
+    #[arg(long, value_name = "NAMES", requires = "lora", value_delimiter = ',')]
+    pub lora_targets: Vec<String>,
     /// Stops after this many measurements in a row without a better one; 0 never does.
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
@@ -206,6 +219,8 @@ impl FinetuneRunConfig {
                 validation_share: 0.05,
                 soft_labels: SoftLabels::default(),
                 layer_terms: Vec::new(),
+                freeze_layers: None,
+                lora: None,
             },
             optimizer: OptimizerConfig {
                 learning_rate: defaults.learning_rate,
@@ -231,6 +246,10 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         ("training.batch-size".to_owned(), integer(args.batch_size)),
         ("training.max-length".to_owned(), integer(args.max_length)),
         ("doc-stride".to_owned(), integer(args.doc_stride)),
+        ("training.freeze-layers".to_owned(), args.freeze_layers.map(toml::Value::try_from).transpose()?),
+        ("training.lora.rank".to_owned(), integer(args.lora)),
+        ("training.lora.alpha".to_owned(), args.lora_alpha.map(toml::Value::Float)),
+        ("training.lora.targets".to_owned(), lora_targets(&args.lora_targets)),
         ("training.soft-labels.temperature".to_owned(), args.temperature.map(toml::Value::Float)),
         ("training.soft-labels.soft".to_owned(), args.soft_share.map(toml::Value::Float)),
         ("training.soft-labels.hard".to_owned(), args.soft_share.map(|share| toml::Value::Float(1.0 - share))),
@@ -276,6 +295,11 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+fn lora_targets(names: &[String]) -> Option<toml::Value> {
+    let names: Vec<_> = names.iter().map(|name| toml::Value::from(name.as_str())).collect();
+    (!names.is_empty()).then(|| toml::Value::from(names))
 }
 
 /// Runs every seed in its directory; `None` if the user stopped one.
@@ -509,6 +533,12 @@ pub fn fit(
     let taught = teacher.as_ref().map(|(logits, model)| Taught { logits, model: model.as_ref() });
     let training = config.training.clone();
     let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?;
+    if config.training.freeze_layers.is_some() || config.training.lora.is_some() {
+        let parameters = &workload.model().parameters;
+        let trained: usize = parameters.trainable_ranges().iter().map(|(range, _)| range.len()).sum();
+        let all: usize = parameters.of_model().iter().map(Parameter::count).sum();
+        console.say(&format!("training {trained} parameters beside the model's {all}"));
+    }
     if config.run_loop.evaluate_every == 0 {
         config.run_loop.evaluate_every = workload.steps_per_epoch().div_ceil(2);
     }

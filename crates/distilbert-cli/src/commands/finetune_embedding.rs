@@ -172,6 +172,8 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         ("--task", args.task.is_some() && objective != Objective::Similarity),
         ("--temperature", args.temperature.is_some()),
         ("--soft-share", args.soft_share.is_some()),
+        ("--freeze-layers", args.freeze_layers.is_some()),
+        ("--lora", args.lora.is_some()),
         ("--seeds", args.seeds != 1),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {

@@ -27,6 +27,8 @@ pub struct Embeddings {
     pub projection: Option<Linear>,
     /// The tables, where it is not the arena that they are looked up in.
     pub(crate) tables: Option<Tables>,
+    /// The tables whose gradients a backward pass adds; as when the weights were packed.
+    trained: Vec<Range<usize>>,
     /// The tables' width.
     width: usize,
     position_offset: usize,
@@ -64,6 +66,7 @@ impl Embeddings {
                 .projects_embeddings
                 .then(|| Linear::new(table, &names.embedding_projection(), width, config.hidden)),
             tables: None,
+            trained: Vec::new(),
             width,
             position_offset: config.position_offset,
             pad_token_id: config.pad_token_id,
@@ -77,6 +80,8 @@ impl Embeddings {
         if let Some(projection) = &mut self.projection {
             projection.pack(packing);
         }
+        let tables = [Some(&self.word), Some(&self.position), self.token_type.as_ref()];
+        self.trained = tables.into_iter().flatten().filter(|table| packing.trains(table)).cloned().collect();
         self.tables = (purpose == Purpose::Inference && precision != Precision::F32).then(|| {
             let table = |range: &Range<usize>| Matrix::from_f32(rt, precision, &arena[range.clone()], self.width);
             Tables {
@@ -135,7 +140,7 @@ impl Embeddings {
         table.rows_from(self.position_offset, self.width)
     }
 
-    /// Adds the gradients of tables, norm and projection; `d_states` is used up.
+    /// Adds the gradients of tables that are trained, of norm and projection; `d_states` is used up.
     pub(crate) fn backward(
         &self,
         pass: Pass<'_>,
@@ -163,10 +168,14 @@ impl Embeddings {
         self.norm.backward(rt, arena, d_normed, &activations.sum, &activations.stats, &mut d_sum, gradients);
         // The look-up treats the padding token's row as a constant, as the reference does; a tied decoder still
         // changes it.
-        embed_backward(rt, width, batch.input_ids(), &d_sum, &mut gradients[self.word.clone()], self.pad_token_id);
-        let positions = self.position.start + self.position_offset * width..self.position.end;
-        embed_backward(rt, width, batch.positions(), &d_sum, &mut gradients[positions], None);
-        if let Some(range) = &self.token_type {
+        if self.trained.contains(&self.word) {
+            embed_backward(rt, width, batch.input_ids(), &d_sum, &mut gradients[self.word.clone()], self.pad_token_id);
+        }
+        if self.trained.contains(&self.position) {
+            let positions = self.position.start + self.position_offset * width..self.position.end;
+            embed_backward(rt, width, batch.positions(), &d_sum, &mut gradients[positions], None);
+        }
+        if let Some(range) = self.token_type.as_ref().filter(|range| self.trained.contains(range)) {
             let zeros;
             let types = match batch.token_types() {
                 Some(types) => types,

@@ -58,11 +58,14 @@ impl LayerActivations {
 #[derive(Default)]
 pub struct Activations {
     embeddings: EmbeddingActivations,
-    /// States before the first layer, `[tokens, hidden]`.
-    embedded: Vec<f32>,
-    /// States after each layer; only a training pass keeps them all.
+    /// States before the first layer that something is kept of, `[tokens, hidden]`; of a pass that keeps nothing, those
+    /// after the last layer that ran.
+    running: Vec<f32>,
+    /// The buffers of layers that nothing is kept of, which use them in turn.
+    passing: LayerActivations,
+    /// States after each layer that a training pass carries gradients back through.
     states: Vec<Vec<f32>>,
-    /// A set of buffers for each layer, or one that all layers use in turn.
+    /// A set of buffers for each of these layers, or one that they use in turn.
     layers: Vec<LayerActivations>,
     /// Where only the first tokens are wanted: their states before the last layer, and that layer's buffers.
     first: Vec<f32>,
@@ -72,10 +75,12 @@ pub struct Activations {
 impl Activations {
     /// The states after the last layer, `[tokens, hidden]`.
     pub fn last_hidden_state(&self) -> &[f32] {
-        match self.states.last() {
-            Some(states) => states,
-            None => self.layers.last().map_or(&self.embedded, LayerActivations::output),
-        }
+        self.states.last().unwrap_or(&self.running)
+    }
+
+    /// The states that a training pass goes on from behind the frozen layers ([`Model::encode_frozen`]), `[tokens, hidden]`.
+    pub fn frozen_states(&self) -> &[f32] {
+        &self.running
     }
 }
 
@@ -152,15 +157,17 @@ impl Encoder {
         &self.layers[index * self.layers.len() / self.depth]
     }
 
-    pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
-        for layer in &mut self.layers {
-            layer.attention.pack(packing);
-            layer.feed_forward.pack(packing);
+    /// No gradient goes through the lowest `frozen` layers.
+    pub(crate) fn pack(&mut self, packing: &Packing<'_>, frozen: usize) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let packing = if index < frozen { packing.for_inference() } else { *packing };
+            layer.attention.pack(&packing);
+            layer.feed_forward.pack(&packing);
         }
     }
 
-    /// Runs the first `depth` layers on the embedded tokens. One set of buffers serves all: a layer's input and output
-    /// change places.
+    /// Runs the first `depth` layers on the embedded tokens and keeps nothing but the last states. One set of buffers
+    /// serves all: a layer's input and output change places.
     fn infer(
         &self,
         pass: Pass<'_>,
@@ -168,15 +175,11 @@ impl Encoder {
         activations: &mut Activations,
         mut observe: impl FnMut(usize, Observed<'_>),
     ) {
-        activations.states.clear();
-        activations.layers.resize_with(1.min(depth), LayerActivations::default);
+        let Activations { running, passing: a, .. } = activations;
         for index in 0..depth {
-            let a = &mut activations.layers[0];
-            if index > 0 {
-                std::mem::swap(&mut activations.embedded, &mut a.feed_forward.output.states);
-            }
-            self.layer(index).forward(pass.in_layer(index), &activations.embedded, a);
-            observe(index + 1, Observed { states: a.output(), qkv: a.attention.qkv() });
+            self.layer(index).forward(pass.in_layer(index), running, a);
+            std::mem::swap(running, &mut a.feed_forward.output.states);
+            observe(index + 1, Observed { states: running, qkv: a.attention.qkv() });
         }
     }
 }
@@ -230,30 +233,86 @@ impl Model {
         activations: &mut Activations,
         mut observe: impl FnMut(usize, Observed<'_>),
     ) {
-        let pass = self.pass(rt, batch, mode);
-        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
-        observe(0, Observed { states: &activations.embedded, qkv: &[] });
         match mode {
             Mode::Training(_) => {
-                let Activations { embedded, states, layers, .. } = activations;
-                let depth = self.encoder.depth;
-                let sets = match self.encoder.keeps {
-                    Keeps::Activations => depth,
-                    Keeps::Inputs => 1.min(depth),
-                };
-                layers.resize_with(sets, LayerActivations::default);
-                states.resize_with(depth, Vec::new);
-                for index in 0..depth {
-                    let a = &mut layers[index.min(sets - 1)];
-                    let (before, rest) = states.split_at_mut(index);
-                    std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
-                    let x = before.last().unwrap_or(&*embedded);
-                    self.encoder.layer(index).forward(pass.in_layer(index), x, a);
-                    std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
-                    observe(index + 1, Observed { states: &rest[0], qkv: a.attention.qkv() });
-                }
+                let frozen = self.frozen_layers();
+                let below = if frozen.is_some() { Mode::Inference } else { mode };
+                self.encode_lowest(rt, batch, below, frozen.unwrap_or(0), activations, &mut observe);
+                self.encode_above(rt, batch, mode, activations, observe);
             }
-            Mode::Inference => self.encoder.infer(pass, self.encoder.depth, activations, observe),
+            Mode::Inference => {
+                activations.states.clear();
+                activations.layers.clear();
+                self.encode_lowest(rt, batch, mode, self.encoder.depth, activations, observe);
+            }
+        }
+    }
+
+    /// The first part of a training pass through a model whose lowest layers are frozen: up to
+    /// [`Activations::frozen_states`]. These follow from the text alone and may be kept for later passes. The batch must
+    /// have passed [`Model::check`] and the weights must be packed.
+    pub fn encode_frozen(&self, rt: &Runtime, batch: &Batch, activations: &mut Activations) {
+        let frozen = self.frozen_layers().unwrap_or(0);
+        self.encode_lowest(rt, batch, Mode::Inference, frozen, activations, |_, _| {});
+    }
+
+    /// The other part of such a pass, on states `[tokens, hidden]` that the first part gave for the batch.
+    pub fn encode_from_frozen(
+        &self,
+        rt: &Runtime,
+        batch: &Batch,
+        mode: Mode<'_>,
+        frozen_states: &[f32],
+        activations: &mut Activations,
+    ) {
+        frozen_states.clone_into(&mut activations.running);
+        self.encode_above(rt, batch, mode, activations, |_, _| {});
+    }
+
+    /// Embeddings and the lowest `layers`; nothing is kept of the layers.
+    fn encode_lowest(
+        &self,
+        rt: &Runtime,
+        batch: &Batch,
+        mode: Mode<'_>,
+        layers: usize,
+        activations: &mut Activations,
+        mut observe: impl FnMut(usize, Observed<'_>),
+    ) {
+        let pass = self.pass(rt, batch, mode);
+        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.running);
+        observe(0, Observed { states: &activations.running, qkv: &[] });
+        self.encoder.infer(pass, layers, activations, observe);
+    }
+
+    /// The layers behind the frozen ones, in a training pass.
+    fn encode_above(
+        &self,
+        rt: &Runtime,
+        batch: &Batch,
+        mode: Mode<'_>,
+        activations: &mut Activations,
+        mut observe: impl FnMut(usize, Observed<'_>),
+    ) {
+        let pass = self.pass(rt, batch, mode);
+        let Activations { running, states, layers, .. } = activations;
+        let frozen = self.frozen_layers().unwrap_or(0);
+        let trained = self.encoder.depth - frozen;
+        let sets = match self.encoder.keeps {
+            Keeps::Activations => trained,
+            Keeps::Inputs => 1.min(trained),
+        };
+        layers.resize_with(sets, LayerActivations::default);
+        states.resize_with(trained, Vec::new);
+        for place in 0..trained {
+            let index = frozen + place;
+            let a = &mut layers[place.min(sets - 1)];
+            let (before, rest) = states.split_at_mut(place);
+            std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
+            let x = before.last().unwrap_or(&*running);
+            self.encoder.layer(index).forward(pass.in_layer(index), x, a);
+            std::mem::swap(&mut rest[0], &mut a.feed_forward.output.states);
+            observe(index + 1, Observed { states: &rest[0], qkv: a.attention.qkv() });
         }
     }
 
@@ -262,20 +321,18 @@ impl Model {
     /// [`Model::check`] and the weights must be packed.
     pub fn encode_first<'a>(&self, rt: &Runtime, batch: &Batch, activations: &'a mut Activations) -> &'a [f32] {
         let pass = self.pass(rt, batch, Mode::Inference);
-        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.embedded);
         let hidden = self.config.encoder.hidden;
         let last_layer = self.encoder.depth - 1; // a configuration has one layer at least
-        self.encoder.infer(pass, last_layer, activations, |_, _| {});
-        let Activations { embedded, layers, first, last: a, .. } = activations;
-        let x = layers.last().map_or(&embedded[..], LayerActivations::output);
+        self.encode_lowest(rt, batch, Mode::Inference, last_layer, activations, |_, _| {});
+        let Activations { running: x, first, last: a, .. } = activations;
         first.resize(batch.sequences() * hidden, 0.0);
         gather_rows(rt, x, hidden, batch.first_tokens(), first);
         self.encoder.layer(last_layer).forward_first(pass, x, first, a);
         a.output()
     }
 
-    /// Carries the gradient of the last hidden state back to all parameters of encoder and embeddings, whose
-    /// gradients are added. `d_hidden` `[tokens, hidden]` is used up, and with [`Keeps::Inputs`] the activations are;
+    /// Carries the gradient of the last hidden state back to the parameters of encoder and embeddings that are trained,
+    /// whose gradients are added; it ends at the frozen layers. `d_hidden` `[tokens, hidden]` is used up, and with [`Keeps::Inputs`] the activations are;
     /// `mode` must be that of the forward pass.
     #[allow(clippy::too_many_arguments)] // Operands of one pass; they have no meaning as a group.
     pub fn encode_backward(
@@ -306,17 +363,19 @@ impl Model {
         gradients: &mut [f32],
     ) {
         let pass = self.pass(rt, batch, mode);
-        let Activations { embeddings, embedded, states, layers, .. } = activations;
-        for index in (0..self.encoder.depth).rev().skip_while(|index| !inner.looks_from(index + 1)) {
-            let (layer, pass) = (self.encoder.layer(index), pass.in_layer(index));
-            let x = if index == 0 { &*embedded } else { &states[index - 1] };
+        let Activations { embeddings, running, states, layers, .. } = activations;
+        let frozen = self.frozen_layers();
+        let lowest = frozen.unwrap_or(0);
+        for index in (lowest..self.encoder.depth).rev().skip_while(|index| !inner.looks_from(index + 1)) {
+            let (layer, pass, place) = (self.encoder.layer(index), pass.in_layer(index), index - lowest);
+            let x = if place == 0 { &*running } else { &states[place - 1] };
             let d_qkv = InnerGradients::at(&inner.qkv, index + 1);
             if InnerGradients::at(&inner.states, index + 1).is_empty() && !inner.looks_from(index + 2) {
                 layer.attention.backward_qkv(rt, x, d_qkv, d_hidden, gradients);
                 continue;
             }
             let a = match self.encoder.keeps {
-                Keeps::Activations => &mut layers[index],
+                Keeps::Activations => &mut layers[place],
                 Keeps::Inputs => &mut layers[0],
             };
             // The forward pass has left the last layer's activations in the one set of buffers.
@@ -327,8 +386,10 @@ impl Model {
             inner.add_states(rt, index + 1, d_hidden);
             layer.backward(pass, x, a, d_hidden, d_qkv, scratch, gradients);
         }
-        inner.add_states(rt, 0, d_hidden);
-        self.embeddings.backward(pass, batch, embeddings, d_hidden, gradients);
+        if frozen.is_none() {
+            inner.add_states(rt, 0, d_hidden);
+            self.embeddings.backward(pass, batch, embeddings, d_hidden, gradients);
+        }
     }
 
     fn pass<'a>(&'a self, rt: &'a Runtime, batch: &'a Batch, mode: Mode<'a>) -> Pass<'a> {
@@ -431,6 +492,26 @@ mod tests {
     }
 
     #[test]
+    fn frozen_layers_get_no_gradient_and_change_none_of_the_others() {
+        let rt = Runtime::new(Isa::detect(), 2).unwrap();
+        for (family, frozen) in [("bert", 0), ("bert", 1), ("distilbert", 2), ("bert", 3), ("albert", 0), ("albert", 3)]
+        {
+            let mut model = model(family);
+            model.disable_dropout();
+            let (states, whole) = train(&rt, &mut model, Precision::F32, Keeps::Activations);
+            model.freeze_layers(frozen);
+            assert_eq!(model.frozen_layers(), Some(frozen), "{family}");
+            for keeps in [Keeps::Activations, Keeps::Inputs] {
+                let found = train(&rt, &mut model, Precision::F32, keeps);
+                assert!(found.0 == states, "{family}, {frozen} frozen layers");
+                let end = model.layer_end(frozen);
+                assert!(found.1[..end].iter().all(|&gradient| gradient == 0.0), "{family}, {frozen} frozen layers");
+                assert!(found.1[end..] == whole[end..], "{family}, {frozen} frozen layers");
+            }
+        }
+    }
+
+    #[test]
     fn a_pass_that_keeps_inputs_has_one_set_of_buffers() {
         let rt = Runtime::new(Isa::Portable, 1).unwrap();
         let (mut model, batch) = (model("bert"), Batch::from_sequences([&[2, 30, 31, 3][..]]));
@@ -441,6 +522,6 @@ mod tests {
         model.encode(&rt, &batch, mode, &mut activations);
         assert_eq!((activations.layers.len(), activations.states.len()), (1, 3));
         model.encode(&rt, &batch, Mode::Inference, &mut activations);
-        assert_eq!((activations.layers.len(), activations.states.len()), (1, 0));
+        assert_eq!((activations.layers.len(), activations.states.len()), (0, 0));
     }
 }

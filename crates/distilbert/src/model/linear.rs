@@ -20,6 +20,8 @@ pub struct Linear {
     pub inputs: usize,
     /// Width of y.
     pub outputs: usize,
+    /// Whether a backward pass adds the gradients of W and b; as when the weights were packed.
+    trains: bool,
     forward: Option<PackedMatrix>,
     backward: Option<PackedMatrix>,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Packing<'a> {
     pub(crate) purpose: Purpose,
     /// The ranges of the arena that may have changed since the weights were packed.
     pub(crate) changed: &'a [Range<usize>],
+    /// The ranges of the arena whose gradients are wanted.
+    pub(crate) trained: &'a [Range<usize>],
 }
 
 impl Packing<'_> {
@@ -50,9 +54,23 @@ impl Packing<'_> {
         Packing { precision: Precision::F32, ..self }
     }
 
-    fn has_changed(&self, weight: &Range<usize>) -> bool {
-        self.changed.iter().any(|changed| changed.start < weight.end && weight.start < changed.end)
+    /// For a part that no gradient goes through.
+    pub(crate) fn for_inference(self) -> Self {
+        Packing { purpose: Purpose::Inference, ..self }
     }
+
+    fn has_changed(&self, weight: &Range<usize>) -> bool {
+        overlaps(self.changed, weight)
+    }
+
+    /// Whether the gradient of what lies in this range is wanted.
+    pub(crate) fn trains(&self, weight: &Range<usize>) -> bool {
+        overlaps(self.trained, weight)
+    }
+}
+
+fn overlaps(ranges: &[Range<usize>], weight: &Range<usize>) -> bool {
+    ranges.iter().any(|range| range.start < weight.end && weight.start < range.end)
 }
 
 /// What a linear does with its products before it stores them.
@@ -84,7 +102,7 @@ impl Linear {
 
     /// A linear over ranges of the arena that exist already, as a tied decoder.
     pub(crate) fn over(weight: Range<usize>, bias: Range<usize>, inputs: usize, outputs: usize) -> Linear {
-        Linear { weight, bias, tensors: 0..0, inputs, outputs, forward: None, backward: None }
+        Linear { weight, bias, tensors: 0..0, inputs, outputs, trains: true, forward: None, backward: None }
     }
 
     /// Packs a weight that is not in the arena, for inference.
@@ -94,6 +112,7 @@ impl Linear {
 
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         let Packing { rt, arena, precision, purpose, .. } = *packing;
+        self.trains = packing.trains(&self.weight);
         let weight = &arena[self.weight.clone()];
         if self.forward.as_ref().is_some_and(|packed| packed.precision() != precision) {
             (self.forward, self.backward) = (None, None);
@@ -132,10 +151,12 @@ impl Linear {
         matmul(rt, x, self.packed(), y, epilogue);
     }
 
-    /// Adds this layer's gradients: `dW += dyᵀ · x`, `db += Σ dy`.
+    /// Adds this layer's gradients, if it is trained: `dW += dyᵀ · x`, `db += Σ dy`.
     pub(crate) fn backward_parameters(&self, rt: &Runtime, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
-        self.backward_weight(rt, x, dy, gradients);
-        self.backward_bias(rt, dy, gradients);
+        if self.trains {
+            self.backward_weight(rt, x, dy, gradients);
+            self.backward_bias(rt, dy, gradients);
+        }
     }
 
     /// `dW += dyᵀ · x`.

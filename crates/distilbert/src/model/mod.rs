@@ -217,7 +217,8 @@ impl Model {
         Linear::over(weight, bias, inputs, outputs)
     }
 
-    /// Packs the weights for the matrix products; needed before the first pass and after every change of weights.
+    /// Packs the weights for the matrix products; needed before the first pass and after every change of weights, or of
+    /// what is trained.
     ///
     /// # Panics
     /// If the CPU lacks the precision ([`Precision::check`]), int8 is to be trained, or the model was made for inference
@@ -228,16 +229,19 @@ impl Model {
         self.pack_changed(rt, purpose, std::slice::from_ref(&(0..usize::MAX)));
     }
 
-    /// Packs again what the optimiser may have changed.
+    /// Packs again what training may have changed.
     pub fn repack_trainable(&mut self, rt: &Runtime) {
-        let changed: Vec<_> = self.parameters.trainable_ranges().into_iter().map(|(range, _)| range).collect();
+        let changed = self.parameters.gradient_ranges();
         self.pack_changed(rt, Purpose::Training, &changed);
     }
 
     fn pack_changed(&mut self, rt: &Runtime, purpose: Purpose, changed: &[std::ops::Range<usize>]) {
-        let packing = Packing { rt, arena: self.parameters.weights(), precision: self.precision, purpose, changed };
+        let trained = self.parameters.gradient_ranges();
+        let frozen = self.frozen_layers().unwrap_or(0);
+        let arena = self.parameters.weights();
+        let packing = Packing { rt, arena, precision: self.precision, purpose, changed, trained: &trained };
         self.embeddings.pack(&packing);
-        self.encoder.pack(&packing);
+        self.encoder.pack(&packing, frozen);
         self.head.pack(&packing, self.embeddings.word.clone());
     }
 
@@ -246,10 +250,17 @@ impl Model {
         self.precision
     }
 
-    /// Whether the optimiser may change any weight of embeddings or encoder.
+    /// How many of the lowest layers stay as they are, as the embeddings then do; `None` if training changes the
+    /// embeddings. A training pass runs these without dropout and keeps nothing of them, and no gradient reaches them.
+    pub fn frozen_layers(&self) -> Option<usize> {
+        let changing = self.parameters.table().iter().filter(|parameter| parameter.changes());
+        let first = changing.map(|parameter| parameter.range.start).min().unwrap_or(usize::MAX);
+        (0..=self.encoder.depth()).rev().find(|&layer| self.layer_end(layer) <= first)
+    }
+
+    /// Whether training changes any weight of embeddings or encoder.
     pub fn encoder_is_trainable(&self) -> bool {
-        let end = self.encoder_end();
-        self.parameters.table().iter().any(|parameter| parameter.trainable && parameter.range.start < end)
+        self.frozen_layers() != Some(self.encoder.depth())
     }
 
     /// Whether the optimiser may change the word embeddings, which are the masked-LM head's decoder too.
@@ -299,8 +310,13 @@ impl Model {
 
     /// Lets the optimiser change the head only.
     pub fn freeze_encoder(&mut self) {
-        let end = self.encoder_end();
-        self.parameters.set_trainable(|parameter| parameter.range.start >= end);
+        self.freeze_layers(self.encoder.depth());
+    }
+
+    /// Keeps the embeddings and the lowest `layers` as they are. Layers that share their weights are frozen together.
+    pub fn freeze_layers(&mut self, layers: usize) {
+        let end = self.layer_end(layers);
+        self.parameters.set_trainable(|parameter| parameter.trainable && parameter.range.start >= end);
     }
 
     /// Keeps a pooler that nothing runs as it is: weight decay would shrink it.

@@ -22,12 +22,19 @@ pub struct Parameter {
     pub decays: bool,
     /// Whether the optimiser may change it.
     pub trainable: bool,
+    /// Whether its gradient is wanted although the optimiser leaves it, because it is computed from others that change.
+    pub adapted: bool,
 }
 
 impl Parameter {
     /// Number of weights, wherever they are.
     pub fn count(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Whether training changes it.
+    pub(crate) fn changes(&self) -> bool {
+        self.trainable || self.adapted
     }
 
     pub(crate) fn is_matrix(&self) -> bool {
@@ -81,12 +88,28 @@ impl Parameters {
 
     /// Adds a tensor that training updates like all others and that is not saved with the model.
     pub(crate) fn extend(&mut self, name: String, shape: Vec<usize>, values: &[f32]) -> Range<usize> {
+        self.push(name, shape, values, true)
+    }
+
+    /// As [`Parameters::extend`], of a tensor that stays as it is.
+    pub(crate) fn extend_frozen(&mut self, name: String, shape: Vec<usize>, values: &[f32]) -> Range<usize> {
+        self.push(name, shape, values, false)
+    }
+
+    fn push(&mut self, name: String, shape: Vec<usize>, values: &[f32], trainable: bool) -> Range<usize> {
         debug_assert_eq!(values.len(), shape.iter().product::<usize>());
         let range = self.weights.len()..self.weights.len() + values.len();
         let decays = shape.len() > 1;
-        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable: true });
+        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable, adapted: false });
         self.weights.extend_from_slice(values);
         range
+    }
+
+    /// Marks the tensors in this range as computed from others that training changes.
+    pub(crate) fn adapt(&mut self, range: &Range<usize>) {
+        let within =
+            |parameter: &&mut Parameter| range.start <= parameter.range.start && parameter.range.end <= range.end;
+        self.table.iter_mut().filter(within).for_each(|parameter| parameter.adapted = true);
     }
 
     /// The arena of weights.
@@ -149,6 +172,19 @@ impl Parameters {
         }
         ranges
     }
+
+    /// Maximal ranges of the arena that a backward pass may write: what training changes, and biases and norms, whose
+    /// gradients come with that of their input.
+    pub fn gradient_ranges(&self) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for parameter in self.table.iter().filter(|parameter| parameter.changes() || !parameter.is_matrix()) {
+            match ranges.last_mut() {
+                Some(range) if range.end == parameter.range.start => range.end = parameter.range.end,
+                _ => ranges.push(parameter.range.clone()),
+            }
+        }
+        ranges
+    }
 }
 
 /// What an arena holds.
@@ -197,7 +233,7 @@ impl TableBuilder {
         let range = self.len..self.len + count;
         self.len = range.end;
         let trainable = self.arena_of == ArenaOf::All;
-        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable });
+        self.table.push(Parameter { name, shape, range: range.clone(), decays, trainable, adapted: false });
         range
     }
 }

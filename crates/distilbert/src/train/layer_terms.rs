@@ -153,8 +153,9 @@ impl LayerTerms {
 
     /// Packs the projections, which [`Model::pack`] does not know; needed after every change of weights.
     pub fn pack(&mut self, rt: &Runtime, arena: &[f32]) {
-        let changed = std::slice::from_ref(&(0..usize::MAX));
-        let packing = Packing { rt, arena, precision: Precision::F32, purpose: Purpose::Training, changed };
+        let all = std::slice::from_ref(&(0..usize::MAX));
+        let (precision, purpose) = (Precision::F32, Purpose::Training);
+        let packing = Packing { rt, arena, precision, purpose, changed: all, trained: all };
         self.terms.iter_mut().filter_map(|term| term.projection.as_mut()).for_each(|linear| linear.pack(&packing));
     }
 

@@ -5,6 +5,7 @@ pub mod events; // TensorBoard event files
 pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
 pub mod layer_terms; // losses between the layers of student and teacher
+pub mod lora; // low-rank adapters
 pub mod order; // which samples make which step
 pub mod sentence; // sentence encoders: a teacher's embeddings, pairs, triples
 pub mod by_name; // values in configurations that are written as their names
@@ -39,6 +40,11 @@ pub trait Workload {
     /// # Errors
     /// If the data cannot be read.
     fn step(&mut self, rt: &Runtime, step: u64, gradients: &mut [f32]) -> Result<StepReport, TrainError>;
+
+    /// Makes anew what follows from the weights; called after every update.
+    fn weights_changed(&mut self, rt: &Runtime) {
+        self.model_mut().repack_trainable(rt);
+    }
 
     /// Measures the model on held-out data; `None` if there is none.
     ///
@@ -247,6 +253,7 @@ pub fn train(
     optimizer.validate()?;
     config.validate(rt)?;
     let total = workload.total_steps();
+    // Of what is frozen neither gradient nor moments are ever touched, and pages that nobody touches take no memory.
     let mut gradients = vec![0.0; workload.model().parameters.len()];
     let mut optimizer_state = OptimizerState::new(gradients.len());
     let mut state =
@@ -264,7 +271,9 @@ pub fn train(
     while end.is_none() && state.step < total {
         let step = state.step + 1;
         let started = Instant::now();
-        rt.parallel_chunks_mut(&mut gradients, 1 << 16, |_, part| part.fill(0.0));
+        for range in workload.model().parameters.gradient_ranges() {
+            rt.parallel_chunks_mut(&mut gradients[range], 1 << 16, |_, part| part.fill(0.0));
+        }
         let report = workload.step(rt, step, &mut gradients)?;
         let diverged =
             |what, value, run: &Run| TrainError::Diverged { step, what, value, last_good: run.last_checkpoint() };
@@ -276,7 +285,7 @@ pub fn train(
         if !norm.is_finite() {
             return Err(diverged("the norm of the gradient", norm, run));
         }
-        workload.model_mut().repack_trainable(rt);
+        workload.weights_changed(rt);
         state.step = step;
         if let Some(value) = state.follow(report.loss) {
             return Err(diverged("the smoothed loss, more than twice that of the first steps,", value, run));

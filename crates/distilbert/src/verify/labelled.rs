@@ -138,6 +138,7 @@ fn labelled_loss(
     let soft_labels = soft.map_or_else(SoftLabels::default, |soft| soft.labels);
     let batch = &reference.batch;
     let labelled = LabelledBatch {
+        frozen_states: None,
         batch,
         labels: targets.labels(batch),
         teacher: teacher.as_deref(),

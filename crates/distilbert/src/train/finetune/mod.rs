@@ -1,11 +1,14 @@
 //! Training on labelled examples, with or without a fine-tuned teacher's soft labels. What a task asks (one answer a
 //! text, a token or a span) is a [`TaskData`]; order, steps, loss and the best checkpoint are the same for all.
 
+mod frozen_states; // what frozen layers say of each sample
 pub mod questions; // where the answer to a question starts and ends
 pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
 
+use self::frozen_states::FrozenStates;
 use super::layer_terms::{LayerBuffers, LayerLosses, LayerTerms, LookedAt, Portion};
+use super::lora::{Adapters, LoraConfig};
 use super::order::{Batching, Order};
 use super::{HeldOutReport, StepReport, TrainError, Workload};
 use crate::checkpoint::model_folder::save_tokenizer;
@@ -43,6 +46,63 @@ pub struct FinetuneConfig {
     /// Terms between the layers of the model and of the teacher.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layer_terms: Vec<LayerTerm>,
+    /// The lowest layers that stay as they are, and the embeddings with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_layers: Option<FrozenLayers>,
+    /// Adapters that are trained in place of the encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+/// How many layers are frozen, from the lowest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "a number of layers, or `all`")]
+pub enum FrozenLayers {
+    /// So many; with 0 the embeddings alone are.
+    Lowest(usize),
+    /// The whole encoder: the head alone is trained.
+    All(All),
+}
+
+/// The word for every layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum All {
+    /// `all`
+    All,
+}
+
+impl std::str::FromStr for FrozenLayers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FrozenLayers, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(FrozenLayers::All(All::All)),
+            (_, Ok(layers)) => Ok(FrozenLayers::Lowest(layers)),
+            _ => Err("expected a number of layers, or `all`".to_owned()),
+        }
+    }
+}
+
+impl FrozenLayers {
+    /// Freezes them in a model.
+    fn freeze(self, model: &mut Model) -> Result<(), TrainError> {
+        let depth = model.encoder.depth();
+        let layers = match self {
+            FrozenLayers::Lowest(layers) => layers,
+            FrozenLayers::All(All::All) => depth,
+        };
+        let shared = model.encoder.layers.len() < depth;
+        let expected = match shared {
+            true if (1..depth).contains(&layers) => format!("0 or {depth}, for the layers share their weights"),
+            _ if layers > depth => format!("at most the model's {depth} layers"),
+            _ => {
+                model.freeze_layers(layers);
+                return Ok(());
+            }
+        };
+        Err(TrainError::Config { name: "freeze-layers", expected, found: layers.to_string() })
+    }
 }
 
 /// The data of one task in two parts, one trained on, the other to choose the best checkpoint. A sample is one
@@ -154,6 +214,9 @@ pub struct Finetuning<'a> {
     tokenizer: &'a Tokenizer,
     teacher: Option<Taught<'a>>,
     layer_terms: LayerTerms,
+    adapters: Option<Adapters>,
+    /// Where layers are frozen and samples come again.
+    frozen_states: Option<FrozenStates>,
     order: Order,
     config: FinetuneConfig,
     buffers: StepBuffers,
@@ -208,8 +271,18 @@ impl<'a> Finetuning<'a> {
         if !layer_terms.is_empty() {
             layer_terms.freeze_unreached(&mut model, config.soft_labels.look_at());
         }
+        if let Some(layers) = config.freeze_layers {
+            layers.freeze(&mut model)?;
+        }
+        let adapters = config.lora.as_ref().map(|lora| Adapters::new(lora, &mut model, config.seed)).transpose()?;
+        if model.parameters.trainable_ranges().is_empty() {
+            return wrong("freeze-layers", "something that is trained".into(), "nothing".into());
+        }
+        // Terms between layers look at every layer as it runs.
+        let comes_again = config.epochs > 1 && layer_terms.is_empty();
+        let frozen_states = FrozenStates::of(&model, data.train().texts.len()).filter(|_| comes_again);
         let buffers = StepBuffers::default();
-        Ok(Finetuning { model, data, tokenizer, teacher, layer_terms, order, config, buffers })
+        Ok(Finetuning { model, data, tokenizer, teacher, layer_terms, adapters, frozen_states, order, config, buffers })
     }
 
     /// The model, trained.
@@ -279,8 +352,14 @@ impl Workload for Finetuning<'_> {
     fn step(&mut self, rt: &Runtime, step: u64, gradients: &mut [f32]) -> Result<StepReport, TrainError> {
         let (_, batches) = self.order.step(step);
         let samples = &batches[0];
-        let batch = self.data.train().batch(samples);
+        let mut batch = self.data.train().batch(samples);
         self.model.check(&batch)?;
+        let tokens = batch.tokens() as u64;
+        let mut frozen_states = None;
+        if let Some(kept) = &mut self.frozen_states {
+            let (shown, states) = kept.batch(rt, &self.model, self.data.train(), samples);
+            (batch, frozen_states) = (shown, Some(states));
+        }
         let targets = self.data.targets(samples);
         let teacher: Option<Vec<f32>> =
             self.teacher.map(|teacher| samples.iter().flat_map(|&sample| teacher.logits.of(sample)).copied().collect());
@@ -290,12 +369,16 @@ impl Workload for Finetuning<'_> {
         let mode = Mode::Training(DropoutKey { seed: self.config.seed, step, slots: &slots });
         let labelled = LabelledBatch {
             batch: &batch,
+            frozen_states: frozen_states.as_deref(),
             labels: targets.labels(&batch),
             teacher: teacher.as_deref(),
             soft_labels: &self.config.soft_labels,
             layers,
         };
         let losses = labelled_step(rt, &self.model, labelled, mode, gradients, &mut self.buffers);
+        if let Some(adapters) = &self.adapters {
+            adapters.backward(rt, self.model.parameters.weights(), gradients);
+        }
         let mut parts = Vec::new();
         if teacher.is_some() {
             parts.extend(losses.hard.value().map(|value| ("hard", value)));
@@ -303,7 +386,14 @@ impl Workload for Finetuning<'_> {
         }
         self.layer_terms.name_parts(&self.buffers.layer_losses, &mut parts);
         let loss = losses.total(&self.config.soft_labels) + self.layer_terms.total(&self.buffers.layer_losses);
-        Ok(StepReport { loss, parts, tokens: batch.tokens() as u64 })
+        Ok(StepReport { loss, parts, tokens })
+    }
+
+    fn weights_changed(&mut self, rt: &Runtime) {
+        if let Some(adapters) = &self.adapters {
+            adapters.merge(rt, &mut self.model.parameters);
+        }
+        self.model.repack_trainable(rt);
     }
 
     fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError> {
@@ -320,6 +410,8 @@ impl Workload for Finetuning<'_> {
 pub struct LabelledBatch<'a> {
     /// The texts.
     pub batch: &'a Batch,
+    /// Their states behind the frozen layers, if they are known; no term may look at those layers then.
+    pub frozen_states: Option<&'a [f32]>,
     /// What is true.
     pub labels: Labels<'a>,
     /// What a teacher says, in the shape of the logits.
@@ -354,23 +446,23 @@ pub fn labelled_step(
     gradients: &mut [f32],
     buffers: &mut StepBuffers,
 ) -> LabelledLosses {
-    let LabelledBatch { batch, labels, teacher, soft_labels, layers } = labelled;
+    let LabelledBatch { batch, frozen_states, labels, teacher, soft_labels, layers } = labelled;
     let StepBuffers { activations, head, scratch, teacher: of_teacher, layers: between, layer_losses, logits } =
         buffers;
     let arena = model.parameters.weights();
-    // A frozen encoder needs neither dropout nor a backward pass.
-    let encoder_trains = model.encoder_is_trainable();
-    let encoder_mode = if encoder_trains { mode } else { Mode::Inference };
     *layer_losses = LayerLosses::default();
     if let Some((terms, teacher)) = layers {
         terms.encode_teacher(rt, (0, teacher), batch, of_teacher, between);
     }
     let portion = Portion { positions: Positions::of(batch.cu_seqlens()), share: 1.0 };
-    model.encode_observed(rt, batch, encoder_mode, activations, |index, observed| {
-        if let Some((terms, _)) = layers {
-            terms.compare(rt, model, batch, index, observed, portion, between, Some(&mut *gradients), layer_losses);
-        }
-    });
+    match frozen_states {
+        Some(states) => model.encode_from_frozen(rt, batch, mode, states, activations),
+        None => model.encode_observed(rt, batch, mode, activations, |index, observed| {
+            if let Some((terms, _)) = layers {
+                terms.compare(rt, model, batch, index, observed, portion, between, Some(&mut *gradients), layer_losses);
+            }
+        }),
+    }
     let states = activations.last_hidden_state();
     model.head.forward_labelled(rt, arena, states, batch, mode, head, logits);
     let mut d_logits = logits.clone();
@@ -379,9 +471,7 @@ pub fn labelled_step(
     let losses = labelled_loss(rt, &mut d_logits, outputs, labels, teacher, soft_labels, step);
     let mut d_hidden = vec![0.0; states.len()];
     model.head.backward_labelled(rt, states, batch, mode, head, &d_logits, &mut d_hidden, gradients);
-    if encoder_trains {
-        between.inner.alone = layers.is_some() && soft_labels.look_at() == LookedAt::Layers;
-        model.encode_backward_with(rt, batch, mode, activations, &between.inner, &mut d_hidden, scratch, gradients);
-    }
+    between.inner.alone = layers.is_some() && soft_labels.look_at() == LookedAt::Layers;
+    model.encode_backward_with(rt, batch, mode, activations, &between.inner, &mut d_hidden, scratch, gradients);
     losses
 }
