@@ -190,6 +190,9 @@ def family_goldens(goldens: Goldens) -> None:
     forward(goldens, "roberta-mlm", lambda: hf.RobertaForMaskedLM(roberta))
     labels = {"num_labels": 3}
     forward(goldens, "roberta-classify", lambda: hf.RobertaForSequenceClassification(s.roberta(hf.RobertaConfig, **labels)))
+    forward(
+        goldens, "roberta-tokens", lambda: hf.RobertaForTokenClassification(s.roberta(hf.RobertaConfig, num_labels=5))
+    )
     forward(goldens, "roberta-qa", lambda: hf.RobertaForQuestionAnswering(roberta))
     forward(goldens, "xlm-roberta-mlm", lambda: hf.XLMRobertaForMaskedLM(xlm))
     tags = s.roberta(hf.XLMRobertaConfig, num_labels=5)
@@ -202,6 +205,7 @@ def family_goldens(goldens: Goldens) -> None:
     forward(goldens, "albert-nohead", lambda: hf.AlbertModel(s.albert(4, num_hidden_groups=2)))
     forward(goldens, "albert-mlm", lambda: hf.AlbertForMaskedLM(s.albert()))
     forward(goldens, "albert-classify", lambda: hf.AlbertForSequenceClassification(s.albert(**labels)))
+    forward(goldens, "albert-tokens", lambda: hf.AlbertForTokenClassification(s.albert(num_labels=5)))
     forward(goldens, "albert-qa", lambda: hf.AlbertForQuestionAnswering(s.albert()))
 
 
@@ -397,9 +401,11 @@ def finetune_goldens(goldens: Goldens) -> None:
     texts = {"num_labels": 3, "problem_type": single}
     for name, make, config, options, labels in [
         ("roberta-classify", hf.RobertaForSequenceClassification, roberta(hf.RobertaConfig), texts, classes),
+        ("roberta-tokens", hf.RobertaForTokenClassification, roberta(hf.RobertaConfig), {"num_labels": 5}, tags),
         ("xlm-roberta-tokens", hf.XLMRobertaForTokenClassification, roberta(hf.XLMRobertaConfig), {"num_labels": 5}, tags),
         ("electra-classify", hf.ElectraForSequenceClassification, TRAINING.electra, texts, classes),
         ("albert-classify", hf.AlbertForSequenceClassification, albert, texts, classes),
+        ("albert-tokens", hf.AlbertForTokenClassification, albert, {"num_labels": 5}, tags),
     ]:
         gradients(goldens, f"finetune-{name}", family(make, config, **options), labels)
     answers = family(hf.AlbertForQuestionAnswering, albert, num_hidden_groups=3)

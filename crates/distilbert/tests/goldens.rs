@@ -7,7 +7,7 @@ use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch,
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
-const OUTPUTS: [&str; 30] = [
+const OUTPUTS: [&str; 32] = [
     "bert-mlm",
     "bert-mlm-pickled",
     "bert-mlm-legacy",
@@ -26,6 +26,7 @@ const OUTPUTS: [&str; 30] = [
     "roberta-nohead",
     "roberta-mlm",
     "roberta-classify",
+    "roberta-tokens",
     "roberta-qa",
     "xlm-roberta-mlm",
     "xlm-roberta-tokens",
@@ -37,10 +38,11 @@ const OUTPUTS: [&str; 30] = [
     "albert-nohead",
     "albert-mlm",
     "albert-classify",
+    "albert-tokens",
     "albert-qa",
 ];
 
-const LABELLED: [&str; 21] = [
+const LABELLED: [&str; 23] = [
     "finetune-classify",
     "finetune-multilabel",
     "finetune-regress",
@@ -54,9 +56,11 @@ const LABELLED: [&str; 21] = [
     "finetune-qa-soft-labels",
     "pretrain-bert-mlm",
     "finetune-roberta-classify",
+    "finetune-roberta-tokens",
     "finetune-xlm-roberta-tokens",
     "finetune-electra-classify",
     "finetune-albert-classify",
+    "finetune-albert-tokens",
     "finetune-albert-qa",
     "pretrain-roberta-mlm",
     "pretrain-electra-mlm",
