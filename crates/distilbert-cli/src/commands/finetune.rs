@@ -1,6 +1,7 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
 mod questions; // question answering
+mod search; // which settings are best
 
 use super::evaluate;
 use super::evaluate::answers::SQUAD;
@@ -28,6 +29,7 @@ use distilbert::train::finetune::tagging::TaggingData;
 use distilbert::train::finetune::texts::TextData;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, FrozenLayers, TaskData, Taught};
 use distilbert::train::run::{Resume, Run};
+use distilbert::train::search::Rivals;
 use distilbert::train::{End, LoopConfig, Outcome, Workload, train};
 use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,10 @@ pub struct FinetuneArgs {
     /// Trains with this many seeds, from --seed on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u32,
+    /// Tries N settings of learning rate, passes, batch and, with a teacher, --soft-share around those that are given, and
+    /// keeps the best on the slice of the training examples that chooses checkpoints.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub search: Option<u32>,
     /// Examples a step.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
@@ -264,14 +270,12 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let results = if args.task.as_deref() == Some(SQUAD) {
         refuse_columns(args)?;
         let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
-        let (first, job) = (config.training.seed, QuestionJob { config, data, dev });
-        run_seeds(args, first, console, |seed, output| job.run(seed, output, args.run.resume(), rt, console))?
+        run_seeds(args, &QuestionJob { config, data, dev }, rt, console)?
     } else {
         let task = task(args)?;
         let config = config::resolve(&FinetuneRunConfig::for_task(&task), config_file, flags)?;
         ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
-        let (first, job) = (config.training.seed, Job { config, task, data, dev });
-        run_seeds(args, first, console, |seed, output| job.run(seed, output, args.run.resume(), rt, console))?
+        run_seeds(args, &LabelledJob { config, task, data, dev }, rt, console)?
     };
     let Some(results) = results else { return Ok(()) };
     if args.seeds > 1 {
@@ -302,20 +306,26 @@ fn lora_targets(names: &[String]) -> Option<toml::Value> {
     (!names.is_empty()).then(|| toml::Value::from(names))
 }
 
-/// Runs every seed in its directory; `None` if the user stopped one.
+/// Runs every seed in its directory, or searches with one; `None` if the user stopped.
 fn run_seeds(
     args: &FinetuneArgs,
-    first: u64,
+    job: &dyn Job,
+    rt: &Runtime,
     console: &Console,
-    run: impl Fn(u64, &Path) -> anyhow::Result<Finetuned>,
 ) -> anyhow::Result<Option<Vec<SeedResult>>> {
+    let first = job.config().training.seed;
+    if let Some(trials) = args.search {
+        ensure!(args.seeds == 1, "--search goes with one seed");
+        let found = search::run(job, trials as usize, &args.run, rt, console)?;
+        return Ok(found.map(|Finetuned { outcome, result }| vec![(first, outcome, result)]));
+    }
     let mut results = Vec::new();
     for seed in first..first + u64::from(args.seeds) {
         let output = match args.seeds {
             1 => args.run.output.clone(),
             _ => args.run.output.join(format!("seed-{seed}")),
         };
-        let Finetuned { outcome, result } = run(seed, &output)?;
+        let Finetuned { outcome, result } = train_and_score(job, seed, &output, args.run.resume(), rt, console)?;
         if outcome.end == End::Stopped {
             args.run.report(&outcome, console);
             return Ok(None);
@@ -367,16 +377,62 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
     Ok(Task::from_columns(name, &args.data, &columns, problem)?)
 }
 
-/// One model on one task, for any seed.
-pub struct Job<'a> {
-    /// All settings but the seed.
-    pub config: FinetuneRunConfig,
-    /// The task.
-    pub task: Task,
-    /// Folder or training file.
-    pub data: &'a Path,
-    /// File to score, if it is not beside the training file.
-    pub dev: Option<&'a Path>,
+/// A task with its data, on which one model is trained with any settings.
+pub trait Job {
+    /// All settings.
+    fn config(&self) -> &FinetuneRunConfig;
+
+    /// Trains in the run's directory; what `config` leaves open is resolved.
+    fn fit(
+        &self,
+        config: &mut FinetuneRunConfig,
+        place: Place<'_>,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Outcome>;
+
+    /// Scores the best checkpoint on the dev file, if there is one, and writes `evaluation.json` and `predictions.jsonl`
+    /// beside the run's own files; also the hash of the training data.
+    fn score(
+        &self,
+        config: &FinetuneRunConfig,
+        best: &Path,
+        output: &Path,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<(Option<EvaluationResult>, String)>;
+}
+
+/// Trains with one seed and scores the best checkpoint; writes `lineage.json` too.
+pub fn train_and_score(
+    job: &dyn Job,
+    seed: u64,
+    output: &Path,
+    resume: Resume,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Finetuned> {
+    let mut config = job.config().clone();
+    config.training.seed = seed;
+    let place = Place { output, resume, rivals: Rivals::default() };
+    let outcome = job.fit(&mut config, place, rt, console)?;
+    finish(job, &config, outcome, output, rt, console)
+}
+
+fn finish(
+    job: &dyn Job,
+    config: &FinetuneRunConfig,
+    outcome: Outcome,
+    output: &Path,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Finetuned> {
+    if outcome.end == End::Stopped {
+        return Ok(Finetuned { outcome, result: None });
+    }
+    let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
+    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash), result.as_ref())?;
+    Ok(Finetuned { outcome, result })
 }
 
 /// A run's end, and its score on the dev file if there is one.
@@ -387,92 +443,75 @@ pub struct Finetuned {
     pub result: Option<EvaluationResult>,
 }
 
-impl Job<'_> {
-    /// Trains with one seed and scores the best checkpoint on the dev file; writes `evaluation.json`,
-    /// `predictions.jsonl` and `lineage.json` beside the run's own files.
-    pub fn run(
+/// A task of texts or of words.
+pub struct LabelledJob<'a> {
+    /// All settings.
+    pub config: FinetuneRunConfig,
+    /// The task.
+    pub task: Task,
+    /// Folder or training file.
+    pub data: &'a Path,
+    /// File to score, if it is not beside the training file.
+    pub dev: Option<&'a Path>,
+}
+
+impl Job for LabelledJob<'_> {
+    fn config(&self) -> &FinetuneRunConfig {
+        &self.config
+    }
+
+    fn fit(
         &self,
-        seed: u64,
-        output: &Path,
-        resume: Resume,
+        config: &mut FinetuneRunConfig,
+        place: Place<'_>,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<Finetuned> {
-        let mut config = self.config.clone();
-        config.training.seed = seed;
-        let head = HeadChoice::Replace { head: self.task.head(), seed };
+    ) -> anyhow::Result<Outcome> {
+        let head = HeadChoice::Replace { head: self.task.head(), seed: config.training.seed };
         let source = training::load(&config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
-
+        let most = config.training.max_length;
         if self.task.problem.is_of_words() {
-            return self.run_words(source, config, output, resume, rt, console);
+            let data = tagging::load(&self.task, self.data, Split::Train)?;
+            warn_skipped(&data.skipped, data.split, console);
+            let words = TaggingData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+            if words.long() > 0 {
+                let (long, all) = (words.long(), data.sentences.len());
+                console.say(&format!("{long} of {all} sentences are longer than {most} tokens and read in windows"));
+            }
+            return fit(source, &words, config, place, data.content_hash(), rt, console);
         }
         let data = load(&self.task, self.data, Split::Train)?;
         warn_skipped(&data.skipped, data.split, console);
         let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
         if texts.truncated() > 0 {
-            console.warn(&format!(
-                "{} of {} training examples were cut to {} tokens",
-                texts.truncated(),
-                data.examples.len(),
-                config.training.max_length
-            ));
+            let (cut, all) = (texts.truncated(), data.examples.len());
+            console.warn(&format!("{cut} of {all} training examples were cut to {most} tokens"));
         }
-        let place = Place { output, resume, data_hash: data.content_hash() };
-        let outcome = fit(source, &texts, &mut config, place, rt, console)?;
-        if outcome.end == End::Stopped {
-            return Ok(Finetuned { outcome, result: None });
-        }
-        let result = self.score(&outcome.best, &config, output, rt, console)?;
-        self.write_lineage(&config, data.content_hash(), output, &outcome.best, result.as_ref())?;
-        Ok(Finetuned { outcome, result })
+        fit(source, &texts, config, place, data.content_hash(), rt, console)
     }
 
-    /// The same for a task of words.
-    fn run_words(
-        &self,
-        source: Source,
-        mut config: FinetuneRunConfig,
-        output: &Path,
-        resume: Resume,
-        rt: &Runtime,
-        console: &Console,
-    ) -> anyhow::Result<Finetuned> {
-        let data = tagging::load(&self.task, self.data, Split::Train)?;
-        warn_skipped(&data.skipped, data.split, console);
-        let words = TaggingData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
-        if words.long() > 0 {
-            let (long, all, most) = (words.long(), data.sentences.len(), config.training.max_length);
-            console.say(&format!("{long} of {all} sentences are longer than {most} tokens and read in windows"));
-        }
-        let hash = data.content_hash();
-        let place = Place { output, resume, data_hash: hash.clone() };
-        let outcome = fit(source, &words, &mut config, place, rt, console)?;
-        if outcome.end == End::Stopped {
-            return Ok(Finetuned { outcome, result: None });
-        }
-        let result = self.score(&outcome.best, &config, output, rt, console)?;
-        self.write_lineage(&config, hash, output, &outcome.best, result.as_ref())?;
-        Ok(Finetuned { outcome, result })
-    }
-
-    /// Scores a checkpoint on the dev file, once.
     fn score(
         &self,
-        best: &Path,
         config: &FinetuneRunConfig,
+        best: &Path,
         output: &Path,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<Option<EvaluationResult>> {
+    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
+        let of_words = self.task.problem.is_of_words();
+        let hash = match of_words {
+            true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
+            false => load(&self.task, self.data, Split::Train)?.content_hash(),
+        };
         let path = match (self.dev, self.data.is_dir()) {
             (Some(file), _) => file,
             (None, true) => self.data,
-            (None, false) => return Ok(None),
+            (None, false) => return Ok((None, hash)),
         };
         let max_length = config.training.max_length;
         let best = best.to_string_lossy();
-        let scored = if self.task.problem.is_of_words() {
+        let scored = if of_words {
             tagging::load(&self.task, path, Split::Dev).map(|data| {
                 warn_skipped(&data.skipped, data.split, console);
                 let tagger = Classifier::load(&best, rt, console)?;
@@ -488,51 +527,40 @@ impl Job<'_> {
         let scored = match scored {
             Err(DataError::MissingFile { .. }) if self.dev.is_none() => {
                 console.warn("no dev file to score; name one with --dev");
-                return Ok(None);
+                return Ok((None, hash));
             }
             scored => scored??,
         };
         let result = scored.result.clone();
         evaluate::write(output, &[scored])?;
-        Ok(Some(result))
-    }
-
-    fn write_lineage(
-        &self,
-        config: &FinetuneRunConfig,
-        data_hash: String,
-        output: &Path,
-        best: &Path,
-        result: Option<&EvaluationResult>,
-    ) -> anyhow::Result<()> {
-        let lineage = config.lineage(&data_hash);
-        training::write_lineage(output, best, &lineage, result)
+        Ok((Some(result), hash))
     }
 }
 
-/// Where a run is written, and what it is trained on.
+/// Where a run is written, and what it stands against.
 pub struct Place<'a> {
     /// The run's directory.
     pub output: &'a Path,
     /// What a run that is there already means.
     pub resume: Resume,
-    /// Of the training data.
-    pub data_hash: String,
+    /// Earlier trials, if it is one of a search.
+    pub rivals: Rivals,
 }
 
 /// Trains a model on a task of any kind, with the teacher that the configuration names.
-pub fn fit(
+fn fit(
     source: Source,
     data: &dyn TaskData,
     config: &mut FinetuneRunConfig,
     place: Place<'_>,
+    data_hash: String,
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
     let teacher = ask_teacher(config, &source.tokenizer, data, rt, console)?;
     let taught = teacher.as_ref().map(|(logits, model)| Taught { logits, model: model.as_ref() });
     let training = config.training.clone();
-    let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?;
+    let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?.against(place.rivals);
     if config.training.freeze_layers.is_some() || config.training.lora.is_some() {
         let parameters = &workload.model().parameters;
         let trained: usize = parameters.trainable_ranges().iter().map(|(range, _)| range.len()).sum();
@@ -546,7 +574,7 @@ pub fn fit(
     config.optimizer.validate()?;
     config.run_loop.validate(rt)?;
     let text = config::to_text(config)?;
-    let mut run = Run::open(place.output, rt, text, place.data_hash, place.resume)?;
+    let mut run = Run::open(place.output, rt, text, data_hash, place.resume)?;
     Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
 }
 

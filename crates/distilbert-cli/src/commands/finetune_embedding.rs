@@ -174,6 +174,7 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         ("--soft-share", args.soft_share.is_some()),
         ("--freeze-layers", args.freeze_layers.is_some()),
         ("--lora", args.lora.is_some()),
+        ("--search", args.search.is_some()),
         ("--seeds", args.seeds != 1),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {

@@ -2,7 +2,7 @@
 //! own command runs; only the data is made up.
 
 use super::distil::{DistilConfig, first_student};
-use super::finetune::{FinetuneRunConfig, Finetuned, Job, write_summary};
+use super::finetune::{FinetuneRunConfig, Finetuned, LabelledJob, train_and_score, write_summary};
 use super::pretrain::{PretrainConfig, Shape};
 use crate::config;
 use crate::console::Console;
@@ -307,11 +307,11 @@ impl Quickstart<'_> {
         config.training.epochs = 8;
         config.training.batch_size = 8;
         config.optimizer.learning_rate = 5e-4;
-        let job = Job { config, task, data, dev: None };
+        let job = LabelledJob { config, task, data, dev: None };
         let mut results = Vec::new();
         for seed in self.seed..self.seed + FINETUNE_SEEDS {
             let path = run.join(format!("seed-{seed}"));
-            let Finetuned { outcome, result } = job.run(seed, &path, self.resume, self.rt, self.console)?;
+            let Finetuned { outcome, result } = train_and_score(&job, seed, &path, self.resume, self.rt, self.console)?;
             if outcome.end == End::Stopped {
                 return Ok(false);
             }

@@ -88,6 +88,7 @@ impl RunArgs {
         let end = match outcome.end {
             End::Finished => "finished",
             End::NoImprovement => "stopped early: the held-out score no longer improved",
+            End::GivenUp => "given up: other trials were ahead",
             End::Stopped => "stopped as asked; continue with --resume",
         };
         console.say(&format!("{end} after {} steps", outcome.steps));
@@ -99,6 +100,7 @@ impl RunArgs {
                     "end": match outcome.end {
                         End::Finished => "finished",
                         End::NoImprovement => "no_improvement",
+                        End::GivenUp => "given_up",
                         End::Stopped => "stopped",
                     },
                     "steps": outcome.steps,

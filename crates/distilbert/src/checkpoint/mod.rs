@@ -23,4 +23,4 @@ pub use npy::NpyWriter;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};
 pub(crate) use write::PartialFile;
-pub use write::{TensorData, TensorToWrite, replace_folder, write_atomic, write_safetensors};
+pub use write::{TensorData, TensorToWrite, link_folder, replace_folder, write_atomic, write_safetensors};

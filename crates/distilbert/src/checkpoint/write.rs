@@ -135,6 +135,36 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     write_through_sibling(path, |file| file.write_all(bytes))
 }
 
+/// Makes `link` point to the folder `target`, relative to where the link is; a link that is there is replaced at once.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn link_folder(target: &Path, link: &Path) -> Result<(), CheckpointError> {
+    if fs::read_link(link).is_ok_and(|current| current == target) {
+        return Ok(());
+    }
+    let temporary = link.with_extension("partial");
+    let through = || {
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(target, &temporary)?;
+        fs::rename(&temporary, link)
+    };
+    through().map_err(CheckpointError::io("link", link))
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_dir(target, link)
+}
+
 fn write_through_sibling(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), CheckpointError> {
     let through = || {
         let mut partial = PartialFile::create(path)?;

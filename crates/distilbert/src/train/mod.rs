@@ -11,6 +11,7 @@ pub mod sentence; // sentence encoders: a teacher's embeddings, pairs, triples
 pub mod by_name; // values in configurations that are written as their names
 pub mod teacher_answers; // what a teacher says, abridged
 pub mod teacher_cache; // the same on a disk
+pub mod search; // which settings to try, and when to give one up
 pub mod run; // the run directory: metrics, checkpoints, resume
 
 use crate::checkpoint::CheckpointError;
@@ -51,6 +52,11 @@ pub trait Workload {
     /// # Errors
     /// If the data cannot be read.
     fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError>;
+
+    /// Whether to end the run early for what was measured so far, as (step, score).
+    fn gives_up(&self, _scores: &[(u64, f64)]) -> bool {
+        false
+    }
 
     /// Writes what belongs beside the weights in a model folder: the tokenizer.
     ///
@@ -131,12 +137,16 @@ pub struct Outcome {
     pub end: End,
     /// Steps taken over the whole run.
     pub steps: u64,
+    /// Steps that it would have had without an early end.
+    pub total_steps: u64,
     /// The checkpoint of the last step.
     pub last: PathBuf,
     /// The best checkpoint; the last one if nothing was measured.
     pub best: PathBuf,
     /// Score of the best checkpoint on the held-out data.
     pub best_score: Option<f64>,
+    /// All scores, as (step, score).
+    pub scores: Vec<(u64, f64)>,
 }
 
 /// Why a run ended.
@@ -146,6 +156,8 @@ pub enum End {
     Finished,
     /// The held-out score stopped improving.
     NoImprovement,
+    /// The workload gave it up.
+    GivenUp,
     /// The user asked; the run can be resumed.
     Stopped,
 }
@@ -267,7 +279,12 @@ pub fn train(
     progress.advance(state.step);
     let exhausted = |state: &RunState| config.patience > 0 && state.without_improvement >= config.patience;
     // A run that had stopped by itself does not go on when it is resumed.
-    let mut end = (state.step < total && exhausted(&state)).then_some(End::NoImprovement);
+    let ended = |state: &RunState, workload: &dyn Workload| match state.step < total {
+        true if exhausted(state) => Some(End::NoImprovement),
+        true if workload.gives_up(&state.scores) => Some(End::GivenUp),
+        _ => None,
+    };
+    let mut end = ended(&state, workload);
     while end.is_none() && state.step < total {
         let step = state.step + 1;
         let started = Instant::now();
@@ -309,6 +326,7 @@ pub fn train(
             if !report.score.is_finite() {
                 return Err(diverged("the held-out score", report.score, run));
             }
+            state.scores.push((step, report.score));
             improved = state.best_score.is_none_or(|best| report.score > best);
             if improved {
                 (state.best_score, state.best_step, state.without_improvement) = (Some(report.score), Some(step), 0);
@@ -316,13 +334,11 @@ pub fn train(
                 state.without_improvement += 1;
             }
         }
-        if step == total {
-            end = Some(End::Finished);
-        } else if exhausted(&state) {
-            end = Some(End::NoImprovement);
-        } else if progress.stop_requested() {
-            end = Some(End::Stopped);
-        }
+        end = match ended(&state, workload) {
+            None if step == total => Some(End::Finished),
+            None if progress.stop_requested() => Some(End::Stopped),
+            end => end,
+        };
         let checkpoint_due = config.checkpoint_every > 0 && step.is_multiple_of(config.checkpoint_every);
         if checkpoint_due || improved || end.is_some() {
             run.save(workload, &optimizer_state, &state)?;
@@ -331,7 +347,9 @@ pub fn train(
     progress.end();
     let last = run.checkpoint(state.step);
     let best = state.best_step.map_or_else(|| last.clone(), |step| run.checkpoint(step));
-    Ok(Outcome { end: end.unwrap_or(End::Finished), steps: state.step, last, best, best_score: state.best_score })
+    let RunState { step: steps, best_score, scores, .. } = state;
+    let (end, total_steps) = (end.unwrap_or(End::Finished), total);
+    Ok(Outcome { end, steps, total_steps, last, best, best_score, scores })
 }
 
 fn describe(report: &StepReport, seconds: f64) -> String {

@@ -10,7 +10,9 @@
 
 use super::{TrainError, Workload, events};
 use crate::checkpoint::model_folder::{HeadChoice, ModelFolderError};
-use crate::checkpoint::{TensorData, TensorToWrite, Tensors, replace_folder, write_atomic, write_safetensors};
+use crate::checkpoint::{
+    TensorData, TensorToWrite, Tensors, link_folder, replace_folder, write_atomic, write_safetensors,
+};
 use crate::model::{Model, Parameter};
 use crate::optim::OptimizerState;
 use distilbert_kernels::Runtime;
@@ -65,6 +67,9 @@ pub struct RunState {
     pub best_step: Option<u64>,
     /// Measurements since without a better one.
     pub without_improvement: u64,
+    /// Every held-out score, as (step, score).
+    #[serde(default)]
+    pub scores: Vec<(u64, f64)>,
     /// Length of `metrics.jsonl`.
     metrics_bytes: u64,
     /// Length of the event file.
@@ -360,19 +365,8 @@ impl Run {
 
     /// Points `best` to a checkpoint, by a link that appears in one step.
     fn link_best(&self, step: u64) -> Result<(), TrainError> {
-        let link = self.path.join("best");
         let target = Path::new("checkpoints").join(format!("step-{step:06}"));
-        if fs::read_link(&link).is_ok_and(|current| current == target) {
-            return Ok(());
-        }
-        let io = |source| TrainError::Io { path: link.clone(), source };
-        let temporary = self.path.join(".best.partial");
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        symlink(&target, &temporary).map_err(io)?;
-        fs::rename(&temporary, &link).map_err(io)
+        Ok(link_folder(&target, &self.path.join("best"))?)
     }
 
     fn io_error(&self, name: &'static str) -> impl FnOnce(std::io::Error) -> TrainError + use<> {
@@ -411,14 +405,4 @@ fn events_path(run: &Path) -> std::io::Result<PathBuf> {
 /// Seconds since 1970, for TensorBoard's time axis only.
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
-}
-
-#[cfg(unix)]
-fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-#[cfg(windows)]
-fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
-    std::os::windows::fs::symlink_dir(target, link)
 }

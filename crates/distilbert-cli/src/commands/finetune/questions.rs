@@ -1,6 +1,6 @@
 //! Fine-tuning for question answering: SQuAD and files like it.
 
-use super::{FinetuneRunConfig, Finetuned, Place, fit};
+use super::{FinetuneRunConfig, Job, Place, fit};
 use crate::answerer::Answerer;
 use crate::commands::evaluate::answers::{self, SQUAD};
 use crate::commands::training;
@@ -14,9 +14,9 @@ use distilbert::data::questions::{
 };
 use distilbert::evaluate::EvaluationResult;
 use distilbert::model::{HeadKind, Model};
-use distilbert::train::End;
+use distilbert::tokenizer::Tokenizer;
+use distilbert::train::Outcome;
 use distilbert::train::finetune::questions::QuestionData;
-use distilbert::train::run::Resume;
 use distilbert_kernels::Runtime;
 use std::path::Path;
 
@@ -42,27 +42,33 @@ impl FinetuneRunConfig {
 }
 
 impl QuestionJob<'_> {
-    /// Trains with one seed, fits the no-answer threshold if there are questions without an answer, and scores the best
-    /// checkpoint on the dev file.
-    pub fn run(
+    /// What the training file asks, and its questions.
+    fn load(&self, config: &FinetuneRunConfig, console: &Console) -> anyhow::Result<(AnsweringTask, QuestionSet)> {
+        let data = questions::load(self.data, Split::Train)?;
+        answers::warn_misplaced(&data, console);
+        Ok((task(config, &data), data))
+    }
+}
+
+impl Job for QuestionJob<'_> {
+    fn config(&self) -> &FinetuneRunConfig {
+        &self.config
+    }
+
+    fn fit(
         &self,
-        seed: u64,
-        output: &Path,
-        resume: Resume,
+        config: &mut FinetuneRunConfig,
+        place: Place<'_>,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<Finetuned> {
-        let mut config = self.config.clone();
-        config.training.seed = seed;
-        let source =
-            training::load(&config.model, HeadChoice::Replace { head: HeadKind::QuestionAnswering, seed }, console)?;
+    ) -> anyhow::Result<Outcome> {
+        let head = HeadChoice::Replace { head: HeadKind::QuestionAnswering, seed: config.training.seed };
+        let source = training::load(&config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
         config.doc_stride.get_or_insert(DEFAULT_OVERLAP.min(config.training.max_length / 2));
 
-        let data = questions::load(self.data, Split::Train)?;
-        answers::warn_misplaced(&data, console);
+        let (task, data) = self.load(config, console)?;
         let data_hash = data.content_hash();
-        let mut task = task(&config, &data);
         let samples =
             QuestionData::new(&task, data, config.training.validation_share, &source.tokenizer, rt.threads())?;
         if samples.unusable > 0 {
@@ -79,17 +85,30 @@ impl QuestionJob<'_> {
             samples.windows(),
             samples.validation_questions()
         ));
-        let place = Place { output, resume, data_hash: data_hash.clone() };
-        let outcome = fit(source, &samples, &mut config, place, rt, console)?;
-        if outcome.end == End::Stopped {
-            return Ok(Finetuned { outcome, result: None });
-        }
+        fit(source, &samples, config, place, data_hash, rt, console)
+    }
+
+    /// Fits the no-answer threshold first, if there are questions without an answer.
+    fn score(
+        &self,
+        config: &FinetuneRunConfig,
+        best: &Path,
+        output: &Path,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
+        let (mut task, data) = self.load(config, console)?;
+        let data_hash = data.content_hash();
         if task.rules.unanswerable {
-            let model = Model::load_for_inference(&outcome.best, rt, None)?.model;
-            let fitted_on = match samples.validation_answers(rt, &model, console)? {
+            let tokenizer = Tokenizer::from_folder(best)?;
+            let share = config.training.validation_share;
+            let samples = QuestionData::new(&task, data, share, &tokenizer, rt.threads())?;
+            let model = Model::load_for_inference(best, rt, None)?.model;
+            let answers = samples.validation_answers(rt, &model, console)?;
+            let fitted_on = match answers {
                 Some(predictions) => {
                     task.fitted_null_threshold = predictions.fitted_threshold();
-                    write_atomic(&outcome.best.join(TASK_FILE), task.to_json().as_bytes())?;
+                    write_atomic(&best.join(TASK_FILE), task.to_json().as_bytes())?;
                     "fitted on the validation part"
                 }
                 None => "not fitted: there is no validation part",
@@ -97,36 +116,22 @@ impl QuestionJob<'_> {
             let threshold = task.fitted_null_threshold;
             console.say(&format!("no answer where its odds are above {threshold:.3}, {fitted_on}"));
         }
-        let result = self.score(&task, &outcome.best, output, rt, console)?;
-        training::write_lineage(output, &outcome.best, &config.lineage(&data_hash), result.as_ref())?;
-        Ok(Finetuned { outcome, result })
-    }
-
-    /// Scores a checkpoint on the dev file, once.
-    fn score(
-        &self,
-        task: &AnsweringTask,
-        best: &Path,
-        output: &Path,
-        rt: &Runtime,
-        console: &Console,
-    ) -> anyhow::Result<Option<EvaluationResult>> {
         let data = match (self.dev, self.data.is_dir()) {
             (Some(file), _) => questions::load(file, Split::Dev)?,
             (None, true) => match questions::load(self.data, Split::Dev) {
                 Err(DataError::MissingFile { .. }) => {
                     console.warn("no dev file to score; name one with --dev");
-                    return Ok(None);
+                    return Ok((None, data_hash));
                 }
                 data => data?,
             },
-            (None, false) => return Ok(None),
+            (None, false) => return Ok((None, data_hash)),
         };
         answers::warn_misplaced(&data, console);
         let answerer = Answerer::load(PrecisionArgs::default(), &best.to_string_lossy(), rt, console)?;
-        let answered = answers::answer(&answerer, task, task.null_threshold(), &data, Split::Dev, rt, console)?;
+        let answered = answers::answer(&answerer, &task, task.null_threshold(), &data, Split::Dev, rt, console)?;
         answers::write(output, &answered)?;
-        Ok(Some(answered.result))
+        Ok((Some(answered.result), data_hash))
     }
 }
 

@@ -10,6 +10,7 @@ use self::frozen_states::FrozenStates;
 use super::layer_terms::{LayerBuffers, LayerLosses, LayerTerms, LookedAt, Portion};
 use super::lora::{Adapters, LoraConfig};
 use super::order::{Batching, Order};
+use super::search::{Rivals, measured};
 use super::{HeldOutReport, StepReport, TrainError, Workload};
 use crate::checkpoint::model_folder::save_tokenizer;
 use crate::checkpoint::write_atomic;
@@ -219,6 +220,7 @@ pub struct Finetuning<'a> {
     frozen_states: Option<FrozenStates>,
     order: Order,
     config: FinetuneConfig,
+    rivals: Rivals,
     buffers: StepBuffers,
 }
 
@@ -281,8 +283,25 @@ impl<'a> Finetuning<'a> {
         // Terms between layers look at every layer as it runs.
         let comes_again = config.epochs > 1 && layer_terms.is_empty();
         let frozen_states = FrozenStates::of(&model, data.train().texts.len()).filter(|_| comes_again);
-        let buffers = StepBuffers::default();
-        Ok(Finetuning { model, data, tokenizer, teacher, layer_terms, adapters, frozen_states, order, config, buffers })
+        Ok(Finetuning {
+            model,
+            data,
+            tokenizer,
+            teacher,
+            layer_terms,
+            adapters,
+            frozen_states,
+            order,
+            config,
+            rivals: Rivals::default(),
+            buffers: StepBuffers::default(),
+        })
+    }
+
+    /// Ends early if earlier trials of a search are ahead.
+    pub fn against(mut self, rivals: Rivals) -> Self {
+        self.rivals = rivals;
+        self
     }
 
     /// The model, trained.
@@ -398,6 +417,10 @@ impl Workload for Finetuning<'_> {
 
     fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError> {
         self.data.validate(rt, &self.model)
+    }
+
+    fn gives_up(&self, scores: &[(u64, f64)]) -> bool {
+        self.rivals.are_ahead(&measured(scores, self.total_steps()))
     }
 
     fn save_companions(&self, folder: &std::path::Path) -> Result<(), TrainError> {

@@ -1,0 +1,76 @@
+//! Fine-tuning with little: settings found by a search.
+
+mod common;
+
+use common::{error, golden, lines, run, stdout};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn string(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Texts whose label is their first word's.
+fn tsv(count: usize) -> String {
+    let mut text = "text\tlabel\n".to_owned();
+    for index in 0..count {
+        let (word, label) = [("berlin", "place"), ("wolfgang", "name")][index % 2];
+        text.push_str(&format!("{word} {}\t{label}\n", ["lives in the b", "!", "the . b", "in york"][index / 2 % 4]));
+    }
+    text
+}
+
+#[test]
+fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [train, dev, output] = ["train.tsv", "dev.tsv", "run"].map(|name| folder.path().join(name));
+    fs::write(&train, tsv(60)).unwrap();
+    fs::write(&dev, tsv(9)).unwrap();
+    let base = golden("tagger");
+    let search = |output: &Path, extra: &[&str]| {
+        let fixed = ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
+        let columns = ["--text-column", "text", "--label-column", "label", "--batch-size", "8"];
+        let rest = ["--learning-rate", "0.02", "--epochs", "3", "--search", "5", "--json", "--output", string(output)];
+        run(&fixed.iter().chain(&columns).chain(&rest).chain(extra).copied().collect::<Vec<_>>())
+    };
+    let said = lines(&stdout(&search(&output, &[])));
+    let (table, result) = (&said[0], &said[1]);
+    let trials = table["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 5);
+    assert_eq!(trials[0]["trial"]["learning_rate"], 0.02, "the first is what was asked for");
+    let score = |trial: &Value| trial["score"].as_f64().unwrap();
+    let best = table["best"].as_u64().unwrap() as usize;
+    let most = trials.iter().map(score).fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(score(&trials[best - 1]), most);
+    assert_eq!(result["n"], 9);
+    // The best one is the result, with its settings, and the only one that keeps weights.
+    let config = fs::read_to_string(output.join("config.toml")).unwrap();
+    let epochs = trials[best - 1]["trial"]["epochs"].as_u64().unwrap();
+    assert!(config.contains(&format!("epochs = {epochs}\n")), "{config}");
+    for (index, _) in trials.iter().enumerate() {
+        let trial = output.join(format!("trials/{:02}", index + 1));
+        assert!(trial.join("metrics.jsonl").exists());
+        assert_eq!(trial.join("checkpoints").exists(), index + 1 == best, "trial {}", index + 1);
+    }
+    let evaluated = run(&["evaluate", "--model", string(&output.join("best")), "--file", string(&dev), "--json"]);
+    assert_eq!(lines(&stdout(&evaluated))[0]["metrics"], result["metrics"]);
+
+    // Taken back to two trials, it finds the rest again.
+    let path = output.join("search.json");
+    let mut saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let whole = saved.clone();
+    saved["trials"].as_array_mut().unwrap().truncate(2);
+    fs::write(&path, saved.to_string()).unwrap();
+    for trial in ["03", "04", "05"] {
+        fs::remove_dir_all(output.join("trials").join(trial)).unwrap();
+    }
+    // The weights of an earlier best one are gone if a later one was better; the scores are not.
+    stdout(&search(&output, &["--resume"]));
+    let resumed: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(resumed, whole);
+    let refused = error(&search(&output, &[]));
+    assert!(refused.ends_with("run: holds a run; choose another directory, or continue it with --resume"), "{refused}");
+    let refused = error(&search(&output, &["--resume", "--seed", "9"]));
+    assert!(refused.ends_with("search.json: cannot resume: the search was for other settings"), "{refused}");
+}
