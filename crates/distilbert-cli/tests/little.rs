@@ -1,4 +1,4 @@
-//! Fine-tuning with little: settings found by a search.
+//! Fine-tuning with little: settings found by a search, few examples.
 
 mod common;
 
@@ -29,7 +29,8 @@ fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
     fs::write(&dev, tsv(9)).unwrap();
     let base = golden("tagger");
     let search = |output: &Path, extra: &[&str]| {
-        let fixed = ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
+        let fixed =
+            ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
         let columns = ["--text-column", "text", "--label-column", "label", "--batch-size", "8"];
         let rest = ["--learning-rate", "0.02", "--epochs", "3", "--search", "5", "--json", "--output", string(output)];
         run(&fixed.iter().chain(&columns).chain(&rest).chain(extra).copied().collect::<Vec<_>>())
@@ -73,4 +74,41 @@ fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
     assert!(refused.ends_with("run: holds a run; choose another directory, or continue it with --resume"), "{refused}");
     let refused = error(&search(&output, &["--resume", "--seed", "9"]));
     assert!(refused.ends_with("search.json: cannot resume: the search was for other settings"), "{refused}");
+}
+
+#[test]
+fn a_few_examples_make_an_ordinary_classifier() {
+    let folder = tempfile::tempdir().unwrap();
+    let [train, dev, output] = ["train.tsv", "dev.tsv", "run"].map(|name| folder.path().join(name));
+    fs::write(&train, tsv(60)).unwrap();
+    fs::write(&dev, tsv(8)).unwrap();
+    let base = golden("tagger");
+    let few = |output: &Path, extra: &[&str]| {
+        let fixed =
+            ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
+        let columns =
+            ["--text-column", "text", "--label-column", "label", "--few-shot", "4", "--learning-rate", "0.01"];
+        let rest = ["--epochs", "3", "--json", "--output", string(output)];
+        run(&fixed.iter().chain(&columns).chain(&rest).chain(extra).copied().collect::<Vec<_>>())
+    };
+    let result = lines(&stdout(&few(&output, &[])))[0].clone();
+    assert_eq!((&result["metrics"]["accuracy"], &result["n"]), (&Value::from(1.0), &Value::from(8)), "{result}");
+    let best = output.join("best");
+    let config = common::config(&best);
+    assert_eq!(config["architectures"][0], "BertForSequenceClassification");
+    assert_eq!(
+        config["num_hidden_layers"].as_u64().unwrap(),
+        common::config(&base)["num_hidden_layers"].as_u64().unwrap() + 1
+    );
+    let said = stdout(&run(&["predict", "classify", "--model", string(&best), "wolfgang the berlin", "berlin york"]));
+    let labels: Vec<&str> = said.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(labels, ["name", "place"]);
+    // The same seed, the same bits; it is resumed to the same end.
+    let weights = fs::read(best.join("model.safetensors")).unwrap();
+    stdout(&few(&output, &["--resume"]));
+    assert!(fs::read(best.join("model.safetensors")).unwrap() == weights);
+
+    let refused = error(&few(&folder.path().join("x"), &["--lora", "2"]));
+    assert!(refused.ends_with("--lora does not go with --few-shot"), "{refused}");
+    assert!(!folder.path().join("x").exists());
 }

@@ -1,5 +1,6 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
+mod few_shot; // from a few examples, by pairs
 mod questions; // question answering
 mod search; // which settings are best
 
@@ -82,8 +83,8 @@ pub struct FinetuneArgs {
     /// 1 for margin]
     #[arg(long, value_name = "X", requires = "objective")]
     pub scale: Option<f64>,
-    /// With --objective: how states become one vector [default: as the model's folder says, or the mean]
-    #[arg(long, value_enum, requires = "objective")]
+    /// With --objective or --few-shot: how states become one vector [default: as the model's folder says, or the mean]
+    #[arg(long, value_enum)]
     pub pooling: Option<PoolingChoice>,
     /// The CSV or TSV files have no header line; columns are named by their numbers.
     #[arg(long, requires = "text_column")]
@@ -91,6 +92,10 @@ pub struct FinetuneArgs {
     /// What the label column holds [default: entities for ner, tags for pos, else classification].
     #[arg(long, value_enum)]
     problem: Option<ProblemChoice>,
+    /// Learns from N examples of each class, drawn by the seed, or from all there are: a sentence encoder is trained on pairs
+    /// of them, and a logistic regression on its embeddings is the head.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub few_shot: Option<u32>,
     /// Trains with this many seeds, from --seed on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u32,
@@ -267,10 +272,16 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     }
     let config_file = args.run.config.as_deref();
     let (data, dev) = (args.data.as_path(), args.dev.as_deref());
+    ensure!(args.pooling.is_none() || args.few_shot.is_some(), "--pooling goes with --objective or --few-shot");
     let results = if args.task.as_deref() == Some(SQUAD) {
         refuse_columns(args)?;
+        ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {SQUAD}");
         let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
         run_seeds(args, &QuestionJob { config, data, dev }, rt, console)?
+    } else if let Some(examples) = args.few_shot {
+        let few_shot = few_shot::FewShot::new(args, examples as usize)?;
+        let run = |seed, output: &Path| few_shot.run(seed, output, rt, console);
+        run_each(args, few_shot.seed(), console, run)?
     } else {
         let task = task(args)?;
         let config = config::resolve(&FinetuneRunConfig::for_task(&task), config_file, flags)?;
@@ -306,7 +317,7 @@ fn lora_targets(names: &[String]) -> Option<toml::Value> {
     (!names.is_empty()).then(|| toml::Value::from(names))
 }
 
-/// Runs every seed in its directory, or searches with one; `None` if the user stopped.
+/// Runs a job with every seed, or searches with one; `None` if the user stopped.
 fn run_seeds(
     args: &FinetuneArgs,
     job: &dyn Job,
@@ -319,13 +330,24 @@ fn run_seeds(
         let found = search::run(job, trials as usize, &args.run, rt, console)?;
         return Ok(found.map(|Finetuned { outcome, result }| vec![(first, outcome, result)]));
     }
+    let resume = args.run.resume();
+    run_each(args, first, console, |seed, output| train_and_score(job, seed, output, resume, rt, console))
+}
+
+/// Runs every seed in its directory; `None` if the user stopped one.
+fn run_each(
+    args: &FinetuneArgs,
+    first: u64,
+    console: &Console,
+    run: impl Fn(u64, &Path) -> anyhow::Result<Finetuned>,
+) -> anyhow::Result<Option<Vec<SeedResult>>> {
     let mut results = Vec::new();
     for seed in first..first + u64::from(args.seeds) {
         let output = match args.seeds {
             1 => args.run.output.clone(),
             _ => args.run.output.join(format!("seed-{seed}")),
         };
-        let Finetuned { outcome, result } = train_and_score(job, seed, &output, args.run.resume(), rt, console)?;
+        let Finetuned { outcome, result } = run(seed, &output)?;
         if outcome.end == End::Stopped {
             args.run.report(&outcome, console);
             return Ok(None);

@@ -175,6 +175,7 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         ("--freeze-layers", args.freeze_layers.is_some()),
         ("--lora", args.lora.is_some()),
         ("--search", args.search.is_some()),
+        ("--few-shot", args.few_shot.is_some()),
         ("--seeds", args.seeds != 1),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {

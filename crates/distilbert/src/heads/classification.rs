@@ -48,6 +48,11 @@ impl Classifier {
         }
     }
 
+    /// What follows the dense layer.
+    pub(crate) fn activation(&self) -> ClassifierActivation {
+        self.activation
+    }
+
     pub(crate) fn pack(&mut self, packing: &Packing<'_>) {
         self.dense.pack(packing);
         // A few rows of weights: nothing to gain, and the logits are what is compared.

@@ -3,6 +3,7 @@
 //! There is one definition for all families: a family is the names of its tensors ([`names`]), a few differences in
 //! [`EncoderConfig`], and its heads.
 
+pub mod averaging; // a sentence encoder as an ordinary classifier
 pub mod attention; // self-attention block
 pub mod config; // config.json <-> EncoderConfig, HeadKind
 pub mod embeddings; // token ids -> states

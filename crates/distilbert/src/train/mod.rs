@@ -2,6 +2,7 @@
 //! what they share is here: updates, checkpoints, metrics, resuming, stopping.
 
 pub mod events; // TensorBoard event files
+pub mod few_shot; // from a few examples, by pairs
 pub mod finetune; // labelled examples, with or without a teacher
 pub mod language; // masked-LM and distillation over a corpus
 pub mod layer_terms; // losses between the layers of student and teacher
