@@ -71,18 +71,21 @@ impl Classifier {
         load: impl FnOnce(&Path) -> anyhow::Result<(Model, Tokenizer)>,
     ) -> anyhow::Result<Classifier> {
         let folder = model_source::resolve(name, progress)?;
-        let saved = SavedTask::read(&folder)?;
         let (problem, labels) = match read_config(&folder)?.head {
-            HeadKind::Classification { problem, labels } => (problem, labels),
-            HeadKind::TokenClassification { labels } => {
-                let own = saved.as_ref().map(|saved| saved.task.problem).filter(|problem| problem.is_of_words());
-                (own.unwrap_or_else(|| problem_of_tags(&labels)), labels)
-            }
+            HeadKind::Classification { problem, labels } => (Some(problem), labels),
+            HeadKind::TokenClassification { labels } => (None, labels),
             other => {
                 let found = other.class_suffix();
                 bail!("model `{name}`: expected a classification head, found {found}; fine-tune it first")
             }
         };
+        // Only now, since the tasks of other heads are of another kind.
+        let saved = SavedTask::read(&folder)?;
+        let of_words = || {
+            let own = saved.as_ref().map(|saved| saved.task.problem).filter(|problem| problem.is_of_words());
+            own.unwrap_or_else(|| problem_of_tags(&labels))
+        };
+        let problem = problem.unwrap_or_else(of_words);
         let (model, tokenizer) = load(&folder)?;
         let temperature = calibration::read(&folder)?.map_or(1.0, |calibration| calibration.temperature);
         Ok(Classifier { model, tokenizer, saved, problem, labels, temperature })

@@ -36,6 +36,8 @@ impl Cost {
             head @ (HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering) => {
                 (h * head.outputs() as f64, "token")
             }
+            // The dense layer in front of the intents is run once a sequence, the slots' linear for every token.
+            HeadKind::IntentsAndSlots { slots, .. } => (h * slots.len() as f64, "token"),
             HeadKind::Embedding(head) => {
                 let widths: Vec<f64> = head.dense.iter().map(|dense| dense.outputs as f64).collect();
                 let inputs = std::iter::once(h).chain(widths.iter().copied());

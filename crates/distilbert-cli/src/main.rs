@@ -8,6 +8,7 @@ mod config;
 mod console;
 mod cost;
 mod gather;
+mod intent_model;
 mod measure;
 mod model_source;
 mod output;

@@ -1,4 +1,4 @@
-//! Fine-tuning with little: settings found by a search, few examples.
+//! Fine-tuning with little: settings found by a search, few examples, two heads on one encoder.
 
 mod common;
 
@@ -111,4 +111,79 @@ fn a_few_examples_make_an_ordinary_classifier() {
     let refused = error(&few(&folder.path().join("x"), &["--lora", "2"]));
     assert!(refused.ends_with("--lora does not go with --few-shot"), "{refused}");
     assert!(!folder.path().join("x").exists());
+}
+
+/// Utterances whose intent and slots follow from their words.
+fn utterances(folder: &Path, count: usize) {
+    fs::create_dir_all(folder).unwrap();
+    let (mut words, mut tags, mut intents) = (String::new(), String::new(), String::new());
+    for index in 0..count {
+        let place = [("berlin", "B-place"), ("new york", "B-place I-place")][index / 2 % 2];
+        let (front, of_front, intent) =
+            [("wolfgang lives in", "B-name O O", "say"), ("the b", "O O", "ask")][index % 2];
+        words.push_str(&format!("{front} {}\n", place.0));
+        tags.push_str(&format!("{of_front} {}\n", place.1));
+        intents.push_str(&format!("{intent}\n"));
+    }
+    for (name, text) in [("seq.in", words), ("seq.out", tags), ("label", intents)] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn intents_and_slots_are_learnt_taught_scored_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    utterances(&folder.path().join("train"), 60);
+    utterances(&folder.path().join("dev"), 8);
+    let base = golden("tagger");
+    let finetune = |output: &Path, extra: &[&str]| {
+        let fixed = ["finetune", "--model", string(&base), "--task", "intents", "--data", string(folder.path())];
+        let rest =
+            ["--batch-size", "8", "--learning-rate", "0.02", "--epochs", "25", "--json", "--output", string(output)];
+        lines(&stdout(&run(&fixed.iter().chain(&rest).chain(extra).copied().collect::<Vec<_>>())))[0].clone()
+    };
+    let [first, second, student] = ["first", "second", "student"].map(|name| folder.path().join(name));
+    let scores = |result: &Value| {
+        ["sentence_accuracy", "intent_accuracy", "slot_f1"].map(|name| result["metrics"][name].as_f64())
+    };
+    assert_eq!(scores(&finetune(&first, &[])), [Some(1.0); 3]);
+    finetune(&second, &["--seed", "7", "--lora", "4"]);
+    let best = first.join("best");
+    assert_eq!(common::config(&best)["slot_labels"].as_array().unwrap().len(), 5);
+    let evaluated = run(&["evaluate", "--model", string(&best), "--data", string(folder.path()), "--json"]);
+    assert_eq!(scores(&lines(&stdout(&evaluated))[0]), [Some(1.0); 3]);
+
+    // A teacher with both heads.
+    let other = second.join("best");
+    let teachers = ["--teacher", string(&other), "--soft-share", "0.9"];
+    assert_eq!(scores(&finetune(&student, &teachers)), [Some(1.0); 3]);
+    let metrics = fs::read_to_string(student.join("metrics.jsonl")).unwrap();
+    assert!(lines(&metrics).iter().any(|line| line["soft"].is_f64()));
+
+    let text = "wolfgang lives in new york";
+    let told = lines(&stdout(&run(&["predict", "intents", "--model", string(&best), "--json", text])))[0].clone();
+    assert_eq!(told["intent"]["label"], "say");
+    let slots: Vec<String> = told["slots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| format!("{} {} {}", s["entity_group"], s["start"], s["end"]))
+        .collect();
+    assert_eq!(slots, ["\"name\" 0 8", "\"place\" 18 26"]);
+    let quantised = folder.path().join("int8");
+    stdout(&run(&[
+        "compress",
+        "quantize",
+        "--model",
+        string(&best),
+        "--precision",
+        "int8",
+        "--output",
+        string(&quantised),
+    ]));
+    stdout(&run(&["predict", "intents", "--model", string(&quantised), text]));
+    let refused = error(&run(&["predict", "classify", "--model", string(&best), text]));
+    assert!(refused.contains("expected a classification head, found ForIntentsAndSlots"), "{refused}");
+    let refused = error(&run(&["predict", "intents", "--model", string(&base), text]));
+    assert!(refused.contains("expected heads for intents and slots, found ForTokenClassification"), "{refused}");
 }

@@ -2,6 +2,7 @@
 //! question answerers in `answers`, sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
 
 pub mod answers; // question answering
+pub mod intents; // intents and slots
 
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
@@ -250,6 +251,9 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     };
     if asks_questions {
         return answers::run(args, path, rt, console);
+    }
+    if matches!(head, HeadKind::IntentsAndSlots { .. }) {
+        return intents::run(args, path, rt, console);
     }
     let mut classifier = Classifier::load_in(args.precision, &args.model, rt, console)?;
     let task = match classifier.problem.is_of_words() {

@@ -1,11 +1,13 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
+mod intents; // intents and slots
 mod few_shot; // from a few examples, by pairs
 mod questions; // question answering
 mod search; // which settings are best
 
 use super::evaluate;
 use super::evaluate::answers::SQUAD;
+use super::evaluate::intents::INTENTS;
 use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
 use crate::classifier::Classifier;
@@ -20,7 +22,7 @@ use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped,
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
-use distilbert::model::{Model, Parameter};
+use distilbert::model::{HeadKind, Model, Parameter};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
@@ -53,7 +55,8 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
     /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; ner or pos for words with tags (CoNLL files,
-    /// CoNLL-U, JSONL); squad for question answering on SQuAD and files like it; or a name for your own data.
+    /// CoNLL-U, JSONL); squad for question answering on SQuAD and files like it; intents for intents and slots (folders of
+    /// seq.in, seq.out and label); or a name for your own data.
     #[arg(long, value_name = "NAME", required_unless_present = "objective")]
     pub task: Option<String>,
     /// Train a sentence encoder: what the pairs or triples are to teach.
@@ -278,6 +281,11 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {SQUAD}");
         let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
         run_seeds(args, &QuestionJob { config, data, dev }, rt, console)?
+    } else if args.task.as_deref() == Some(INTENTS) {
+        refuse_columns(args)?;
+        ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {INTENTS}");
+        let config = config::resolve(&FinetuneRunConfig::for_intents(), config_file, flags)?;
+        run_seeds(args, &intents::IntentJob { config, data, dev }, rt, console)?
     } else if let Some(examples) = args.few_shot {
         let few_shot = few_shot::FewShot::new(args, examples as usize)?;
         let run = |seed, output: &Path| few_shot.run(seed, output, rt, console);
@@ -360,7 +368,7 @@ fn run_each(
 /// A seed, its run's end, and its score.
 pub type SeedResult = (u64, Outcome, Option<EvaluationResult>);
 
-/// Questions, contexts and answers have their places in the file.
+/// Questions, contexts and answers have their places in the file, as words, slots and intents have.
 fn refuse_columns(args: &FinetuneArgs) -> anyhow::Result<()> {
     let given = [
         ("--text-column", args.text_column.is_some()),
@@ -369,7 +377,7 @@ fn refuse_columns(args: &FinetuneArgs) -> anyhow::Result<()> {
         ("--problem", args.problem.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
-        Some((flag, _)) => bail!("{flag} does not go with --task {SQUAD}"),
+        Some((flag, _)) => bail!("{flag} does not go with --task {}", args.task.as_deref().unwrap_or_default()),
         None => Ok(()),
     }
 }
@@ -619,8 +627,9 @@ fn ask_teacher(
         let (expected, found) = (expected.class_suffix(), found.class_suffix());
         bail!("teacher {}: expected a model {expected}, found {found}", config.teacher);
     }
-    if expected.outputs() != found.outputs() {
-        let (expected, found) = (expected.outputs(), found.outputs());
+    if (expected.outputs(), expected.slots().len()) != (found.outputs(), found.slots().len()) {
+        let outputs = |head: &HeadKind| head.outputs() + head.slots().len();
+        let (expected, found) = (outputs(&expected), outputs(found));
         bail!("teacher {}: expected {expected} outputs for the task, found {found}", config.teacher);
     }
     let train = data.train();

@@ -327,6 +327,9 @@ fn load(
             let max_length = model.config.encoder.max_positions;
             (model, tokenizer, ServedTask::FillMask, max_length)
         }
+        head @ HeadKind::IntentsAndSlots { .. } => {
+            bail!("model `{source}`: {} is not served; expected a model with one head", head.class_suffix())
+        }
         HeadKind::QuestionAnswering => {
             let answerer = Answerer::load(precision, source, rt, console)?;
             let windows = answerer.windows(None, None)?;

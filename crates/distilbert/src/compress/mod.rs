@@ -30,7 +30,7 @@ impl Difference {
     pub fn of(rt: &Runtime, reference: &Model, found: &Model, batch: &Batch) -> Difference {
         let output = match reference.head {
             Head::None(_) => "last_hidden_state",
-            Head::MaskedLm(_) | Head::Classifier(_) | Head::Tokens(_) => "logits",
+            Head::MaskedLm(_) | Head::Classifier(_) | Head::Tokens(_) | Head::Both(..) => "logits",
             Head::Embedder(_) => "embedding",
         };
         // The two outputs of question answering have names of their own.

@@ -7,6 +7,7 @@ pub mod encoded; // labelled examples -> tokens
 pub mod records; // a text file -> rows, one at a time
 pub mod examples; // TSV, CSV, JSONL -> labelled examples
 pub mod masking; // which tokens a masked-LM step hides
+pub mod intents; // folders of words, slots and intents -> utterances
 pub mod tagging; // CoNLL, CoNLL-U, JSONL -> sentences with a tag a word
 pub mod questions; // questions, contexts and answers -> windows of tokens
 pub mod retrieval; // BEIR collections -> queries, documents, judgements

@@ -5,6 +5,7 @@ pub mod answer_predictions; // what a model answered, question by question
 pub mod answers; // answer and gold answers -> exact match, F1, threshold
 pub mod calibration; // probabilities -> are they honest, and the temperature that makes them so
 pub mod metrics; // truth and prediction -> number
+pub mod intent_predictions; // what a model said of utterances: intents and slots
 mod normalise; // an answer -> the words that count
 mod ordered; // maps that keep their order
 pub mod predictions; // what a model said, example by example
@@ -16,6 +17,7 @@ mod submission; // files for the GLUE server
 
 pub use answer_predictions::AnswerPredictions;
 pub use calibration::Calibration;
+pub use intent_predictions::IntentPredictions;
 pub use metrics::{MetricError, Outcomes};
 pub use ordered::OrderedMap;
 pub use predictions::{Prediction, PredictionRow, Predictions, PredictionsError};

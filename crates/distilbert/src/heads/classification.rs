@@ -38,7 +38,7 @@ impl Classifier {
         let form = config.encoder.family.classifier();
         let hidden = config.encoder.hidden;
         let names = names.classifier();
-        debug_assert!(matches!(config.head, HeadKind::Classification { .. }));
+        debug_assert!(matches!(config.head, HeadKind::Classification { .. } | HeadKind::IntentsAndSlots { .. }));
         Classifier {
             dense: Linear::new(table, &names.dense, hidden, hidden),
             classifier: Linear::new(table, names.output, hidden, config.head.outputs()),

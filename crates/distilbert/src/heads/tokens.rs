@@ -1,9 +1,9 @@
-//! Dropout and one linear on every token: a label for each (`classifier`), or where an answer starts and ends
-//! (`qa_outputs`).
+//! Dropout and one linear on every token: a label for each (`classifier`; `slot_classifier` beside a classifier of texts),
+//! or where an answer starts and ends (`qa_outputs`).
 
 use crate::model::config::{HeadKind, ModelConfig};
 use crate::model::linear::{Finish, Into, Linear, Packing};
-use crate::model::names::{ANSWERER, CLASSIFIER};
+use crate::model::names::{ANSWERER, CLASSIFIER, SLOT_CLASSIFIER};
 use crate::model::parameters::TableBuilder;
 use crate::model::{DropoutSite, Mode};
 use distilbert_kernels::Runtime;
@@ -11,7 +11,7 @@ use distilbert_kernels::dropout::dropout_rows;
 
 /// The head's one layer.
 pub struct TokenHead {
-    /// `classifier` or `qa_outputs`.
+    /// `classifier`, `slot_classifier` or `qa_outputs`.
     pub linear: Linear,
     dropout: f32,
 }
@@ -24,8 +24,12 @@ pub struct TokenActivations {
 
 impl TokenHead {
     pub(crate) fn new(config: &ModelConfig, table: &mut TableBuilder) -> TokenHead {
-        let name = if config.head == HeadKind::QuestionAnswering { ANSWERER } else { CLASSIFIER };
-        let linear = Linear::new(table, name, config.encoder.hidden, config.head.outputs());
+        let (name, outputs) = match &config.head {
+            HeadKind::QuestionAnswering => (ANSWERER, config.head.outputs()),
+            HeadKind::IntentsAndSlots { slots, .. } => (SLOT_CLASSIFIER, slots.len()),
+            _ => (CLASSIFIER, config.head.outputs()),
+        };
+        let linear = Linear::new(table, name, config.encoder.hidden, outputs);
         TokenHead { linear, dropout: config.head_dropout() }
     }
 

@@ -35,6 +35,14 @@ pub enum Labels<'a> {
     Multi(&'a [f32]),
     /// A number for each output, `[batch, labels]`.
     Scores(&'a [f32]),
+    /// Class of each sequence `[batch]` and of each token `[tokens]`, [`IGNORED`] where there is none: the logits of the
+    /// sequences come first. The loss is the sum of the two means.
+    Both {
+        /// Of the sequences.
+        texts: &'a [i32],
+        /// Of the tokens.
+        tokens: &'a [i32],
+    },
     /// Where each sequence's answer starts and ends; two logits for each token say the same.
     Spans {
         /// `[batch]`
@@ -59,6 +67,8 @@ impl Labels<'_> {
         match self {
             Labels::Classes(classes) => classes.iter().filter(|&&class| class != IGNORED).count() as u64,
             Labels::Multi(values) | Labels::Scores(values) => values.len() as u64,
+            // A sum of means is one of its kind.
+            Labels::Both { .. } => 1,
             Labels::Spans { spans, .. } => {
                 spans.iter().flat_map(|span| [span.start, span.end]).flatten().count() as u64
             }
@@ -116,7 +126,8 @@ impl StepPositions {
     }
 }
 
-/// Loss of `logits` `[rows, outputs]`, which become their gradient. With `teacher` of the same shape the two terms are
+/// Loss of `logits` `[rows, outputs]`, which become their gradient; of sequences and tokens both, `outputs` is that of the
+/// sequences, and the step is this batch. With `teacher` of the same shape the two terms are
 /// mixed by `soft_labels`, without it the labels count whole. Of tokens with labels the teacher's loss looks at those
 /// alone that have one; of spans it is the divergence of the distributions over all tokens of a sequence.
 pub fn labelled_loss(
@@ -146,6 +157,22 @@ pub fn labelled_loss(
             losses(logit_losses(rt, logits, teacher, Some(classes), Some(&labelled), outputs, &loss))
         }
         Labels::Spans { spans, cu_seqlens } => losses(span_losses(rt, logits, spans, cu_seqlens, teacher, &loss)),
+        Labels::Both { texts, tokens } => {
+            let (own, of_tokens) = logits.split_at_mut(texts.len() * outputs);
+            let teachers = teacher.map(|teacher| teacher.split_at(own.len()));
+            let part = |logits: &mut [f32], classes: &[i32], teacher: Option<&[f32]>| {
+                let (outputs, labels) = (logits.len() / classes.len().max(1), Labels::Classes(classes));
+                let step = StepPositions::of(&labels);
+                labelled_loss(rt, logits, outputs, labels, teacher, soft_labels, step)
+            };
+            let first = part(own, texts, teachers.map(|(own, _)| own));
+            let second = part(of_tokens, tokens, teachers.map(|(_, of_tokens)| of_tokens));
+            let both = |first: Mean, second: Mean| match (first.value(), second.value()) {
+                (None, None) => Mean::default(),
+                (first, second) => Mean { sum: first.unwrap_or(0.0) + second.unwrap_or(0.0), count: 1 },
+            };
+            LabelledLosses { hard: both(first.hard, second.hard), soft: both(first.soft, second.soft) }
+        }
         Labels::Multi(targets) => {
             let soft_targets = teacher.map(|teacher| teacher.iter().map(|&z| 1.0 / (1.0 + (-z).exp())).collect());
             by_output(logits, targets, soft_targets, [loss.ce_scale, loss.kl_scale], |logits, targets, scale| {

@@ -14,6 +14,11 @@ pub const LAYER_NORM_EPS: f32 = 1e-12;
 const QUANTIZATION_FORMAT: &str = "distilbert";
 const QUANTIZATION_FORMAT_VERSION: u32 = 1;
 
+/// Class suffix of models with heads for intents and slots.
+const INTENTS_AND_SLOTS: &str = "ForIntentsAndSlots";
+/// The key that names the slots; the intents have `id2label`.
+const SLOT_LABELS: &str = "slot_labels";
+
 /// The feed-forward block's non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -88,6 +93,13 @@ pub enum HeadKind {
     TokenClassification {
         /// Name of each output, in order.
         labels: Vec<String>,
+    },
+    /// An intent for the sequence and a slot tag for every token.
+    IntentsAndSlots {
+        /// Name of each output for the sequence, in order.
+        intents: Vec<String>,
+        /// Name of each output for a token, in order.
+        slots: Vec<String>,
     },
     /// Where in a text the answer to a question starts and ends.
     QuestionAnswering,
@@ -215,10 +227,12 @@ impl Activation {
 }
 
 impl HeadKind {
-    /// Logits for each sequence or token that a head with labels answers for, 0 for other heads.
+    /// Logits for each sequence or token that a head with labels answers for, 0 for other heads; of intents and slots
+    /// those for the sequence.
     pub fn outputs(&self) -> usize {
         match self {
             HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels.len(),
+            HeadKind::IntentsAndSlots { intents, .. } => intents.len(),
             // Start and end.
             HeadKind::QuestionAnswering => 2,
             HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_) => 0,
@@ -229,17 +243,28 @@ impl HeadKind {
     pub fn labels(&self) -> &[String] {
         match self {
             HeadKind::Classification { labels, .. } | HeadKind::TokenClassification { labels } => labels,
+            HeadKind::IntentsAndSlots { intents, .. } => intents,
             HeadKind::None | HeadKind::MaskedLm | HeadKind::QuestionAnswering | HeadKind::Embedding(_) => &[],
         }
     }
 
-    /// What Hugging Face calls the class of a model with this head, without the family.
+    /// Names of the outputs for a token beside those for the sequence.
+    pub fn slots(&self) -> &[String] {
+        match self {
+            HeadKind::IntentsAndSlots { slots, .. } => slots,
+            _ => &[],
+        }
+    }
+
+    /// What Hugging Face calls the class of a model with this head, without the family. It has none for intents and slots;
+    /// the name is ours.
     pub fn class_suffix(&self) -> &'static str {
         match self {
             HeadKind::None | HeadKind::Embedding(_) => "Model",
             HeadKind::MaskedLm => "ForMaskedLM",
             HeadKind::Classification { .. } => "ForSequenceClassification",
             HeadKind::TokenClassification { .. } => "ForTokenClassification",
+            HeadKind::IntentsAndSlots { .. } => INTENTS_AND_SLOTS,
             HeadKind::QuestionAnswering => "ForQuestionAnswering",
         }
     }
@@ -311,6 +336,9 @@ impl ModelConfig {
             set("id2label", labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect());
             set("label2id", labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect());
         }
+        if let slots @ [_, ..] = self.head.slots() {
+            set(SLOT_LABELS, json!(slots));
+        }
         set("tie_word_embeddings", json!(true));
         set("dtype", json!("float32"));
         if self.weights != Precision::F32 {
@@ -353,7 +381,9 @@ impl ModelConfig {
     pub(crate) fn has_pooler(&self) -> bool {
         match self.head {
             HeadKind::None | HeadKind::Embedding(_) => self.pooler,
-            HeadKind::Classification { .. } => self.encoder.family.classifier().dense_is_pooler,
+            HeadKind::Classification { .. } | HeadKind::IntentsAndSlots { .. } => {
+                self.encoder.family.classifier().dense_is_pooler
+            }
             HeadKind::MaskedLm | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => false,
         }
     }
@@ -536,6 +566,9 @@ impl Reader {
             Some("ForSequenceClassification") => Ok((self.classification()?, false)),
             Some("ForTokenClassification") => Ok((HeadKind::TokenClassification { labels: self.labels()? }, false)),
             Some("ForQuestionAnswering") => Ok((self.question_answering()?, false)),
+            Some(INTENTS_AND_SLOTS) => {
+                Ok((HeadKind::IntentsAndSlots { intents: self.labels()?, slots: self.slot_labels()? }, false))
+            }
             _ => {
                 let heads = [
                     "Model",
@@ -576,6 +609,13 @@ impl Reader {
             return Err(ConfigError::Invalid { key: "num_labels", expected, found: count.to_string() });
         }
         Ok(labels)
+    }
+
+    fn slot_labels(&mut self) -> Result<Vec<String>, ConfigError> {
+        let found = self.take(SLOT_LABELS).ok_or(ConfigError::Missing { key: SLOT_LABELS })?;
+        let names = found.as_array().map(|names| names.iter().map(|name| Some(name.as_str()?.to_owned())).collect());
+        let names: Option<Vec<String>> = names.flatten();
+        names.filter(|names| !names.is_empty()).ok_or_else(|| invalid(SLOT_LABELS, "a list of names", &found))
     }
 
     /// Its two outputs need no names.

@@ -58,6 +58,9 @@ impl Model {
             }
             Head::Classifier(head) => linears.extend([&mut head.dense, &mut head.classifier]),
             Head::Tokens(head) => linears.push(&mut head.linear),
+            Head::Both(of_text, of_tokens) => {
+                linears.extend([&mut of_text.dense, &mut of_text.classifier, &mut of_tokens.linear]);
+            }
             Head::Embedder(head) => linears.extend(&mut head.dense),
         }
         for linear in linears {
@@ -89,7 +92,7 @@ mod tests {
         let config = format!(
             r#"{{"model_type":"{family}","architectures":["{architecture}"],"vocab_size":60,"hidden_size":12,"dim":12,
             "num_hidden_layers":2,"n_layers":2,"num_attention_heads":3,"n_heads":3,"intermediate_size":24,
-            "hidden_dim":24,"max_position_embeddings":16,"embedding_size":7}}"#
+            "hidden_dim":24,"max_position_embeddings":16,"embedding_size":7,"slot_labels":["O","B-x","I-x"]}}"#
         );
         let mut model = Model::random(ModelConfig::from_json(&config).unwrap(), 3);
         // Biases and norms that another range would not equal by chance.
@@ -111,6 +114,8 @@ mod tests {
                 ("DistilBertForMaskedLM", "distilbert"),
                 ("DistilBertForSequenceClassification", "distilbert"),
                 ("BertForTokenClassification", "bert"),
+                ("BertForIntentsAndSlots", "bert"),
+                ("ElectraForIntentsAndSlots", "electra"),
                 ("DistilBertForQuestionAnswering", "distilbert"),
                 ("RobertaForSequenceClassification", "roberta"),
                 ("XLMRobertaModel", "xlm-roberta"),

@@ -4,12 +4,15 @@ use super::config::{Family, HeadKind, ModelConfig};
 
 /// The last linear of a classifier of texts or tokens, in all families.
 pub(crate) const CLASSIFIER: &str = "classifier";
+/// The linear that tags tokens beside a classifier of texts; ours in all families.
+pub(crate) const SLOT_CLASSIFIER: &str = "slot_classifier";
 /// The linear of question answering, in all families.
 pub(crate) const ANSWERER: &str = "qa_outputs";
 /// The last linear of a classifier of texts, where `classifier` is the name of the whole head.
 const CLASSIFIER_OUTPUT: &str = "classifier.out_proj";
 /// The weights of these.
-pub(crate) const LAST_WEIGHTS: [&str; 3] = ["classifier.weight", "classifier.out_proj.weight", "qa_outputs.weight"];
+pub(crate) const LAST_WEIGHTS: [&str; 4] =
+    ["classifier.weight", "classifier.out_proj.weight", "slot_classifier.weight", "qa_outputs.weight"];
 
 /// Names of one model's tensors.
 pub(crate) struct Names {

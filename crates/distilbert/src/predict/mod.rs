@@ -6,6 +6,7 @@ pub mod answers; // questions -> answers, in bounded memory
 pub mod attention_maps; // one text -> which token looks at which
 pub mod classify; // logits -> labels with scores
 pub mod embedding; // texts -> vectors
+pub mod intents; // utterances -> intents and slot tags
 pub mod fill_mask; // mask tokens -> the likeliest tokens
 pub mod spans; // tags of tokens -> spans of a text
 pub mod text_windows; // a text of any length -> windows, and back
@@ -31,7 +32,7 @@ const BATCH_TOKENS: usize = 1024;
 pub enum PredictError {
     /// The model has another head.
     #[error(
-        "expected a model with a head for classification, token classification or question answering, found {found}"
+        "expected a model with a head for classification, token classification, intents and slots or question answering, found {found}"
     )]
     Head {
         /// Class suffix of the model.
@@ -125,7 +126,7 @@ impl Logits {
         self.ends.len()
     }
 
-    /// Those of one text: `[outputs]`, or `[tokens, outputs]`.
+    /// Those of one text: `[outputs]`, or `[tokens, outputs]`, or the one behind the other.
     ///
     /// # Panics
     /// If there is no such text.
@@ -134,10 +135,17 @@ impl Logits {
         &self.values[start..self.ends[text]]
     }
 
-    /// Appends those of a text.
-    fn push(&mut self, logits: &[f32]) {
-        self.values.extend_from_slice(logits);
+    /// Appends those of a text, for itself and for its tokens.
+    fn push(&mut self, parts: &[&[f32]; 2]) {
+        parts.iter().for_each(|part| self.values.extend_from_slice(part));
         self.ends.push(self.values.len());
+    }
+
+    /// Those of several texts as a pass over them gives them, where `outputs` of each are for the text itself: with two
+    /// heads these come before all tokens'.
+    pub(crate) fn of_batch(&self, texts: &[usize], outputs: usize) -> Vec<f32> {
+        let parts = || texts.iter().map(|&text| self.of(text).split_at(outputs.min(self.of(text).len())));
+        parts().flat_map(|(own, _)| own).chain(parts().flat_map(|(_, tokens)| tokens)).copied().collect()
     }
 }
 
@@ -153,8 +161,6 @@ pub fn logits(
     progress: &dyn Progress,
 ) -> Result<Logits, PredictError> {
     let mut runner = LogitsRunner::new(model)?;
-    let outputs = model.config.head.outputs();
-    let per_token = matches!(model.head, Head::Tokens(_));
     let mut all = Logits::default();
     progress.begin(what, Some(set.texts.len() as u64), "texts");
     for samples in set.token_batches(BATCH_TOKENS) {
@@ -163,11 +169,8 @@ pub fn logits(
         }
         let batch = set.batch(&samples.clone().collect::<Vec<_>>());
         let logits = runner.run(rt, &batch).map_err(|source| PredictError::Input { index: samples.start, source })?;
-        let mut rest = logits;
-        for length in batch.lengths() {
-            let (own, others) = rest.split_at(outputs * if per_token { length } else { 1 });
-            all.push(own);
-            rest = others;
+        for parts in model.head.by_sequence(&batch, logits) {
+            all.push(&parts);
         }
         progress.advance(samples.len() as u64);
     }

@@ -8,6 +8,7 @@ mod input; // arguments, lines, JSONL, CSV, TSV -> Input
 mod answer;
 mod classify;
 mod tag;
+mod intents;
 mod fill_mask;
 mod zero_shot;
 mod rerank;
@@ -47,6 +48,9 @@ enum PredictCommand {
     /// Tag words (named entities, parts of speech) with a fine-tuned model: the text, then
     /// `label<TAB>score<TAB>start<TAB>end<TAB>span` for each span, then an empty line.
     Tag(tag::TagArgs),
+    /// Say what utterances ask for with a model for intents and slots: `intent<TAB>score<TAB>text`, then
+    /// `slot<TAB>score<TAB>start<TAB>end<TAB>span` for each slot, then an empty line.
+    Intents(intents::IntentsArgs),
     /// Say what a masked language model puts in the place of its mask tokens: `token<TAB>score<TAB>text` for each.
     FillMask(fill_mask::FillMaskArgs),
     /// Choose among labels that no model was trained on, through natural language inference: `label<TAB>score<TAB>text`.
@@ -83,6 +87,7 @@ pub fn run(args: &PredictArgs, rt: &Runtime, console: &Console) -> anyhow::Resul
         PredictCommand::Classify(args) => classify::run(args, rt, console),
         PredictCommand::Answer(args) => answer::run(args, rt, console),
         PredictCommand::Tag(args) => tag::run(args, rt, console),
+        PredictCommand::Intents(args) => intents::run(args, rt, console),
         PredictCommand::FillMask(args) => fill_mask::run(args, rt, console),
         PredictCommand::ZeroShot(args) => zero_shot::run(args, rt, console),
         PredictCommand::Rerank(args) => rerank::run(args, rt, console),

@@ -2,6 +2,7 @@
 //! text, a token or a span) is a [`TaskData`]; order, steps, loss and the best checkpoint are the same for all.
 
 mod frozen_states; // what frozen layers say of each sample
+pub mod intents; // one answer a text and one a word
 pub mod questions; // where the answer to a question starts and ends
 pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
@@ -155,6 +156,13 @@ pub enum Targets {
     Multi(Vec<f32>),
     /// A number for each output of each text.
     Scores(Vec<f32>),
+    /// Class of each text, and of each token, [`crate::data::masking::IGNORED`] where there is none.
+    IntentsAndSlots {
+        /// Of the texts.
+        intents: Vec<i32>,
+        /// Of the tokens.
+        slots: Vec<i32>,
+    },
     /// Where the answer in each sequence is.
     Spans(Vec<Span>),
 }
@@ -166,6 +174,7 @@ impl Targets {
             Targets::Classes(classes) => Labels::Classes(classes),
             Targets::Multi(targets) => Labels::Multi(targets),
             Targets::Scores(scores) => Labels::Scores(scores),
+            Targets::IntentsAndSlots { intents, slots } => Labels::Both { texts: intents, tokens: slots },
             Targets::Spans(spans) => Labels::Spans { spans, cu_seqlens: batch.cu_seqlens() },
         }
     }
@@ -241,9 +250,11 @@ impl<'a> Finetuning<'a> {
         if expected.class_suffix() != found.class_suffix() {
             return wrong("model", format!("a model {}", expected.class_suffix()), found.class_suffix().to_owned());
         }
-        if expected.outputs() != found.outputs() {
-            let expected = format!("{} outputs for the task", expected.outputs());
-            return wrong("model", expected, found.outputs().to_string());
+        let widths = |head: &HeadKind| (head.outputs(), head.slots().len());
+        if widths(&expected) != widths(found) {
+            let (expected, found) =
+                (expected.outputs() + expected.slots().len(), found.outputs() + found.slots().len());
+            return wrong("model", format!("{expected} outputs for the task"), found.to_string());
         }
         if tokenizer.vocab_size() != model.config.encoder.vocab_size {
             let expected = format!("the model's vocabulary of {} tokens", model.config.encoder.vocab_size);
@@ -380,8 +391,9 @@ impl Workload for Finetuning<'_> {
             (batch, frozen_states) = (shown, Some(states));
         }
         let targets = self.data.targets(samples);
-        let teacher: Option<Vec<f32>> =
-            self.teacher.map(|teacher| samples.iter().flat_map(|&sample| teacher.logits.of(sample)).copied().collect());
+        let head = &self.model.config.head;
+        let of_texts = if head.slots().is_empty() { 0 } else { head.outputs() };
+        let teacher: Option<Vec<f32>> = self.teacher.map(|teacher| teacher.logits.of_batch(samples, of_texts));
         self.layer_terms.pack(rt, self.model.parameters.weights());
         let layers = self.teacher.and_then(|teacher| Some((&self.layer_terms, teacher.model?)));
         let slots: Vec<u64> = (0..samples.len() as u64).collect();

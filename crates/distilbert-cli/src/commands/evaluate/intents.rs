@@ -1,0 +1,116 @@
+//! Scoring a model for intents and slots: both, and utterances in which all is right.
+
+use super::{Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, table, warn};
+use crate::console::Console;
+use crate::intent_model::IntentModel;
+use crate::output;
+use anyhow::bail;
+use distilbert::checkpoint::write_atomic;
+use distilbert::data::examples::Split;
+use distilbert::data::intents::{self, UtteranceSet};
+use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::{EvaluationResult, IntentPredictions};
+use distilbert::predict::intents::{utterances, windows};
+use distilbert::progress::Progress;
+use distilbert_kernels::Runtime;
+use std::path::Path;
+
+/// Name of the task in options and results.
+pub const INTENTS: &str = "intents";
+
+/// Scores the model on a split.
+///
+/// # Errors
+/// If the data does not fit, or a file cannot be read or written.
+pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    let of_texts_only = [
+        ("--submission", args.submission.is_some()),
+        ("--text-column", args.text_column.is_some()),
+        ("--pair-column", args.pair_column.is_some()),
+        ("--label-column", args.label_column.is_some()),
+        ("--by-length", args.by_length),
+        ("--by", args.by.is_some()),
+        ("--against", args.against.is_some()),
+        ("--calibrate", args.calibrate),
+    ];
+    if let Some((flag, _)) = of_texts_only.into_iter().find(|(_, given)| *given) {
+        bail!("{flag}: expected a classifier of texts, found a model for intents and slots");
+    }
+    let model = IntentModel::load(args.precision, &args.model, rt, console)?;
+    let data = intents::load(path, args.split)?;
+    let scored = score(&model, &data, args.max_length, args.split, rt, console)?;
+    warn(&scored.result, 0, console);
+    if let Some(folder) = &args.output {
+        write(folder, &scored)?;
+    }
+    if args.json {
+        let mut line = serde_json::to_string(&scored.evaluations())?;
+        line.push('\n');
+        return output::print(&line);
+    }
+    output::print(&table(&scored.result, Some(scored.precision)))
+}
+
+/// Scores, with the predictions they come from.
+pub struct ScoredIntents {
+    /// The scores.
+    pub result: EvaluationResult,
+    predictions: IntentPredictions,
+    precision: distilbert_kernels::Precision,
+}
+
+impl ScoredIntents {
+    fn evaluations(&self) -> Evaluations {
+        let precision = Some(self.precision.to_string());
+        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: Analysis::default() }
+    }
+}
+
+/// Runs the model over a split and scores it; utterances of any length, by windows.
+///
+/// # Errors
+/// If the model cannot take an utterance, or the user asked to stop.
+pub fn score(
+    model: &IntentModel,
+    data: &UtteranceSet,
+    max_length: Option<usize>,
+    split: Split,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<ScoredIntents> {
+    let name = model.saved.as_ref().map_or(INTENTS, |saved| saved.name.as_str());
+    let unknown = |count: usize, what: &str| {
+        if count > 0 {
+            let all = data.utterances.len();
+            console.warn(&format!("{count} of {all} utterances have {what} that the model does not know"));
+        }
+    };
+    let without = |known: &dyn Fn(&intents::Utterance) -> bool| data.utterances.iter().filter(|u| !known(u)).count();
+    unknown(without(&|utterance| model.intents.contains(&utterance.intent)), "an intent");
+    unknown(without(&|utterance| utterance.sentence.tags.iter().all(|tag| model.slots.contains(tag))), "a slot");
+    let windows = windows(&data.utterances, &model.tokenizer, model.max_length(max_length)?, rt.threads());
+    let said = utterances(rt, &model.model, &windows, &format!("evaluating on {name} {split}"), console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let mut predictions = IntentPredictions::new(name, split);
+    for (utterance, said) in data.utterances.iter().zip(said) {
+        predictions.push(utterance, said.intent, said.tags);
+    }
+    let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
+    Ok(ScoredIntents { result, predictions, precision: model.model.precision() })
+}
+
+/// Writes scores and predictions.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(folder: &Path, scored: &ScoredIntents) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    scored.predictions.write(&mut bytes)?;
+    write_atomic(&folder.join(PREDICTIONS_FILE), &bytes)?;
+    // Last, so that scores never stand beside another evaluation's predictions.
+    let mut text = serde_json::to_string_pretty(&scored.evaluations())?;
+    text.push('\n');
+    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+}

@@ -1,0 +1,172 @@
+//! What a model said of utterances, intent and slots, as a JSON Lines file: one header line, then one line an utterance.
+
+use std::io::Write;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::metrics::{MetricError, Outcomes};
+use super::predictions::PredictionsError;
+use super::result::EvaluationResult;
+use super::statistics::{Bootstrap, intervals, mean_interval};
+use crate::data::examples::{Metric, Split};
+use crate::data::intents::Utterance;
+
+/// The names of the three scores, the one that a single score means first: an utterance is right if its intent and all
+/// its tags are.
+pub const SENTENCE_ACCURACY: &str = "sentence_accuracy";
+/// See [`SENTENCE_ACCURACY`].
+pub const INTENT_ACCURACY: &str = "intent_accuracy";
+/// F1 of slots, right if type, start and end are. See [`SENTENCE_ACCURACY`].
+pub const SLOT_F1: &str = "slot_f1";
+
+/// One model's predictions on one split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntentPredictions {
+    /// Name of the task.
+    pub task: String,
+    /// Which part of its data.
+    pub split: Split,
+    /// In the order of the data.
+    pub rows: Vec<IntentRow>,
+}
+
+/// One utterance's prediction. True names may be ones that the model does not have; then it is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IntentRow {
+    /// Line of the data.
+    pub id: usize,
+    /// The words.
+    pub words: Vec<String>,
+    /// What is true.
+    pub intent: String,
+    /// True tag of each word.
+    pub tags: Vec<String>,
+    /// What the model says.
+    pub predicted_intent: String,
+    /// Its probability.
+    pub intent_score: f32,
+    /// What the model says of each word.
+    pub predicted_tags: Vec<String>,
+}
+
+impl IntentPredictions {
+    /// No predictions yet.
+    pub fn new(task: &str, split: Split) -> IntentPredictions {
+        IntentPredictions { task: task.to_owned(), split, rows: Vec::new() }
+    }
+
+    /// Adds what the model said of an utterance.
+    pub fn push(&mut self, utterance: &Utterance, intent: (String, f32), predicted_tags: Vec<String>) {
+        self.rows.push(IntentRow {
+            id: utterance.sentence.line,
+            words: utterance.sentence.words.clone(),
+            intent: utterance.intent.clone(),
+            tags: utterance.sentence.tags.clone(),
+            predicted_intent: intent.0,
+            intent_score: intent.1,
+            predicted_tags,
+        });
+    }
+
+    /// The three scores by name.
+    ///
+    /// # Errors
+    /// [`MetricError`] if there are no predictions.
+    pub fn scores(&self) -> Result<[(&'static str, f64); 3], MetricError> {
+        let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let slot_f1 = self.slots()?.metric(Metric::EntityF1)?;
+        Ok([(SENTENCE_ACCURACY, mean(self.sentences())), (INTENT_ACCURACY, mean(self.intents())), (SLOT_F1, slot_f1)])
+    }
+
+    /// The scores with their intervals; `skipped` is a count that only the caller knows.
+    ///
+    /// # Errors
+    /// [`MetricError`] if there are no predictions.
+    pub fn result(&self, bootstrap: &Bootstrap, skipped: usize) -> Result<EvaluationResult, MetricError> {
+        let scores = self.scores()?;
+        let mut of_slots = intervals(&self.slots()?, &[Metric::EntityF1], bootstrap)?;
+        let mut intervals =
+            vec![mean_interval(&self.sentences(), bootstrap), mean_interval(&self.intents(), bootstrap)];
+        intervals.append(&mut of_slots);
+        Ok(EvaluationResult {
+            task: self.task.clone(),
+            split: self.split.name().to_owned(),
+            n: self.rows.len(),
+            metrics: scores.into_iter().collect(),
+            intervals: scores.iter().map(|(name, _)| *name).zip(intervals).collect(),
+            calibration_error: None,
+            by_type: Default::default(),
+            null_thresholds: None,
+            skipped,
+            truncated: 0,
+        })
+    }
+
+    fn sentences(&self) -> Vec<f64> {
+        let right = |row: &IntentRow| row.intent == row.predicted_intent && row.tags == row.predicted_tags;
+        self.rows.iter().map(|row| f64::from(u8::from(right(row)))).collect()
+    }
+
+    fn intents(&self) -> Vec<f64> {
+        self.rows.iter().map(|row| f64::from(u8::from(row.intent == row.predicted_intent))).collect()
+    }
+
+    fn slots(&self) -> Result<Outcomes, MetricError> {
+        let predicted: Vec<Vec<String>> = self.rows.iter().map(|row| row.predicted_tags.clone()).collect();
+        Outcomes::tags(self.rows.iter().map(|row| row.tags.clone()).collect(), &predicted)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`PredictionsError::Io`] if the writer fails.
+    pub fn write(&self, writer: &mut impl Write) -> Result<(), PredictionsError> {
+        writeln!(writer, "{}", json!({ "task": self.task, "split": self.split, "problem": "intents-and-slots" }))?;
+        for row in &self.rows {
+            writeln!(writer, "{}", serde_json::to_value(row).map_err(std::io::Error::from)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tagging::Sentence;
+
+    fn strings(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_utterance_is_right_if_intent_and_all_slots_are() {
+        let mut predictions = IntentPredictions::new("home", Split::Dev);
+        for (line, (intent, tags, said, said_tags)) in [
+            ("a", "O B-x I-x", "a", "O B-x I-x"),
+            ("a", "O B-x O", "b", "O B-x O"),
+            ("b", "B-x O B-y", "b", "B-x O O"),
+            // Neither is known to the model.
+            ("new", "O O B-new", "b", "O O O"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let sentence = Sentence { words: strings("u v w"), tags: strings(tags), line: line + 1 };
+            let utterance = Utterance { sentence, intent: intent.to_owned() };
+            predictions.push(&utterance, (said.to_owned(), 0.5), strings(said_tags));
+        }
+        let result = predictions.result(&Bootstrap::default(), 1).unwrap();
+        let value = |name: &str| result.metrics.get(name).copied().unwrap();
+        assert_eq!((value(INTENT_ACCURACY), value(SENTENCE_ACCURACY)), (0.5, 0.25));
+        // 3 of 3 predicted spans are right, of 5 true ones.
+        assert!((value(SLOT_F1) - 2.0 * 3.0 / 8.0).abs() < 1e-12, "{}", value(SLOT_F1));
+        assert_eq!((result.n, result.skipped), (4, 1));
+        let mut bytes = Vec::new();
+        predictions.write(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(text.lines().count(), 5);
+        assert!(text.lines().nth(2).unwrap().contains(r#""predicted_intent":"b""#), "{text}");
+        assert!(IntentPredictions::new("home", Split::Dev).result(&Bootstrap::default(), 0).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! What a model with heads for intents and slots says of utterances of any length.
+
+use crate::data::intents::Utterance;
+use crate::data::tagging::Sentence;
+use crate::data::tagging::words::WordWindows;
+use crate::evaluate::metrics::argmax;
+use crate::evaluate::predictions::softmax;
+use crate::model::Model;
+use crate::model::config::HeadKind;
+use crate::predict::{Logits, PredictError, logits};
+use crate::progress::Progress;
+use crate::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
+
+/// Of one utterance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaidOfUtterance {
+    /// The likeliest intent and its probability.
+    pub intent: (String, f32),
+    /// The likeliest tag of each word.
+    pub tags: Vec<String>,
+}
+
+/// The windows of utterances, in their order.
+pub fn windows(utterances: &[Utterance], tokenizer: &Tokenizer, max_length: usize, threads: usize) -> WordWindows {
+    let sentences: Vec<Sentence> = utterances.iter().map(|utterance| utterance.sentence.clone()).collect();
+    WordWindows::new(&sentences, tokenizer, max_length, threads)
+}
+
+/// What the model says of each utterance: the intent by its first window, the tags by all. Stops early, with fewer
+/// utterances, if the user asks.
+///
+/// # Errors
+/// [`PredictError`] if the model has other heads or cannot take a text.
+pub fn utterances(
+    rt: &Runtime,
+    model: &Model,
+    windows: &WordWindows,
+    what: &str,
+    progress: &dyn Progress,
+) -> Result<Vec<SaidOfUtterance>, PredictError> {
+    let HeadKind::IntentsAndSlots { intents, slots } = &model.config.head else {
+        return Err(PredictError::Head { found: model.config.head.class_suffix() });
+    };
+    let logits = logits(rt, model, &windows.encoded, what, progress)?;
+    Ok(said(windows, &logits, intents, slots))
+}
+
+fn said(windows: &WordWindows, logits: &Logits, intents: &[String], slots: &[String]) -> Vec<SaidOfUtterance> {
+    let mut said: Vec<SaidOfUtterance> = Vec::new();
+    // Windows come in the order of the utterances and answer for each word once, in order.
+    for (window, answers) in windows.answers.iter().enumerate().take(logits.texts()) {
+        let (of_intents, of_slots) = logits.of(window).split_at(intents.len());
+        for answer in answers {
+            if answer.sentence == said.len() {
+                let best = argmax(of_intents);
+                let intent = (intents[best].clone(), softmax(of_intents)[best]);
+                said.push(SaidOfUtterance { intent, tags: Vec::new() });
+            }
+            let best = argmax(&of_slots[answer.token * slots.len()..][..slots.len()]);
+            said[answer.sentence].tags.push(slots[best].clone());
+        }
+    }
+    said
+}
