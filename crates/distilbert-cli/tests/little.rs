@@ -1,4 +1,4 @@
-//! Fine-tuning with little: settings found by a search, few examples, two heads on one encoder.
+//! Fine-tuning with little: settings found by a search, few examples, two heads on one encoder; and languages side by side.
 
 mod common;
 
@@ -186,4 +186,34 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
     assert!(refused.contains("expected a classification head, found ForIntentsAndSlots"), "{refused}");
     let refused = error(&run(&["predict", "intents", "--model", string(&base), text]));
     assert!(refused.contains("expected heads for intents and slots, found ForTokenClassification"), "{refused}");
+}
+
+#[test]
+fn a_folder_of_languages_is_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, count) in [("train-en.tsv", 60), ("dev-en.tsv", 8), ("dev-de.tsv", 6), ("dev-ar.tsv", 4)] {
+        let rows: String = (0..count).map(|index| format!("{}\tX\n\n", ["berlin", "the"][index % 2])).collect();
+        let tagged = rows.replace("berlin\tX", "berlin\tB-PLACE").replace("the\tX", "the\tO");
+        fs::write(folder.path().join(name), tagged).unwrap();
+    }
+    let output = folder.path().join("run");
+    let train = folder.path().join("train-en.tsv");
+    let base = golden("tagger");
+    let flags = ["--task", "ner", "--batch-size", "8", "--learning-rate", "0.02", "--epochs", "10"];
+    let fixed = ["finetune", "--model", string(&base), "--data", string(&train), "--output", string(&output)];
+    stdout(&run(&fixed.iter().chain(&flags).copied().collect::<Vec<_>>()));
+    let best = output.join("best");
+    let evaluate = |extra: &[&str]| {
+        let fixed = ["evaluate", "--model", string(&best), "--languages", string(folder.path())];
+        run(&fixed.iter().chain(extra).copied().collect::<Vec<_>>())
+    };
+    let found = lines(&stdout(&evaluate(&["--json"])))[0].clone();
+    let languages: Vec<&str> =
+        found["files"].as_array().unwrap().iter().map(|file| file["language"].as_str().unwrap()).collect();
+    assert_eq!(languages, ["en", "ar", "de"]);
+    assert_eq!((&found["metric"], &found["files"][2]["n"]), (&"entity_f1".into(), &6.into()));
+    let table = stdout(&evaluate(&["--source-language", "de"]));
+    assert!(table.starts_with("language"), "{table}");
+    assert!(table.lines().nth(1).unwrap().starts_with("de "), "{table}");
+    assert!(error(&evaluate(&["--source-language", "fr"])).contains("for `fr`"));
 }

@@ -2,6 +2,7 @@
 //! question answerers in `answers`, sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
 
 pub mod answers; // question answering
+mod languages; // which file is which language's
 pub mod intents; // intents and slots
 
 use super::{evaluate_files, retrieval, similarity};
@@ -69,6 +70,9 @@ pub struct EvaluateArgs {
     /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
     #[arg(long, default_value_t = Split::Dev)]
     pub(super) split: Split,
+    /// With --languages: the language that the model was fine-tuned on, by its code.
+    #[arg(long, value_name = "CODE", default_value = "en", requires = "languages")]
+    source_language: String,
     /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header; of the words in a
     /// file of tagged words.
     #[arg(long, value_name = "COLUMN")]
@@ -131,6 +135,10 @@ struct Source {
     /// the first and the others: the languages of XNLI, for example.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// A folder with a file for each language (dev-de.tsv, xquad.de.json, ...) or a folder for each: all are scored, in one
+    /// table with the mean and the gap between --source-language and the others.
+    #[arg(long, value_name = "DIR")]
+    languages: Option<PathBuf>,
     /// For a sentence encoder: a collection in the layout of BEIR (corpus.jsonl, queries.jsonl, qrels/test.tsv).
     #[arg(long, value_name = "DIR")]
     retrieval: Option<PathBuf>,
@@ -230,10 +238,18 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     if let Some((flag, _)) = encoders_only.into_iter().find(|(_, given)| *given) {
         bail!("{flag}: expected a sentence encoder, found {}", head.class_suffix());
     }
+    let several: Vec<(Option<String>, PathBuf)> = match (&args.source.languages, &args.source.file[..]) {
+        (Some(folder), _) => {
+            let files = languages::files(folder, args.split, &args.source_language)?;
+            files.into_iter().map(|(language, path)| (Some(language), path)).collect()
+        }
+        (None, [_]) => Vec::new(),
+        (None, paths) => paths.iter().map(|path| (None, path.clone())).collect(),
+    };
     let path = match (&args.source.data, &args.source.file[..]) {
         (Some(path), _) | (None, [path]) => path,
-        (None, []) => bail!("expected --data or --file"),
-        (None, paths) => {
+        (None, []) if several.is_empty() => bail!("expected --data or --file"),
+        (None, _) => {
             let one_file = args.output.is_some()
                 || args.submission.is_some()
                 || args.by_length
@@ -244,8 +260,8 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
                 bail!("expected one --file with --output, --submission, --by-length, --by, --against or --calibrate");
             }
             return match asks_questions {
-                true => answers::run_files(args, paths, rt, console),
-                false => evaluate_files::run(args, paths, rt, console),
+                true => answers::run_files(args, &several, rt, console),
+                false => evaluate_files::run(args, &several, rt, console),
             };
         }
     };
@@ -487,7 +503,7 @@ pub fn score_words(
 
 /// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
 /// asked for.
-fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -> anyhow::Result<Task> {
+pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -> anyhow::Result<Task> {
     if args.pair_column.is_some() || args.submission.is_some() {
         bail!("--pair-column and --submission: the model tags words, which have neither pairs nor a GLUE server");
     }

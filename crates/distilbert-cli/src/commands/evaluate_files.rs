@@ -1,11 +1,11 @@
 //! `distilbert evaluate` on several files: one model, one task, one table, such as the languages of XNLI.
 
-use super::evaluate::{EvaluateArgs, score, score_text, task, warn};
+use super::evaluate::{EvaluateArgs, score, score_text, score_words, task, warn, word_task};
 use crate::classifier::Classifier;
 use crate::console::Console;
 use crate::output;
 use anyhow::{Context, bail};
-use distilbert::data::examples;
+use distilbert::data::{examples, tagging};
 use distilbert::evaluate::EvaluationResult;
 use distilbert_kernels::Runtime;
 use serde::Serialize;
@@ -29,23 +29,35 @@ struct Files {
 
 #[derive(Serialize)]
 struct FileResult {
+    /// Of what is scored by languages, the code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
     file: PathBuf,
     #[serde(flatten)]
     result: EvaluationResult,
 }
 
-/// Scores a classifier of texts on each file.
+/// Scores a classifier of texts or words on each file.
 ///
 /// # Errors
 /// If model, task and a file do not fit together, or a file has no labels.
-pub fn run(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let first = paths.first().context("expected --file")?;
-    let classifier = Classifier::load_in(args.precision, &args.model, rt, console)?.of_texts(&args.model)?;
-    let task = task(args, first, &classifier)?;
+pub fn run(
+    args: &EvaluateArgs,
+    files: &[(Option<String>, PathBuf)],
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let (_, first) = files.first().context("expected --file")?;
+    let classifier = Classifier::load_in(args.precision, &args.model, rt, console)?;
+    let of_words = classifier.problem.is_of_words();
+    let task = if of_words { word_task(args, first, &classifier)? } else { task(args, first, &classifier)? };
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
-    each(paths, args.json, |path| {
-        let data = examples::load(&task, path, args.split)?;
-        let result = score(&classifier, &data, max_length, rt, console)?.result;
+    each(files, args.json, |path| {
+        let result = if of_words {
+            score_words(&classifier, &tagging::load(&task, path, args.split)?, max_length, rt, console)?.result
+        } else {
+            score(&classifier, &examples::load(&task, path, args.split)?, max_length, rt, console)?.result
+        };
         warn(&result, max_length, console);
         Ok(result)
     })
@@ -56,17 +68,17 @@ pub fn run(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Conso
 /// # Errors
 /// If a file cannot be scored or has no labels.
 pub fn each(
-    paths: &[PathBuf],
+    named: &[(Option<String>, PathBuf)],
     json: bool,
     mut score: impl FnMut(&Path) -> anyhow::Result<EvaluationResult>,
 ) -> anyhow::Result<()> {
     let mut files = Vec::new();
-    for path in paths {
+    for (language, path) in named {
         let result = score(path)?;
         if result.metrics.is_empty() {
             bail!("{}: expected labels to score, found none", path.display());
         }
-        files.push(FileResult { file: path.clone(), result });
+        files.push(FileResult { language: language.clone(), file: path.clone(), result });
     }
     let scores: Vec<(&str, f64)> = files.iter().filter_map(|file| file.result.main_metric()).collect();
     let Some((&(metric, own), others)) = scores.split_first() else { bail!("expected a metric, found none") };
@@ -80,11 +92,13 @@ pub fn each(
 }
 
 fn table(found: &Files) -> String {
-    let name = |path: &Path| path.display().to_string();
-    let width = found.files.iter().map(|file| name(&file.file).chars().count()).max().unwrap_or(0).max(16);
-    let mut text = format!("{:<width$}  examples  {}", "file", found.metric);
+    let name = |file: &FileResult| file.language.clone().unwrap_or_else(|| file.file.display().to_string());
+    let width = found.files.iter().map(|file| name(file).chars().count()).max().unwrap_or(0).max(16);
+    let by_language = found.files.iter().any(|file| file.language.is_some());
+    let mut text = format!("{:<width$}  examples  {}", if by_language { "language" } else { "file" }, found.metric);
     // Writing to a string cannot fail.
-    for FileResult { file, result } in &found.files {
+    for file in &found.files {
+        let result = &file.result;
         let value = result.main_metric().map_or(f64::NAN, |(_, value)| value);
         let shown = score_text(value, result.intervals.get(&found.metric));
         let _ = write!(text, "\n{:<width$}  {:>8}  {shown}", name(file), result.n);

@@ -70,9 +70,14 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_files(args: &EvaluateArgs, paths: &[PathBuf], rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+pub fn run_files(
+    args: &EvaluateArgs,
+    files: &[(Option<String>, PathBuf)],
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<()> {
     let answerer = load(args, rt, console)?;
-    evaluate_files::each(paths, args.json, |path| Ok(answer_file(args, path, &answerer, rt, console)?.result))
+    evaluate_files::each(files, args.json, |path| Ok(answer_file(args, path, &answerer, rt, console)?.result))
 }
 
 fn load(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<Answerer> {
