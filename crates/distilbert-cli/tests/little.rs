@@ -153,9 +153,9 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
     let evaluated = run(&["evaluate", "--model", string(&best), "--data", string(folder.path()), "--json"]);
     assert_eq!(scores(&lines(&stdout(&evaluated))[0]), [Some(1.0); 3]);
 
-    // A teacher with both heads.
+    // Two teachers with both heads.
     let other = second.join("best");
-    let teachers = ["--teacher", string(&other), "--soft-share", "0.9"];
+    let teachers = ["--teacher", string(&best), "--teacher", string(&other), "--soft-share", "0.9"];
     assert_eq!(scores(&finetune(&student, &teachers)), [Some(1.0); 3]);
     let metrics = fs::read_to_string(student.join("metrics.jsonl")).unwrap();
     assert!(lines(&metrics).iter().any(|line| line["soft"].is_f64()));

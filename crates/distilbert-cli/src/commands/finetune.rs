@@ -29,6 +29,7 @@ use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
 use distilbert::train::finetune::tagging::TaggingData;
+use distilbert::train::finetune::teachers::mean_of;
 use distilbert::train::finetune::texts::TextData;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, FrozenLayers, TaskData, Taught};
 use distilbert::train::run::{Resume, Run};
@@ -51,9 +52,9 @@ pub struct FinetuneArgs {
     /// The model to fine-tune.
     #[arg(long, value_name = "MODEL")]
     pub model: String,
-    /// A fine-tuned teacher whose answers the model learns too.
+    /// A fine-tuned teacher whose answers the model learns too; of several, each named like this, the mean.
     #[arg(long, value_name = "MODEL")]
-    pub teacher: Option<String>,
+    pub teacher: Vec<String>,
     /// A GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; ner or pos for words with tags (CoNLL files,
     /// CoNLL-U, JSONL); squad for question answering on SQuAD and files like it; intents for intents and slots (folders of
     /// seq.in, seq.out and label); or a name for your own data.
@@ -180,6 +181,9 @@ pub struct FinetuneRunConfig {
     pub model: String,
     /// The teacher; none if empty.
     pub teacher: String,
+    /// Further teachers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_teachers: Vec<String>,
     /// Of the teacher's matrix products.
     #[serde(with = "by_name")]
     pub teacher_precision: Precision,
@@ -205,7 +209,7 @@ impl FinetuneRunConfig {
 
     /// Where the run's model comes from.
     fn lineage(&self, data_hash: &str) -> Lineage {
-        let teacher = (!self.teacher.is_empty()).then(|| self.teacher.clone());
+        let teacher = (!self.teacher.is_empty()).then(|| self.teachers().collect::<Vec<_>>().join(", "));
         let recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
             self.model,
@@ -218,10 +222,16 @@ impl FinetuneRunConfig {
         Lineage { teacher, corpus_sha256: Some(data_hash.to_owned()), recipe: Some(recipe) }
     }
 
+    fn teachers(&self) -> impl Iterator<Item = &str> {
+        let first = (!self.teacher.is_empty()).then_some(self.teacher.as_str());
+        first.into_iter().chain(self.other_teachers.iter().map(String::as_str))
+    }
+
     fn with_defaults(task: &str, defaults: Defaults) -> FinetuneRunConfig {
         FinetuneRunConfig {
             model: String::new(),
             teacher: String::new(),
+            other_teachers: Vec::new(),
             teacher_precision: Precision::F32,
             task: task.to_owned(),
             doc_stride: None,
@@ -255,7 +265,8 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let mut flags = args.run.flags("training");
     flags.extend([
         ("model".to_owned(), Some(toml::Value::from(args.model.as_str()))),
-        ("teacher".to_owned(), args.teacher.as_deref().map(toml::Value::from)),
+        ("teacher".to_owned(), args.teacher.first().map(|name| toml::Value::from(name.as_str()))),
+        ("other-teachers".to_owned(), (args.teacher.len() > 1).then(|| toml::Value::from(args.teacher[1..].to_vec()))),
         ("teacher-precision".to_owned(), training::precision_value(args.teacher_precision)),
         ("training.batch-size".to_owned(), integer(args.batch_size)),
         ("training.max-length".to_owned(), integer(args.max_length)),
@@ -587,7 +598,7 @@ fn fit(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
-    let teacher = ask_teacher(config, &source.tokenizer, data, rt, console)?;
+    let teacher = ask_teachers(config, &source.tokenizer, data, rt, console)?;
     let taught = teacher.as_ref().map(|(logits, model)| Taught { logits, model: model.as_ref() });
     let training = config.training.clone();
     let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?.against(place.rivals);
@@ -608,35 +619,55 @@ fn fit(
     Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
 }
 
-/// What the teacher says of the training part, and itself if terms look at its layers. It sees the student's tokens, so
-/// the vocabularies must agree.
-fn ask_teacher(
+/// What the teachers say of the training part, and the teacher itself if terms look at its layers. They see the student's
+/// tokens, so the vocabularies must agree.
+fn ask_teachers(
     config: &FinetuneRunConfig,
     tokenizer: &Tokenizer,
     data: &dyn TaskData,
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Option<(Logits, Option<Model>)>> {
-    if config.teacher.is_empty() {
-        return Ok(None);
+    let wanted = !config.training.layer_terms.is_empty();
+    ensure!(!wanted || config.other_teachers.is_empty(), "layer-terms: expected one teacher, found several");
+    let mut answers = Vec::new();
+    let mut model = None;
+    for name in config.teachers() {
+        let (logits, teacher) = ask_teacher(name, config, tokenizer, data, rt, console)?;
+        answers.push(logits);
+        model = wanted.then_some(teacher);
     }
-    let teacher = training::load_for_inference(&config.teacher, config.teacher_precision, rt, console)?;
+    Ok(match answers.len() {
+        0 => None,
+        1 => answers.pop().map(|logits| (logits, model)),
+        _ => Some((mean_of(&answers, &data.head(), config.training.soft_labels.temperature), None)),
+    })
+}
+
+fn ask_teacher(
+    name: &str,
+    config: &FinetuneRunConfig,
+    tokenizer: &Tokenizer,
+    data: &dyn TaskData,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<(Logits, Model)> {
+    let teacher = training::load_for_inference(name, config.teacher_precision, rt, console)?;
     tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
     let (expected, found) = (data.head(), &teacher.model.config.head);
     if expected.class_suffix() != found.class_suffix() {
         let (expected, found) = (expected.class_suffix(), found.class_suffix());
-        bail!("teacher {}: expected a model {expected}, found {found}", config.teacher);
+        bail!("teacher {name}: expected a model {expected}, found {found}");
     }
     if (expected.outputs(), expected.slots().len()) != (found.outputs(), found.slots().len()) {
         let outputs = |head: &HeadKind| head.outputs() + head.slots().len();
         let (expected, found) = (outputs(&expected), outputs(found));
-        bail!("teacher {}: expected {expected} outputs for the task, found {found}", config.teacher);
+        bail!("teacher {name}: expected {expected} outputs for the task, found {found}");
     }
     let train = data.train();
     let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
     ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
-    let wanted = !config.training.layer_terms.is_empty();
-    Ok(Some((logits, wanted.then_some(teacher.model))))
+    Ok((logits, teacher.model))
 }
 
 fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {

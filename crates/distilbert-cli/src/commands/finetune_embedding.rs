@@ -99,7 +99,7 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
     let mut flags = args.run.flags("training");
     flags.extend([
         ("model".to_owned(), Some(toml::Value::from(args.model.as_str()))),
-        ("teacher".to_owned(), args.teacher.as_deref().map(toml::Value::from)),
+        ("teacher".to_owned(), args.teacher.first().map(|name| toml::Value::from(name.as_str()))),
         ("task".to_owned(), args.task.as_deref().map(toml::Value::from)),
         ("training.batch-size".to_owned(), integer(args.batch_size)),
         ("training.max-length".to_owned(), integer(args.max_length)),
@@ -165,7 +165,7 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
     let name = args.objective.and_then(|choice| choice.to_possible_value());
     let name = name.as_ref().map_or("", |value| value.get_name());
     let refused = [
-        ("--teacher", args.teacher.is_some() && objective != Objective::Margin),
+        ("--teacher", !args.teacher.is_empty() && objective != Objective::Margin),
         ("--negative-column", args.negative_column.is_some() && objective == Objective::Similarity),
         ("--scale", args.scale.is_some() && objective == Objective::Similarity),
         ("--label-column", args.label_column.is_some() && objective != Objective::Similarity),
@@ -182,7 +182,10 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         bail!("{flag} does not go with --objective {name}");
     }
     if objective == Objective::Margin {
-        ensure!(args.teacher.is_some(), "--objective margin: expected --teacher, the model whose margins are learned");
+        let [_] = &args.teacher[..] else {
+            let found = args.teacher.len();
+            bail!("--objective margin: expected --teacher, the one model whose margins are learned, found {found}")
+        };
         ensure!(args.negative_column.is_some(), "--objective margin: expected --negative-column");
     }
     Ok(())

@@ -136,7 +136,7 @@ impl Logits {
     }
 
     /// Appends those of a text, for itself and for its tokens.
-    fn push(&mut self, parts: &[&[f32]; 2]) {
+    pub(crate) fn push(&mut self, parts: &[&[f32]; 2]) {
         parts.iter().for_each(|part| self.values.extend_from_slice(part));
         self.ends.push(self.values.len());
     }

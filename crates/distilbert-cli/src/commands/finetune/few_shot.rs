@@ -196,7 +196,7 @@ impl FewShot<'_> {
 
 fn check_flags(args: &FinetuneArgs, problem: Problem) -> anyhow::Result<()> {
     let refused = [
-        ("--teacher", args.teacher.is_some()),
+        ("--teacher", !args.teacher.is_empty()),
         ("--pair-column", args.pair_column.is_some()),
         ("--freeze-layers", args.freeze_layers.is_some()),
         ("--lora", args.lora.is_some()),

@@ -4,6 +4,7 @@
 mod frozen_states; // what frozen layers say of each sample
 pub mod intents; // one answer a text and one a word
 pub mod questions; // where the answer to a question starts and ends
+pub mod teachers; // several as one
 pub mod tagging; // one answer a word
 pub mod texts; // one answer a text
 
