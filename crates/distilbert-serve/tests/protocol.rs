@@ -105,6 +105,10 @@ fn values_that_a_route_does_not_take_are_named() {
         ("/classify", json!({"model": "sentiment", "inputs": "a", "parameters": {"top_k": 0}}), 422, "Validation"),
         ("/classify", json!({"model": "sentiment", "inputs": {"text": "a", "more": "b"}}), 422, "Validation"),
         ("/fill-mask", json!({"inputs": "no mask"}), 422, "Validation"),
+        // No list stands for an object.
+        ("/fill-mask", json!({"inputs": "[MASK]", "parameters": [null, null]}), 422, "Validation"),
+        ("/fill-mask", json!([null, "[MASK]", null]), 422, "Validation"),
+        ("/similarity", json!({"inputs": ["a", ["b"]]}), 422, "Validation"),
         ("/fill-mask", json!({"inputs": "[MASK]", "parameters": {"top_k": 0}}), 422, "Validation"),
         ("/zero-shot", json!({"model": "nli", "inputs": "a"}), 422, "Validation"),
         (

@@ -56,12 +56,22 @@ fn a_batch_that_panics_is_answered_with_500_and_the_next_one_is_run() {
     assert_eq!(get(&server, "/health").status, 200);
 }
 
+/// Ends what goes on beside a test also when it fails.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_full_queue_refuses_with_a_time_to_come_again() {
     let limits = EngineLimits { batch_tokens: 20, queue_tokens: 50 };
     let server = start(Config { engine: limits, ..config() }, vec![sentiment()]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _end = SetAtEnd(&stop);
         // A request of any size is let in when nothing waits.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
@@ -78,7 +88,6 @@ fn a_full_queue_refuses_with_a_time_to_come_again() {
             assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().unwrap() >= 1));
             true
         });
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(post(&server, "/predict", &json!({"inputs": "w5"})).status, 200);
 }

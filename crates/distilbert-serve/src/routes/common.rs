@@ -72,13 +72,37 @@ pub enum Item {
 /// # Errors
 /// [`ErrorKind::Syntax`] or [`ErrorKind::Validation`], saying what is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
+    let request = serde_json::from_slice(body).map_err(|error| {
         let kind = match error.classify() {
             Category::Data => ErrorKind::Validation,
             Category::Io | Category::Syntax | Category::Eof => ErrorKind::Syntax,
         };
         ApiError::new(kind, error.to_string())
-    })
+    })?;
+    // Serde takes a list of the right length for the fields of an object.
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Err(ApiError::new(ErrorKind::Validation, "expected an object, found a list")),
+        _ => Ok(request),
+    }
+}
+
+fn of_object<T: DeserializeOwned, E: Error>(object: Map<String, Value>) -> Result<T, E> {
+    serde_json::from_value(Value::Object(object)).map_err(E::custom)
+}
+
+/// A field that is an object and no list of its values.
+pub fn object<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    of_object(Map::deserialize(deserializer)?)
+}
+
+/// The same, or `null`.
+pub fn object_or_null<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::<Map<String, Value>>::deserialize(deserializer)?.map(of_object).transpose()
+}
+
+/// A field that is a list of objects.
+pub fn objects<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Vec::<Map<String, Value>>::deserialize(deserializer)?.into_iter().map(of_object).collect()
 }
 
 /// The model that path or body names, or the only one that can do it.

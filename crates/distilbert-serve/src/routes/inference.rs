@@ -2,8 +2,8 @@
 //! numbers as BYTES, a JSON text for each input.
 
 use super::common::{
-    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, parameters, parse,
-    prompt, whole, wholes,
+    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, objects, parameters,
+    parse, prompt, whole, wholes,
 };
 use super::pipelines::{self, AnswerParameters, FillMaskParameters, Pipeline, Question, TagParameters};
 use super::tei::check_kind;
@@ -86,8 +86,9 @@ struct InferRequest {
     id: Option<String>,
     #[serde(default)]
     parameters: Map<String, Value>,
+    #[serde(deserialize_with = "objects")]
     inputs: Vec<InputTensor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     outputs: Vec<WantedOutput>,
 }
 

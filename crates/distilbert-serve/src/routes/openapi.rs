@@ -81,10 +81,6 @@ impl<'a> Document<'a> {
             let able: Vec<Arc<ServedModel>> =
                 self.models.iter().filter(|model| answers(model, route)).cloned().collect();
             let Some(first) = able.first() else { continue };
-            if route.name == "root" && self.models.len() > 1 {
-                // Which model is meant cannot be said there.
-                continue;
-            }
             let must_name = able.len() > 1;
             let schemas = able.iter().map(|model| match must_name {
                 true => json!({"allOf": [reference(&schema_name(model, route)), {"required": ["model"], "properties": {"model": text()}}]}),
@@ -577,7 +573,7 @@ fn summary(name: &str) -> &'static str {
         "v2-model" => "The model's inputs and outputs.",
         "v2-model-ready" => "Whether the model is ready.",
         "v2-infer" => "What the model is for, by the Open Inference Protocol.",
-        "root" => "What the only model is for.",
+        "root" => "What the model is for.",
         "pipeline" => "What the model is for, as Hugging Face's hosted models answer.",
         "embed" => "A vector for each input.",
         "embed_all" => "The states of every token of each input.",

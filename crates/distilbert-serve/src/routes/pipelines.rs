@@ -1,7 +1,8 @@
 //! Routes with the JSON of the Hugging Face pipelines: `{"inputs": ..., "parameters": {...}}` in, the pipeline's result out.
 
 use super::common::{
-    Cut, Inputs, ask_of, check_count, checked, encode, encode_pair, kind, model, numbers, parse, texts, whole,
+    Cut, Inputs, ask_of, check_count, checked, encode, encode_pair, kind, model, numbers, object_or_null, parse, texts,
+    whole,
 };
 use super::tei::check_kind;
 use super::{Asked, Prepared, tei, to_json};
@@ -20,6 +21,7 @@ use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
 use distilbert::tokenizer::Encoding;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
@@ -104,9 +106,11 @@ fn characters(texts: &[String]) -> usize {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(bound(deserialize = "P: DeserializeOwned"))]
 struct Envelope<P> {
     model: Option<String>,
     inputs: Value,
+    #[serde(default, deserialize_with = "object_or_null")]
     parameters: Option<P>,
 }
 
@@ -558,11 +562,13 @@ pub fn answers(
 
 /// `{"question": ..., "context": ...}` or a list of these, and whether it was one alone.
 fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError> {
-    let question = |value: Value| {
-        serde_json::from_value(value).map_err(|error| {
-            let expected = r#"expected {"question": ..., "context": ...} or a list of these"#;
-            ApiError::invalid("inputs", format!("`inputs`: {expected}: {error}"))
-        })
+    let wrong = |error: &str| {
+        let expected = r#"expected {"question": ..., "context": ...} or a list of these"#;
+        ApiError::invalid("inputs", format!("`inputs`: {expected}: {error}"))
+    };
+    let question = |value: Value| match value {
+        Value::Object(_) => serde_json::from_value(value).map_err(|error| wrong(&error.to_string())),
+        other => Err(wrong(&format!("found {}", kind(&other)))),
     };
     match value {
         Value::Array(list) => {

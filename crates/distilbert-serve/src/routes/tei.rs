@@ -2,7 +2,7 @@
 
 use super::common::{
     Cut, Direction, Inputs, Item, VectorForm, ask, ask_of, characters, check_count, encode_item, encode_pair, ids_of,
-    items, kind, model, numbers, parse, prompt, texts, whole,
+    items, kind, model, numbers, object, object_or_null, parse, prompt, texts, whole,
 };
 use super::{Prepared, Reply, to_json};
 use crate::App;
@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// `POST /`: what the only model is for.
+/// `POST /`: what the model is for.
 pub fn root(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
-    let model = model(app, in_path, None, Ability::Tokenize)?;
+    let peek: Value = parse(body)?;
+    let model = model(app, in_path, peek.get("model").and_then(Value::as_str), Ability::Tokenize)?;
     let name = Some(model.name.as_str());
     match model.main_ability() {
         Ability::Embed => embed(app, name, body),
@@ -254,7 +255,9 @@ pub fn rerank(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
 #[serde(deny_unknown_fields)]
 struct SimilarityRequest {
     model: Option<String>,
+    #[serde(deserialize_with = "object")]
     inputs: SimilarityInputs,
+    #[serde(default, deserialize_with = "object_or_null")]
     parameters: Option<SimilarityParameters>,
 }
 
