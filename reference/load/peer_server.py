@@ -11,6 +11,8 @@ queue is never empty.
 
 import argparse
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +185,15 @@ def serve(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(args.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(args.max_length)
-    app = FastAPI()
     batcher = Batcher(ENGINES[args.engine](args.folder, args.threads), args.batch_texts, args.batch_tokens)
 
-    @app.on_event("startup")
-    async def start() -> None:
-        app.state.task = asyncio.create_task(batcher.run())
+    @asynccontextmanager
+    async def batching(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(batcher.run())
+        yield
+        task.cancel()
+
+    app = FastAPI(lifespan=batching)
 
     @app.post("/embed")
     async def embed(request: Request) -> Response:
