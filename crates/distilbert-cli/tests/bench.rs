@@ -105,7 +105,8 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
     for (arguments, expected) in [
         (
             &["--work", "as-used"][..],
-            "expected a model with a head for classification, token classification or question answering, found ForMaskedLM",
+            "expected a model with a head for classification, token classification, intents and slots or question answering, \
+             found ForMaskedLM",
         ),
         (&["--seq", "4,19"], "--seq: expected 1 to the model's 18 positions, found 19"),
         (&["--batch", "0"], "--batch: expected 1 to 65536 sequences, found 0"),
