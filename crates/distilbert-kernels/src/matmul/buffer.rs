@@ -1,14 +1,11 @@
 //! Memory that vectors are loaded from: aligned, zeroed, and for scratch kept by the thread.
 
-#[cfg(target_os = "linux")]
-use rustix::mm::{Advice, madvise};
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-/// Numbers that start at a cache line, so that no vector of a panel straddles two. Large ones start at a huge page, and
-/// the system is asked for such pages: a product of few rows reads all its weights once, and on a virtual machine
-/// finding the place of every 4 KB of them is a good part of that.
+/// Numbers that start at a cache line, so that no vector of a panel straddles two. Large ones start at a huge page
+/// ([`large`]).
 pub(crate) struct AlignedBuffer {
     start: NonNull<f32>,
     /// Numbers in use, of which there is room for `capacity`.
@@ -17,7 +14,6 @@ pub(crate) struct AlignedBuffer {
 }
 
 const CACHE_LINE: usize = 64;
-const HUGE_PAGE: usize = 2 << 20;
 
 // SAFETY: it owns its memory as a `Vec<f32>` does.
 unsafe impl Send for AlignedBuffer {}
@@ -30,13 +26,12 @@ impl AlignedBuffer {
             return Self::default();
         }
         let layout = layout(len);
-        // SAFETY: the layout is not empty.
-        let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start.cast::<f32>()) else { handle_alloc_error(layout) };
-        // Before the first write, which decides what pages it gets.
-        prefer_huge_pages(start, layout);
-        // SAFETY: there is room for `len` numbers.
-        unsafe { start.write_bytes(0, len) };
+        let start = match layout.size() {
+            large::SMALLEST.. => large::zeroed(layout),
+            // SAFETY: the layout is not empty.
+            _ => NonNull::new(unsafe { alloc_zeroed(layout) }),
+        };
+        let Some(start) = start.map(NonNull::cast) else { handle_alloc_error(layout) };
         AlignedBuffer { start, len, capacity: len }
     }
 
@@ -60,30 +55,88 @@ impl Default for AlignedBuffer {
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         if self.capacity > 0 {
-            // SAFETY: `zeroed` allocated it with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout(self.capacity)) };
+            let (start, layout) = (self.start.cast(), layout(self.capacity));
+            // SAFETY: `AlignedBuffer::zeroed` made it in the same way with this layout.
+            match layout.size() {
+                large::SMALLEST.. => unsafe { large::free(start, layout) },
+                _ => unsafe { dealloc(start.as_ptr(), layout) },
+            }
         }
     }
 }
 
 fn layout(len: usize) -> Layout {
     let bytes = len.saturating_mul(size_of::<f32>());
-    let align = if bytes < HUGE_PAGE { CACHE_LINE } else { HUGE_PAGE };
+    let align = if bytes < large::SMALLEST { CACHE_LINE } else { large::SMALLEST };
     Layout::from_size_align(bytes, align).expect("so many numbers fit no memory")
 }
 
-/// Asks for huge pages where they lie wholly inside the memory; a system that has none gives what it has.
+/// Memory of a huge page and more, from the system and back to it. An allocator keeps much of what it is given back, and
+/// a server that replaces its models would grow.
+///
+/// The system is asked for huge pages: a product of few rows reads all its weights once, and on a virtual machine finding
+/// the place of every 4 KB of them is a good part of that.
 #[cfg(target_os = "linux")]
-fn prefer_huge_pages(start: NonNull<f32>, layout: Layout) {
-    let whole = layout.size() / HUGE_PAGE * HUGE_PAGE;
-    if whole > 0 {
-        // SAFETY: the range was just allocated, and this advice changes nothing of what it holds.
-        let _ = unsafe { madvise(start.as_ptr().cast(), whole, Advice::LinuxHugepage) };
+mod large {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+    use std::alloc::Layout;
+    use std::ptr::{NonNull, null_mut};
+
+    /// A huge page, in bytes.
+    pub(super) const SMALLEST: usize = 2 << 20;
+
+    /// A multiple of every size that pages have.
+    const PAGES: usize = 64 << 10;
+
+    pub(super) fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
+        let size = layout.size().checked_next_multiple_of(PAGES)?;
+        let mapped = size.checked_add(layout.align())?;
+        let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: new memory wherever the system likes replaces none.
+        let base = unsafe { mmap_anonymous(null_mut(), mapped, access, kind) }.ok()?;
+        let before = base.addr().next_multiple_of(layout.align()) - base.addr();
+        // SAFETY: all three parts lie in the memory just mapped, which nothing refers to; they begin and end at pages. A
+        // part that cannot be given back is never used, and a system without huge pages gives others.
+        unsafe {
+            let start = base.byte_add(before);
+            let after = mapped - before - size;
+            for (part, len) in [(base, before), (start.byte_add(size), after)] {
+                if len > 0 {
+                    let _ = munmap(part, len);
+                }
+            }
+            let _ = madvise(start, size / SMALLEST * SMALLEST, Advice::LinuxHugepage);
+            NonNull::new(start.cast())
+        }
+    }
+
+    /// # Safety
+    /// `start` must have come from [`zeroed`] with this layout, and nothing may refer to the memory.
+    pub(super) unsafe fn free(start: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise; `zeroed` mapped as many bytes.
+        let _ = unsafe { munmap(start.as_ptr().cast(), layout.size().next_multiple_of(PAGES)) };
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn prefer_huge_pages(_: NonNull<f32>, _: Layout) {}
+mod large {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::ptr::NonNull;
+
+    pub(super) const SMALLEST: usize = 2 << 20;
+
+    pub(super) fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the layout is as large as `SMALLEST` at least.
+        NonNull::new(unsafe { alloc_zeroed(layout) })
+    }
+
+    /// # Safety
+    /// `start` must have come from [`zeroed`] with this layout, and nothing may refer to the memory.
+    pub(super) unsafe fn free(start: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { dealloc(start.as_ptr(), layout) };
+    }
+}
 
 thread_local! {
     /// Kept from one task to the next, so that a task allocates nothing.
@@ -122,12 +175,12 @@ mod tests {
 
     #[test]
     fn buffers_are_zero_and_aligned_at_every_length() {
-        let huge = HUGE_PAGE / size_of::<f32>();
+        let huge = large::SMALLEST / size_of::<f32>();
         for len in (0..40).chain([huge - 1, huge, huge + 1, 3 * huge + 5]) {
             let mut buffer = AlignedBuffer::zeroed(len);
             assert_eq!(buffer.as_slice().len(), len);
             assert!(buffer.as_slice().iter().all(|&x| x == 0.0));
-            let align = if len < huge { CACHE_LINE } else { HUGE_PAGE };
+            let align = if len < huge { CACHE_LINE } else { large::SMALLEST };
             assert!(len == 0 || buffer.as_slice().as_ptr().addr().is_multiple_of(align), "{len} numbers");
             buffer.as_mut_slice().fill(1.0);
         }
