@@ -1,9 +1,15 @@
-//! `distilbert evaluate`: the official scores of a model on labelled data. Classifiers of texts and words are scored here,
-//! question answerers in `answers`, sentence encoders in `similarity` and `retrieval`, several files in `evaluate_files`.
+//! `distilbert evaluate`: the official scores of a model on labelled data. Classifiers of texts and words are scored in
+//! `labelled`, question answerers in `answers`, sentence encoders in `similarity` and `retrieval` beside this, several
+//! files in `evaluate_files`.
 
 pub mod answers; // question answering
-mod languages; // which file is which language's
 pub mod intents; // intents and slots
+mod labelled; // classifiers of texts and of words
+mod languages; // which file is which language's
+mod outcome; // scores as files and tables
+
+pub use labelled::{score, score_words};
+pub use outcome::{EVALUATION_FILE, Evaluations, Scored, predictions_file, score_text, table, warn, write};
 
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;
@@ -16,39 +22,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::encoded::EncodedSet;
-use distilbert::data::examples::{
-    self, Columns, DataError, DataSet, Label, Layout, Metric, Scan, Split, Task, TaskKind,
-};
-use distilbert::data::tagging::words::WordWindows;
-use distilbert::data::tagging::{self, TaggedSet, WordColumns};
-use distilbert::evaluate::metrics::confusion_matrix;
-use distilbert::evaluate::slices::{Slice, by_length, by_value};
-use distilbert::evaluate::statistics::Bootstrap;
-use distilbert::evaluate::statistics::{Interval, McNemar, PairedTest, mcnemar, paired_bootstrap};
-use distilbert::evaluate::{Calibration, EvaluationResult, Predictions, submission};
+use distilbert::data::examples::{self, Columns, DataError, DataSet, Layout, Split, Task, TaskKind};
+use distilbert::data::tagging::{self, WordColumns};
+use distilbert::evaluate::submission;
 use distilbert::model::HeadKind;
-use distilbert::predict;
-use distilbert::progress::Progress;
-use distilbert_kernels::{Precision, Runtime};
-use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
-use std::fs::File;
-use std::io::BufReader;
+use distilbert_kernels::Runtime;
+use labelled::{analyse, has_labels};
+use outcome::{describe, evaluations};
 use std::path::{Path, PathBuf};
-
-/// File of an evaluation's scores.
-pub const EVALUATION_FILE: &str = "evaluation.json";
-
-/// Different values of a column that examples are scored by; more are hardly meant.
-const MAX_SLICES: usize = 100;
-
-/// Labels up to which people see the confusion matrix; JSON always has it.
-const SHOWN_LABELS: usize = 12;
-
-/// File of the predictions that [`EVALUATION_FILE`] is about.
-pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
 /// Score a model on labelled data with the task's official metrics.
 ///
@@ -142,81 +123,6 @@ struct Source {
     /// For a sentence encoder: a collection in the layout of BEIR (corpus.jsonl, queries.jsonl, qrels/test.tsv).
     #[arg(long, value_name = "DIR")]
     retrieval: Option<PathBuf>,
-}
-
-/// One split's scores, with the predictions they come from.
-pub struct Scored {
-    /// The scores; without metrics if the split has no labels.
-    pub result: EvaluationResult,
-    /// The predictions.
-    pub predictions: Predictions,
-    /// What the model multiplied in.
-    pub precision: Precision,
-    /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction.
-    logits: Vec<Vec<f32>>,
-    analysis: Analysis,
-}
-
-impl Scored {
-    /// Scores of predictions that do not come from logits of classes.
-    pub fn new(result: EvaluationResult, predictions: Predictions, precision: Precision) -> Scored {
-        Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() }
-    }
-}
-
-/// What else was asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Analysis {
-    /// `[truth][predicted]`, counts of examples in the order of the task's labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    confusion: Option<Confusion>,
-    /// `--by-length`
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    by_length: Vec<Slice>,
-    /// `--by`
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    by: Vec<Slice>,
-    /// `--against`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    against: Option<Against>,
-    /// `--calibrate`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    calibration: Option<Calibration>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Confusion {
-    labels: Vec<String>,
-    matrix: Vec<Vec<u64>>,
-}
-
-/// This model against another on the same examples.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Against {
-    /// The other's predictions.
-    file: PathBuf,
-    metric: String,
-    #[serde(flatten)]
-    test: PairedTest,
-    /// For accuracy, and for exact match beside F1: the first is this model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mcnemar: Option<McNemar>,
-}
-
-/// What `--json` prints and [`EVALUATION_FILE`] holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Evaluations {
-    /// The split asked for.
-    #[serde(flatten)]
-    pub result: EvaluationResult,
-    /// What the model multiplied in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub precision: Option<String>,
-    /// The other half of MNLI.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<EvaluationResult>,
-    #[serde(flatten)]
-    analysis: Analysis,
 }
 
 /// Runs the command.
@@ -381,126 +287,6 @@ fn run_sentence_encoder(args: &EvaluateArgs, rt: &Runtime, console: &Console) ->
     similarity::run(&request, &data, rt, console)
 }
 
-/// Runs the classifier over a split and scores it. Model and task labels are matched by name.
-///
-/// # Errors
-/// If model and task do not fit, the model cannot take an input, or the user asked to stop.
-pub fn score(
-    classifier: &Classifier,
-    data: &DataSet,
-    max_length: usize,
-    rt: &Runtime,
-    console: &Console,
-) -> anyhow::Result<Scored> {
-    let outputs = classifier.outputs_for(&data.task)?;
-    if !outputs.is_sorted() {
-        let pairs = data.task.labels.iter().zip(&outputs).map(|(label, output)| format!("{label} = output {output}"));
-        console
-            .say(&format!("note: the model's labels stand in another order: {}", pairs.collect::<Vec<_>>().join(", ")));
-    }
-    let encoded = EncodedSet::new(data, &classifier.tokenizer, max_length, rt.threads());
-    let what = format!("evaluating on {} {}", data.task.name, data.split);
-    let logits = predict::logits(rt, &classifier.model, &encoded, &what, console)?;
-    if console.stop_requested() {
-        bail!("stopped");
-    }
-    let mut predictions = Predictions::new(&data.task, data.split);
-    let mut rows = Vec::with_capacity(data.examples.len());
-    for (index, (example, tokens)) in data.examples.iter().zip(encoded.lengths()).enumerate() {
-        let row = logits.of(index);
-        // `outputs` are below the row's width: both come from the model's labels.
-        let row: Vec<f32> = outputs.iter().map(|&output| row[output]).collect();
-        predictions
-            .push(example, &classifier.calibrated(&row), tokens)
-            .with_context(|| format!("line {}", example.line))?;
-        rows.push(row);
-    }
-    let counts = (data.skipped.len(), encoded.truncated);
-    let metrics = if has_labels(data) { &data.task.metrics[..] } else { &[] };
-    let result = if metrics.is_empty() {
-        unscored(&predictions, counts)
-    } else {
-        EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
-    };
-    let precision = classifier.model.precision();
-    Ok(Scored { result, predictions, precision, logits: rows, analysis: Analysis::default() })
-}
-
-/// What else was asked for.
-fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -> anyhow::Result<Analysis> {
-    let (predictions, bootstrap) = (&scored.predictions, Bootstrap::default());
-    if scored.result.metrics.is_empty() {
-        if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
-            bail!("{}: expected labels to score, found none", path.display());
-        }
-        return Ok(Analysis::default());
-    }
-    let matrix = confusion_matrix(&predictions.outcomes()?).ok();
-    let mut analysis = Analysis {
-        confusion: matrix.map(|matrix| Confusion { labels: predictions.labels.clone(), matrix }),
-        ..Analysis::default()
-    };
-    if args.by_length {
-        analysis.by_length = by_length(predictions, &task.metrics, &bootstrap)?;
-    }
-    if let Some(column) = &args.by {
-        let scan =
-            Scan { layout: task.layout.clone(), task: task.name.clone(), problem: task.problem, split: args.split };
-        let file = scan.find_file(path)?;
-        let values: HashMap<usize, String> = scan.column(&file, column)?.into_iter().collect();
-        let values: Vec<String> =
-            predictions.rows.iter().map(|row| values.get(&row.id).cloned().unwrap_or_default()).collect();
-        let different = values.iter().collect::<HashSet<_>>().len();
-        if different > MAX_SLICES {
-            bail!("--by: expected a column of at most {MAX_SLICES} different values, found {different} in `{column}`");
-        }
-        analysis.by = by_value(predictions, &values, &task.metrics, &bootstrap)?;
-    }
-    if let (Some(file), Some(&metric)) = (&args.against, task.metrics.first()) {
-        let file = PathBuf::from(file);
-        let reader = File::open(&file).with_context(|| file.display().to_string())?;
-        let other = Predictions::read(BufReader::new(reader)).with_context(|| file.display().to_string())?;
-        let (ours, theirs) = (predictions.outcomes()?, other.outcomes()?);
-        let test = paired_bootstrap(&ours, &theirs, metric, &bootstrap).with_context(|| file.display().to_string())?;
-        let exact = (metric == Metric::Accuracy).then(|| mcnemar(&ours, &theirs)).transpose()?;
-        analysis.against = Some(Against { file, metric: metric.name().to_owned(), test, mcnemar: exact });
-    }
-    if args.calibrate {
-        analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);
-    }
-    Ok(analysis)
-}
-
-/// Runs the tagger over a split and scores it; sentences of any length, by windows.
-///
-/// # Errors
-/// As [`score`].
-pub fn score_words(
-    tagger: &Classifier,
-    data: &TaggedSet,
-    max_length: usize,
-    rt: &Runtime,
-    console: &Console,
-) -> anyhow::Result<Scored> {
-    let outputs = tagger.outputs_for(&data.task)?;
-    let windows = WordWindows::new(&data.sentences, &tagger.tokenizer, max_length, rt.threads());
-    let what = format!("evaluating on {} {}", data.task.name, data.split);
-    let logits = predict::logits(rt, &tagger.model, &windows.encoded, &what, console)?;
-    if console.stop_requested() {
-        bail!("stopped");
-    }
-    let words = predict::word_logits(&windows, &logits, outputs.len());
-    let mut predictions = Predictions::new(&data.task, data.split);
-    for ((sentence, rows), &tokens) in data.sentences.iter().zip(words).zip(&windows.tokens) {
-        let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
-        let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
-        predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
-    }
-    let counts = (data.skipped.len(), 0);
-    let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
-    Ok(Scored::new(result, predictions, tagger.model.precision()))
-}
-
 /// The task of words asked for: what the model was fine-tuned for, or what its labels define, read from the columns
 /// asked for.
 pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -> anyhow::Result<Task> {
@@ -525,25 +311,6 @@ pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -
         _ => tagger.own_word_task(&file, columns),
     };
     Ok(Task { name: args.task.clone().unwrap_or(task.name), ..task })
-}
-
-fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> EvaluationResult {
-    EvaluationResult {
-        task: predictions.task.clone(),
-        split: predictions.split.name().to_owned(),
-        n: predictions.rows.len(),
-        metrics: Default::default(),
-        intervals: Default::default(),
-        calibration_error: None,
-        by_type: Default::default(),
-        null_thresholds: None,
-        skipped,
-        truncated,
-    }
-}
-
-fn has_labels(data: &DataSet) -> bool {
-    data.examples.iter().all(|example| example.label != Label::None)
 }
 
 /// The task asked for, read from the columns asked for.
@@ -603,131 +370,4 @@ fn load(args: &EvaluateArgs, path: &Path, task: &Task) -> anyhow::Result<Vec<Dat
         }
     }
     Ok(sets)
-}
-
-pub(super) fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
-    let EvaluationResult { task, split, n, .. } = result;
-    if result.truncated > 0 {
-        let truncated = result.truncated;
-        console.warn(&format!("{task} {split}: {truncated} of {n} inputs were cut to {max_length} tokens"));
-    }
-    if result.skipped > 0 {
-        console.warn(&format!("{task} {split}: {} rows of the file were left out", result.skipped));
-    }
-}
-
-fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
-    let mut results = scored.iter().map(|split| split.result.clone());
-    let result = results.next().context("nothing was scored")?;
-    let analysis = scored.first().map(|split| split.analysis.clone()).unwrap_or_default();
-    let precision = scored.first().map(|split| split.precision.to_string());
-    Ok(Evaluations { result, precision, also: results.collect(), analysis })
-}
-
-pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
-    for (index, split) in scored.iter().enumerate() {
-        let mut bytes = Vec::new();
-        split.predictions.write(&mut bytes)?;
-        write_atomic(&folder.join(predictions_file(index, &split.result.split)), &bytes)?;
-    }
-    // Last, so that scores never stand beside another evaluation's predictions.
-    let mut text = serde_json::to_string_pretty(&evaluations(scored)?)?;
-    text.push('\n');
-    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
-}
-
-/// Where the predictions of the `index`th result of an evaluation are.
-pub fn predictions_file(index: usize, split: &str) -> String {
-    if index == 0 { PREDICTIONS_FILE.to_owned() } else { format!("predictions-{split}.jsonl") }
-}
-
-fn describe(analysis: &Analysis, text: &mut String) {
-    // Writing to a string cannot fail.
-    if let Some(Confusion { labels, matrix }) = &analysis.confusion
-        && labels.len() <= SHOWN_LABELS
-    {
-        let _ = writeln!(text, "\n  true \\ predicted {}", labels.join("  "));
-        for (label, counts) in labels.iter().zip(matrix) {
-            let counts = counts.iter().map(u64::to_string).collect::<Vec<_>>();
-            let _ = writeln!(text, "  {label:<18}{}", counts.join("  "));
-        }
-    }
-    for (title, slices) in [("by length in tokens", &analysis.by_length), ("by value", &analysis.by)] {
-        if !slices.is_empty() {
-            let _ = writeln!(text, "\n  {title}");
-        }
-        for Slice { value, n, metrics, intervals } in slices {
-            let shown: Vec<String> = metrics
-                .iter()
-                .map(|(name, &value)| format!("{name} {}", score_text(value, intervals.get(name))))
-                .collect();
-            let value = if value.is_empty() { "(empty)" } else { value };
-            let _ = writeln!(text, "  {value:<18}{n:>7} examples  {}", shown.join("  "));
-        }
-    }
-    if let Some(Against { file, metric, test, mcnemar }) = &analysis.against {
-        let difference = score_text(test.difference, Some(&test.interval));
-        let _ = writeln!(text, "\n  against {}: {metric} {difference}, p = {:.4}", file.display(), test.p_value);
-        if let Some(exact) = mcnemar {
-            let McNemar { only_first, only_second, p_value } = exact;
-            let _ = writeln!(
-                text,
-                "  right alone: {only_first} here, {only_second} there; McNemar's exact test p = {p_value:.4}"
-            );
-        }
-    }
-    if let Some(fitted) = &analysis.calibration {
-        let _ = writeln!(
-            text,
-            "\n  temperature       {:.4}, stored beside the model\n  -ln p of the truth {:.4} before, {:.4} after",
-            fitted.temperature, fitted.nll_before, fitted.nll_after
-        );
-        if let (Some(before), Some(after)) = (fitted.calibration_error_before, fitted.calibration_error_after) {
-            let _ = writeln!(text, "  calibration error {:.2} before, {:.2} after", 100.0 * before, 100.0 * after);
-        }
-    }
-}
-
-/// In hundredths, with its interval.
-pub(super) fn score_text(value: f64, interval: Option<&Interval>) -> String {
-    let interval = interval.map(|interval| format!(" [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high));
-    format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
-}
-
-/// Scores for people; the precision is named where the model has one of several.
-pub(super) fn table(result: &EvaluationResult, precision: Option<Precision>) -> String {
-    let precision = precision.map(|precision| format!(", in {precision}")).unwrap_or_default();
-    let mut text = format!("{} {}: {} examples{precision}\n", result.task, result.split, result.n);
-    // Writing to a string cannot fail.
-    for (name, value) in result.metrics.iter() {
-        let _ = write!(text, "  {name:<18}{:>7.2}", 100.0 * value);
-        if let Some(interval) = result.intervals.get(name) {
-            let _ = write!(text, "  [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high);
-        }
-        text.push('\n');
-    }
-    if let Some(error) = result.calibration_error {
-        let _ = writeln!(text, "  {:<18}{:>7.2}", "calibration error", 100.0 * error);
-    }
-    for (name, scores) in result.by_type.iter() {
-        let _ = writeln!(
-            text,
-            "  {name:<18}{:>7.2}  precision {:.2}, recall {:.2}, of {}",
-            100.0 * scores.f1,
-            100.0 * scores.precision,
-            100.0 * scores.recall,
-            scores.support
-        );
-    }
-    if let Some(thresholds) = &result.null_thresholds {
-        let used = thresholds.used.map_or("none".to_owned(), |used| format!("{used:.3}"));
-        let (f1, exact) = (thresholds.best_f1, thresholds.best_exact_match);
-        let _ = writeln!(text, "  no-answer threshold: {used}; best here for F1 {f1:.3}, for exact match {exact:.3}");
-    }
-    if result.metrics.is_empty() {
-        text.push_str("  no labels, so no scores\n");
-    } else {
-        text.push_str("  in hundredths, with 95 % bootstrap intervals\n");
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! Scoring a question answerer: the official EM and F1, and what it says of every question.
 
-use super::{Against, Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, describe, table};
+use super::EvaluateArgs;
+use super::outcome::{Against, Analysis, EVALUATION_FILE, Evaluations, PREDICTIONS_FILE, describe, table};
 use crate::answerer::Answerer;
 use crate::commands::evaluate_files;
 use crate::console::Console;

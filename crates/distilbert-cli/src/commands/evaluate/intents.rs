@@ -1,6 +1,7 @@
 //! Scoring a model for intents and slots: both, and utterances in which all is right.
 
-use super::{Analysis, EVALUATION_FILE, EvaluateArgs, Evaluations, PREDICTIONS_FILE, table, warn};
+use super::EvaluateArgs;
+use super::outcome::{Analysis, EVALUATION_FILE, Evaluations, PREDICTIONS_FILE, table, warn};
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use crate::output;

@@ -1,0 +1,169 @@
+//! Scoring classifiers of texts and of words on labelled data.
+
+use super::EvaluateArgs;
+use super::outcome::{Against, Analysis, Confusion, Scored};
+use crate::calibration;
+use crate::classifier::Classifier;
+use crate::console::Console;
+use anyhow::{Context, bail};
+use distilbert::data::encoded::EncodedSet;
+use distilbert::data::examples::{DataSet, Label, Metric, Scan, Task};
+use distilbert::data::tagging::TaggedSet;
+use distilbert::data::tagging::words::WordWindows;
+use distilbert::evaluate::metrics::confusion_matrix;
+use distilbert::evaluate::slices::{by_length, by_value};
+use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
+use distilbert::evaluate::{EvaluationResult, Predictions};
+use distilbert::predict;
+use distilbert::progress::Progress;
+use distilbert_kernels::Runtime;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// Different values of a column that examples are scored by; more are hardly meant.
+const MAX_SLICES: usize = 100;
+
+/// Runs the classifier over a split and scores it. Model and task labels are matched by name.
+///
+/// # Errors
+/// If model and task do not fit, the model cannot take an input, or the user asked to stop.
+pub fn score(
+    classifier: &Classifier,
+    data: &DataSet,
+    max_length: usize,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Scored> {
+    let outputs = classifier.outputs_for(&data.task)?;
+    if !outputs.is_sorted() {
+        let pairs = data.task.labels.iter().zip(&outputs).map(|(label, output)| format!("{label} = output {output}"));
+        console
+            .say(&format!("note: the model's labels stand in another order: {}", pairs.collect::<Vec<_>>().join(", ")));
+    }
+    let encoded = EncodedSet::new(data, &classifier.tokenizer, max_length, rt.threads());
+    let what = format!("evaluating on {} {}", data.task.name, data.split);
+    let logits = predict::logits(rt, &classifier.model, &encoded, &what, console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let mut predictions = Predictions::new(&data.task, data.split);
+    let mut rows = Vec::with_capacity(data.examples.len());
+    for (index, (example, tokens)) in data.examples.iter().zip(encoded.lengths()).enumerate() {
+        let row = logits.of(index);
+        // `outputs` are below the row's width: both come from the model's labels.
+        let row: Vec<f32> = outputs.iter().map(|&output| row[output]).collect();
+        predictions
+            .push(example, &classifier.calibrated(&row), tokens)
+            .with_context(|| format!("line {}", example.line))?;
+        rows.push(row);
+    }
+    let counts = (data.skipped.len(), encoded.truncated);
+    let metrics = if has_labels(data) { &data.task.metrics[..] } else { &[] };
+    let result = if metrics.is_empty() {
+        unscored(&predictions, counts)
+    } else {
+        EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
+    };
+    let precision = classifier.model.precision();
+    Ok(Scored { result, predictions, precision, logits: rows, analysis: Analysis::default() })
+}
+
+/// Runs the tagger over a split and scores it; sentences of any length, by windows.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_words(
+    tagger: &Classifier,
+    data: &TaggedSet,
+    max_length: usize,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Scored> {
+    let outputs = tagger.outputs_for(&data.task)?;
+    let windows = WordWindows::new(&data.sentences, &tagger.tokenizer, max_length, rt.threads());
+    let what = format!("evaluating on {} {}", data.task.name, data.split);
+    let logits = predict::logits(rt, &tagger.model, &windows.encoded, &what, console)?;
+    if console.stop_requested() {
+        bail!("stopped");
+    }
+    let words = predict::word_logits(&windows, &logits, outputs.len());
+    let mut predictions = Predictions::new(&data.task, data.split);
+    for ((sentence, rows), &tokens) in data.sentences.iter().zip(words).zip(&windows.tokens) {
+        let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
+        let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
+        predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
+    }
+    let counts = (data.skipped.len(), 0);
+    let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
+    Ok(Scored::new(result, predictions, tagger.model.precision()))
+}
+
+/// What else was asked for.
+///
+/// # Errors
+/// If a column or file is missing or does not fit.
+pub fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -> anyhow::Result<Analysis> {
+    let (predictions, bootstrap) = (&scored.predictions, Bootstrap::default());
+    if scored.result.metrics.is_empty() {
+        if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
+            bail!("{}: expected labels to score, found none", path.display());
+        }
+        return Ok(Analysis::default());
+    }
+    let matrix = confusion_matrix(&predictions.outcomes()?).ok();
+    let mut analysis = Analysis {
+        confusion: matrix.map(|matrix| Confusion { labels: predictions.labels.clone(), matrix }),
+        ..Analysis::default()
+    };
+    if args.by_length {
+        analysis.by_length = by_length(predictions, &task.metrics, &bootstrap)?;
+    }
+    if let Some(column) = &args.by {
+        let scan =
+            Scan { layout: task.layout.clone(), task: task.name.clone(), problem: task.problem, split: args.split };
+        let file = scan.find_file(path)?;
+        let values: HashMap<usize, String> = scan.column(&file, column)?.into_iter().collect();
+        let values: Vec<String> =
+            predictions.rows.iter().map(|row| values.get(&row.id).cloned().unwrap_or_default()).collect();
+        let different = values.iter().collect::<HashSet<_>>().len();
+        if different > MAX_SLICES {
+            bail!("--by: expected a column of at most {MAX_SLICES} different values, found {different} in `{column}`");
+        }
+        analysis.by = by_value(predictions, &values, &task.metrics, &bootstrap)?;
+    }
+    if let (Some(file), Some(&metric)) = (&args.against, task.metrics.first()) {
+        let file = PathBuf::from(file);
+        let reader = File::open(&file).with_context(|| file.display().to_string())?;
+        let other = Predictions::read(BufReader::new(reader)).with_context(|| file.display().to_string())?;
+        let (ours, theirs) = (predictions.outcomes()?, other.outcomes()?);
+        let test = paired_bootstrap(&ours, &theirs, metric, &bootstrap).with_context(|| file.display().to_string())?;
+        let exact = (metric == Metric::Accuracy).then(|| mcnemar(&ours, &theirs)).transpose()?;
+        analysis.against = Some(Against { file, metric: metric.name().to_owned(), test, mcnemar: exact });
+    }
+    if args.calibrate {
+        analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);
+    }
+    Ok(analysis)
+}
+
+fn unscored(predictions: &Predictions, (skipped, truncated): (usize, usize)) -> EvaluationResult {
+    EvaluationResult {
+        task: predictions.task.clone(),
+        split: predictions.split.name().to_owned(),
+        n: predictions.rows.len(),
+        metrics: Default::default(),
+        intervals: Default::default(),
+        calibration_error: None,
+        by_type: Default::default(),
+        null_thresholds: None,
+        skipped,
+        truncated,
+    }
+}
+
+/// Whether every example has a label.
+pub fn has_labels(data: &DataSet) -> bool {
+    data.examples.iter().all(|example| example.label != Label::None)
+}
