@@ -234,9 +234,7 @@ fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::
         console.say(&format!("{}: {name} of a GLUE submission", path.display()));
     }
     if args.json {
-        let mut line = serde_json::to_string(&evaluations(scored)?)?;
-        line.push('\n');
-        output::print(&line)
+        evaluations(scored)?.print()
     } else {
         let mut text =
             scored.iter().map(|split| table(&split.result, Some(split.precision))).collect::<Vec<_>>().join("\n");

@@ -545,36 +545,43 @@ impl Job for LabelledJob<'_> {
             true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
             false => load(&self.task, self.data, Split::Train)?.content_hash(),
         };
-        let path = match (self.dev, self.data.is_dir()) {
-            (Some(file), _) => file,
-            (None, true) => self.data,
-            (None, false) => return Ok((None, hash)),
-        };
+        let beside = self.data.is_dir();
         let max_length = config.training.max_length;
         let best = best.to_string_lossy();
         let scored = if of_words {
-            tagging::load(&self.task, path, Split::Dev).map(|data| {
-                warn_skipped(&data.skipped, data.split, console);
-                let tagger = Classifier::load(&best, rt, console)?;
-                evaluate::score_words(&tagger, &data, max_length, rt, console)
-            })
+            let load = |path: &Path| tagging::load(&self.task, path, Split::Dev);
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            warn_skipped(&data.skipped, data.split, console);
+            evaluate::score_words(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
         } else {
-            load(&self.task, path, Split::Dev).map(|data| {
-                warn_skipped(&data.skipped, data.split, console);
-                let classifier = Classifier::load(&best, rt, console)?;
-                evaluate::score(&classifier, &data, max_length, rt, console)
-            })
-        };
-        let scored = match scored {
-            Err(DataError::MissingFile { .. }) if self.dev.is_none() => {
-                console.warn("no dev file to score; name one with --dev");
-                return Ok((None, hash));
-            }
-            scored => scored??,
+            let load = |path: &Path| load(&self.task, path, Split::Dev);
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            warn_skipped(&data.skipped, data.split, console);
+            evaluate::score(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
         };
         let result = scored.result.clone();
         evaluate::write(output, &[scored])?;
         Ok((Some(result), hash))
+    }
+}
+
+/// The split to score: the one named by `--dev`, or else the one beside the training data, if there can be one.
+pub fn dev_split<T>(
+    dev: Option<&Path>,
+    data: &Path,
+    beside: bool,
+    console: &Console,
+    load: impl Fn(&Path) -> Result<T, DataError>,
+) -> anyhow::Result<Option<T>> {
+    if dev.is_none() && !beside {
+        return Ok(None);
+    }
+    match load(dev.unwrap_or(data)) {
+        Err(DataError::MissingFile { .. }) if dev.is_none() => {
+            console.warn("no dev split to score; name one with --dev");
+            Ok(None)
+        }
+        loaded => Ok(Some(loaded?)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `distilbert finetune --objective similarity|contrastive|margin`: a sentence encoder on pairs or triples of texts.
 
-use super::finetune::FinetuneArgs;
+use super::finetune::{FinetuneArgs, dev_split};
 use super::training;
 use super::{evaluate, similarity};
 use crate::classifier::Classifier;
@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config};
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::encoded::EncodedSet;
-use distilbert::data::examples::{self, Columns, DataError, DataSet, Label, Split};
+use distilbert::data::examples::{self, Columns, DataSet, Label, Split};
 use distilbert::model::HeadKind;
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::predict::{self, EmbeddingRunner};
@@ -24,6 +24,7 @@ use distilbert::train::sentence::{Objective, SentenceTuning, SentenceTuningConfi
 use distilbert::train::{End, LoopConfig, train};
 use distilbert_kernels::Runtime;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What pairs or triples of texts are to teach, as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -307,27 +308,19 @@ fn margins(teacher: &str, columns: &[Vec<&str>], rt: &Runtime, console: &Console
 /// Scores the best checkpoint on the dev file, once; `None` if there is none.
 fn score_dev(
     args: &FinetuneArgs,
-    best: &std::path::Path,
+    best: &Path,
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Option<distilbert::evaluate::EvaluationResult>> {
-    let path = match (&args.dev, args.data.is_dir()) {
-        (Some(dev), _) => dev,
-        (None, true) => &args.data,
-        (None, false) => return Ok(None),
-    };
     let columns = args.text_column.as_deref().map(|text| Columns {
         pair: args.pair_column.clone(),
         header: !args.no_header,
         ..Columns::new(text, args.label_column.as_deref().unwrap_or_default())
     });
     let task = similarity::task(args.task.as_deref(), columns, &args.data)?;
-    let data = match examples::load(&task, path, Split::Dev) {
-        Err(DataError::MissingFile { .. }) if args.dev.is_none() => {
-            console.warn("no dev file to score; name one with --dev");
-            return Ok(None);
-        }
-        data => data?,
+    let load = |path: &Path| examples::load(&task, path, Split::Dev);
+    let Some(data) = dev_split(args.dev.as_deref(), &args.data, args.data.is_dir(), console, load)? else {
+        return Ok(None);
     };
     let encoder = SentenceEncoder::load(&best.to_string_lossy(), HeadFlags::default(), None, rt, console)?;
     let scored = similarity::score(&encoder, &data, None, rt, console)?;

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::examples::{DataError, Skipped, Split, TASK_FILE};
+use super::examples::{DataError, Skipped, Split, read_task, task_text};
 use super::tagging::Sentence;
 use super::tagging::entities::{bio, entities_of};
 
 /// The name of the file of words, whose line numbers the others follow.
-const WORDS: &str = "seq.in";
+pub const WORDS: &str = "seq.in";
 /// The name of the file of slot tags.
 const TAGS: &str = "seq.out";
 /// The name of the file of intents.
@@ -108,25 +108,12 @@ impl IntentTask {
     /// # Errors
     /// [`DataError`] if the file cannot be read or is a broken task of this kind.
     pub fn read(folder: &Path) -> Result<Option<IntentTask>, DataError> {
-        let path = folder.join(TASK_FILE);
-        let failed = |source: std::io::Error| DataError::Io { path: path.clone(), source };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-        if value.get("problem").and_then(|problem| problem.as_str()) != Some("intents-and-slots") {
-            return Ok(None);
-        }
-        serde_json::from_value(value).map(Some).map_err(|error| failed(error.into()))
+        read_task(folder, Some("intents-and-slots"))
     }
 
     /// The text of `task.json`.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a task is plain data");
-        text.push('\n');
-        text
+        task_text(self)
     }
 }
 
@@ -197,6 +184,7 @@ fn folder_of(path: &Path, split: Split) -> Result<PathBuf, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::examples::TASK_FILE;
     use super::*;
     use std::fs;
 

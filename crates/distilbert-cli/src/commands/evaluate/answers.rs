@@ -1,14 +1,13 @@
 //! Scoring a question answerer: the official EM and F1, and what it says of every question.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, Analysis, EVALUATION_FILE, Evaluations, PREDICTIONS_FILE, describe, table};
+use super::outcome::{Against, Analysis, Evaluations, PREDICTIONS_FILE, describe, table};
 use crate::answerer::Answerer;
 use crate::commands::evaluate_files;
 use crate::console::Console;
 use crate::output;
 use anyhow::{Context, bail};
 use clap::Args;
-use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::{Metric, Split};
 use distilbert::data::questions::{self, AnswerLanguage, AnswerRules, Normalisation, QuestionSet, QuestionWindows};
 use distilbert::data::questions::{AnsweringTask, SpanConfig, WindowConfig};
@@ -58,9 +57,7 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         write(folder, &answered)?;
     }
     if args.json {
-        let mut line = serde_json::to_string(&answered.evaluations())?;
-        line.push('\n');
-        return output::print(&line);
+        return answered.evaluations().print();
     }
     let mut text = table(&answered.result, Some(answered.precision));
     describe(&answered.analysis, &mut text);
@@ -188,8 +185,7 @@ pub struct Answered {
 impl Answered {
     /// As it is printed and kept.
     fn evaluations(&self) -> Evaluations {
-        let precision = Some(self.precision.to_string());
-        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: self.analysis.clone() }
+        Evaluations::new(&self.result, self.precision, &self.analysis)
     }
 }
 
@@ -240,13 +236,12 @@ pub fn write(folder: &Path, answered: &Answered) -> anyhow::Result<()> {
     let predictions = &answered.predictions;
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;
-    write_atomic(&folder.join(PREDICTIONS_FILE), &bytes)?;
-    write_atomic(&folder.join("predictions.json"), predictions.official().to_string().as_bytes())?;
-    write_atomic(&folder.join("null_odds.json"), predictions.official_null_odds().to_string().as_bytes())?;
-    // Last, so that scores never stand beside another evaluation's predictions.
-    let mut text = serde_json::to_string_pretty(&answered.evaluations()).context("scores are plain data")?;
-    text.push('\n');
-    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+    let files = [
+        (PREDICTIONS_FILE.to_owned(), bytes),
+        ("predictions.json".to_owned(), predictions.official().to_string().into_bytes()),
+        ("null_odds.json".to_owned(), predictions.official_null_odds().to_string().into_bytes()),
+    ];
+    answered.evaluations().write(folder, &files)
 }
 
 /// Tells of gold answers that are not where the file says; their words still count in scores.

@@ -1,12 +1,11 @@
 //! Scoring a model for intents and slots: both, and utterances in which all is right.
 
 use super::EvaluateArgs;
-use super::outcome::{Analysis, EVALUATION_FILE, Evaluations, PREDICTIONS_FILE, table, warn};
+use super::outcome::{Analysis, Evaluations, PREDICTIONS_FILE, table, warn};
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use crate::output;
 use anyhow::bail;
-use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::Split;
 use distilbert::data::intents::{self, UtteranceSet};
 use distilbert::evaluate::statistics::Bootstrap;
@@ -45,9 +44,7 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         write(folder, &scored)?;
     }
     if args.json {
-        let mut line = serde_json::to_string(&scored.evaluations())?;
-        line.push('\n');
-        return output::print(&line);
+        return scored.evaluations().print();
     }
     output::print(&table(&scored.result, Some(scored.precision)))
 }
@@ -62,8 +59,7 @@ pub struct ScoredIntents {
 
 impl ScoredIntents {
     fn evaluations(&self) -> Evaluations {
-        let precision = Some(self.precision.to_string());
-        Evaluations { result: self.result.clone(), precision, also: Vec::new(), analysis: Analysis::default() }
+        Evaluations::new(&self.result, self.precision, &Analysis::default())
     }
 }
 
@@ -109,9 +105,5 @@ pub fn score(
 pub fn write(folder: &Path, scored: &ScoredIntents) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     scored.predictions.write(&mut bytes)?;
-    write_atomic(&folder.join(PREDICTIONS_FILE), &bytes)?;
-    // Last, so that scores never stand beside another evaluation's predictions.
-    let mut text = serde_json::to_string_pretty(&scored.evaluations())?;
-    text.push('\n');
-    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+    scored.evaluations().write(folder, &[(PREDICTIONS_FILE.to_owned(), bytes)])
 }

@@ -1,6 +1,7 @@
 //! What an evaluation says: scores and what else was asked for, as a file, a line of JSON and a table.
 
 use crate::console::Console;
+use crate::output;
 use anyhow::Context;
 use distilbert::checkpoint::write_atomic;
 use distilbert::evaluate::slices::Slice;
@@ -96,6 +97,38 @@ pub struct Evaluations {
     pub(super) analysis: Analysis,
 }
 
+impl Evaluations {
+    /// Of one split, with nothing beside it.
+    pub fn new(result: &EvaluationResult, precision: Precision, analysis: &Analysis) -> Evaluations {
+        let precision = Some(precision.to_string());
+        Evaluations { result: result.clone(), precision, also: Vec::new(), analysis: analysis.clone() }
+    }
+
+    /// Writes predictions, by the names of their files, and then the scores: those never stand beside another
+    /// evaluation's predictions.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Path, predictions: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
+        for (name, bytes) in predictions {
+            write_atomic(&folder.join(name), bytes)?;
+        }
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+    }
+
+    /// Prints them as a line of JSON.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub fn print(&self) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string(self)?;
+        line.push('\n');
+        output::print(&line)
+    }
+}
+
 /// Tells of inputs that were cut and of rows that were left out.
 pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
     let EvaluationResult { task, split, n, .. } = result;
@@ -113,11 +146,9 @@ pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
 /// # Errors
 /// If nothing was scored.
 pub fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
-    let mut results = scored.iter().map(|split| split.result.clone());
-    let result = results.next().context("nothing was scored")?;
-    let analysis = scored.first().map(|split| split.analysis.clone()).unwrap_or_default();
-    let precision = scored.first().map(|split| split.precision.to_string());
-    Ok(Evaluations { result, precision, also: results.collect(), analysis })
+    let (first, others) = scored.split_first().context("nothing was scored")?;
+    let also = others.iter().map(|split| split.result.clone()).collect();
+    Ok(Evaluations { also, ..Evaluations::new(&first.result, first.precision, &first.analysis) })
 }
 
 /// Writes scores and predictions.
@@ -125,15 +156,13 @@ pub fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
 /// # Errors
 /// If a file cannot be written.
 pub fn write(folder: &Path, scored: &[Scored]) -> anyhow::Result<()> {
+    let mut predictions = Vec::with_capacity(scored.len());
     for (index, split) in scored.iter().enumerate() {
         let mut bytes = Vec::new();
         split.predictions.write(&mut bytes)?;
-        write_atomic(&folder.join(predictions_file(index, &split.result.split)), &bytes)?;
+        predictions.push((predictions_file(index, &split.result.split), bytes));
     }
-    // Last, so that scores never stand beside another evaluation's predictions.
-    let mut text = serde_json::to_string_pretty(&evaluations(scored)?)?;
-    text.push('\n');
-    Ok(write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?)
+    evaluations(scored)?.write(folder, &predictions)
 }
 
 /// Where the predictions of the `index`th result of an evaluation are.

@@ -1,13 +1,13 @@
 //! Fine-tuning for intents and slots.
 
-use super::{FinetuneRunConfig, Job, Place, fit, warn_skipped};
+use super::{FinetuneRunConfig, Job, Place, dev_split, fit, warn_skipped};
 use crate::commands::evaluate::intents as scoring;
 use crate::commands::training;
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use crate::precision::PrecisionArgs;
 use distilbert::checkpoint::model_folder::HeadChoice;
-use distilbert::data::examples::{DataError, Defaults, Split};
+use distilbert::data::examples::{Defaults, Split};
 use distilbert::data::intents::{self, IntentTask};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::model::HeadKind;
@@ -71,15 +71,10 @@ impl Job for IntentJob<'_> {
         console: &Console,
     ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
         let hash = intents::load(self.data, Split::Train)?.content_hash();
-        let data = match intents::load(self.dev.unwrap_or(self.data), Split::Dev) {
-            // The folder may be that of the training split itself.
-            _ if self.dev.is_none() && self.data.join("seq.in").is_file() => return Ok((None, hash)),
-            Err(DataError::MissingFile { .. }) if self.dev.is_none() => {
-                console.warn("no dev split to score; name one with --dev");
-                return Ok((None, hash));
-            }
-            data => data?,
-        };
+        // The folder may be that of the training split itself.
+        let beside = !self.data.join(intents::WORDS).is_file();
+        let load = |path: &Path| intents::load(path, Split::Dev);
+        let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
         warn_skipped(&data.skipped, data.split, console);
         let model = IntentModel::load(PrecisionArgs::default(), &best.to_string_lossy(), rt, console)?;
         let scored = scoring::score(&model, &data, None, Split::Dev, rt, console)?;

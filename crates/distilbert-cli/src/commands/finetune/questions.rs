@@ -1,6 +1,6 @@
 //! Fine-tuning for question answering: SQuAD and files like it.
 
-use super::{FinetuneRunConfig, Job, Place, fit};
+use super::{FinetuneRunConfig, Job, Place, dev_split, fit};
 use crate::answerer::Answerer;
 use crate::commands::evaluate::answers::{self, SQUAD};
 use crate::commands::training;
@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::precision::PrecisionArgs;
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{DataError, Split, TASK_FILE};
+use distilbert::data::examples::{Split, TASK_FILE};
 use distilbert::data::questions::{
     self, AnswerRules, AnsweringTask, DEFAULT_MAX_LENGTH, DEFAULT_OVERLAP, Normalisation, QuestionSet, WindowConfig,
 };
@@ -116,16 +116,9 @@ impl Job for QuestionJob<'_> {
             let threshold = task.fitted_null_threshold;
             console.say(&format!("no answer where its odds are above {threshold:.3}, {fitted_on}"));
         }
-        let data = match (self.dev, self.data.is_dir()) {
-            (Some(file), _) => questions::load(file, Split::Dev)?,
-            (None, true) => match questions::load(self.data, Split::Dev) {
-                Err(DataError::MissingFile { .. }) => {
-                    console.warn("no dev file to score; name one with --dev");
-                    return Ok((None, data_hash));
-                }
-                data => data?,
-            },
-            (None, false) => return Ok((None, data_hash)),
+        let load = |path: &Path| questions::load(path, Split::Dev);
+        let Some(data) = dev_split(self.dev, self.data, self.data.is_dir(), console, load)? else {
+            return Ok((None, data_hash));
         };
         answers::warn_misplaced(&data, console);
         let answerer = Answerer::load(PrecisionArgs::default(), &best.to_string_lossy(), rt, console)?;

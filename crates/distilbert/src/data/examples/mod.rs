@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 pub use columns::Columns;
 pub use error::DataError;
 pub use saved::{SavedTask, TASK_FILE};
+pub(in crate::data) use saved::{read_task, task_text};
 pub use scan::{Scan, ScannedRow};
 pub use split::Split;
 pub use task::{Defaults, Layout, Metric, Problem, Task, TaskKind};

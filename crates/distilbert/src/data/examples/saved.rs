@@ -1,6 +1,7 @@
 //! A task as it is saved beside a fine-tuned model, so that the model can be evaluated and used without naming it again.
 
 use super::{DataError, Task};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -23,20 +24,37 @@ impl SavedTask {
     /// # Errors
     /// [`DataError`] if the file cannot be read or is not a task.
     pub fn read(folder: &Path) -> Result<Option<SavedTask>, DataError> {
-        let path = folder.join(TASK_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(DataError::Io { path, source }),
-        };
-        let bad = |error: serde_json::Error| DataError::Io { path: path.clone(), source: error.into() };
-        serde_json::from_str(&text).map(Some).map_err(bad)
+        read_task(folder, None)
     }
 
     /// The text of `task.json`.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a task is plain data");
-        text.push('\n');
-        text
+        task_text(self)
     }
+}
+
+/// Reads `task.json` of a model's folder; `None` if there is none, or if a `problem` is named and the file's is another.
+pub(in crate::data) fn read_task<T: DeserializeOwned>(
+    folder: &Path,
+    problem: Option<&str>,
+) -> Result<Option<T>, DataError> {
+    let path = folder.join(TASK_FILE);
+    let failed = |source: std::io::Error| DataError::Io { path: path.clone(), source };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
+    if problem.is_some() && value.get("problem").and_then(serde_json::Value::as_str) != problem {
+        return Ok(None);
+    }
+    serde_json::from_value(value).map(Some).map_err(|error| failed(error.into()))
+}
+
+/// The text of `task.json`.
+pub(in crate::data) fn task_text(task: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(task).expect("a task is plain data");
+    text.push('\n');
+    text
 }

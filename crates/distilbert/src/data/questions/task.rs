@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::examples::{DataError, TASK_FILE};
+use super::super::examples::{DataError, read_task, task_text};
 use super::windows::WindowConfig;
 
 /// A question-answering task.
@@ -135,24 +135,11 @@ impl AnsweringTask {
     /// # Errors
     /// [`DataError`] if the file cannot be read or is a broken task of this kind.
     pub fn read(folder: &Path) -> Result<Option<AnsweringTask>, DataError> {
-        let path = folder.join(TASK_FILE);
-        let failed = |source: std::io::Error| DataError::Io { path: path.clone(), source };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-        if value.get("problem").and_then(|problem| problem.as_str()) != Some("question-answering") {
-            return Ok(None);
-        }
-        serde_json::from_value(value).map(Some).map_err(|error| failed(error.into()))
+        read_task(folder, Some("question-answering"))
     }
 
     /// The text of `task.json`.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a task is plain data");
-        text.push('\n');
-        text
+        task_text(self)
     }
 }
