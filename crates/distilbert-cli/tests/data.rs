@@ -101,3 +101,92 @@ fn a_task_of_glue_is_checked_in_its_folder() {
     let (_, error) = outcome(&run(&[&["data", "check", file.to_str().unwrap()], &columns[..]].concat()), folder, 1);
     assert_eq!(error, "error: F/dev.tsv:1: no column `body`; found \"sentence\", \"label\"\n");
 }
+
+#[test]
+fn words_with_tags_are_checked_sentence_by_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model("distilbert-classify", &folder.join("model"));
+    let name = folder.join("model").to_str().unwrap().to_owned();
+    let long = "w7 O\n".repeat(30);
+    // IOB1: one span each in the first and the second; the third has a line without a tag, the fourth an unknown scheme.
+    write(folder, "eng.train", &format!("w5 I-PER\nw6 I-PER\n\nw7 I-LOC\n\nw8\nw9 O\n\nw5 Q-X\n\nw7 O\n\n{long}"));
+    write(folder, "eng.testa", "w5 I-PER\nw6 I-PER\n\nw9 I-ORG\n");
+    let path = folder.to_str().unwrap();
+    let check = |more: &[&str]| run(&[&["data", "check", path, "--task", "ner", "--model", &name], more].concat());
+    let (text, problems) = outcome(&check(&[]), folder, 1);
+    for line in [
+        "F/eng.train: 4 sentences\n",
+        "  label         PER  1 (50.0 %)\n",
+        "  conflicts     1: line 11 = 4\n",
+        "  broken        2 rows\n    F/eng.train:6: expected a word and its tag, found one column\n",
+        "found `Q-X` at word 1 of the sentence that starts here\n",
+        "  long          1 sentences (25.0 %) are read in windows of 18\n",
+        "F/eng.testa: 2 sentences\n",
+        "  new labels    1: ORG\n",
+        "  leaked        1 sentences stand in F/eng.train too, 1 of them letter by letter: line 1 = 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert_eq!(
+        problems,
+        "error: F/eng.train: 2 broken rows; F/eng.testa: labels that the first file lacks: ORG; F/eng.testa: 1 rows stand \
+         in F/eng.train too\n"
+    );
+    // Tags are counted a word each, from whichever column.
+    let tags = write(folder, "tags.txt", "w5 N x\nw6 V x\n\nw7 N x\n");
+    let found = lines(&stdout(&run(&["data", "check", &tags, "--problem", "tags", "--label-column", "2", "--json"])));
+    assert_eq!(found[0]["labels"], serde_json::json!({"N": 2, "V": 1}));
+    assert_eq!((&found[0]["kind"], &found[0]["rows"]), (&"tags".into(), &2.into()));
+    let (_, error) = outcome(&run(&["data", "check", &tags, "--task", "ner", "--pair-column", "1"]), folder, 1);
+    assert_eq!(error, "error: --pair-column: words with tags have no pairs\n");
+}
+
+#[test]
+fn questions_and_intents_are_checked_by_what_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let question = |text: &str, answer: &str, start: usize| serde_json::json!({"id": text, "question": text, "answers": [{"text": answer, "answer_start": start}]});
+    let squad = |questions: Vec<serde_json::Value>| {
+        serde_json::json!({"data": [{"paragraphs": [{"context": "w5 w6 w7", "qas": questions}]}]}).to_string()
+    };
+    let mut none = question("w9", "", 0);
+    none["answers"] = serde_json::json!([]);
+    let train = vec![question("w8", "w6", 3), question("w8?", "w7", 6), none, question("w6", "w5", 4)];
+    let train = write(folder, "train.json", &squad(train));
+    let dev = write(folder, "dev.json", &squad(vec![question("w8", "w6", 3)]));
+    let (text, problems) = outcome(&run(&["data", "check", &train, &dev, "--task", "squad"]), folder, 1);
+    for line in [
+        "F/train.json: 4 questions\n",
+        "  label         answered  3 (75.0 %)\n  label         no answer  1 (25.0 %)\n",
+        "  conflicts     1: question 2 = 1\n",
+        "  misplaced     1 answers do not stand where the file says\n    question `w6`: expected \"w5\" at character 4, found",
+        "  leaked        1 questions stand in F/train.json too, 1 of them letter by letter: question 1 = 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert_eq!(
+        problems,
+        "error: F/train.json: 1 answers do not stand where the file says; F/dev.json: 1 rows stand in F/train.json too\n"
+    );
+    let broken = write(folder, "broken.json", "{");
+    let (text, _) = outcome(&run(&["data", "check", &broken, "--task", "squad"]), folder, 1);
+    assert!(text.contains("F/broken.json:1: expected SQuAD's JSON"), "{text}");
+
+    let train = folder.join("home/train");
+    fs::create_dir_all(&train).unwrap();
+    write(&train, "seq.in", "play w5\nplay w5\nstop\n");
+    write(&train, "seq.out", "O B-song\nO O\nO\n");
+    write(&train, "label", "Play\nPlay\nStop\n");
+    let home = folder.join("home");
+    let found = run(&["data", "check", home.to_str().unwrap(), "--task", "intents", "--json"]);
+    let found = &lines(&stdout(&found))[0];
+    assert_eq!(found["labels"], serde_json::json!({"Play": 2, "Stop": 1, "slot song": 1}));
+    assert_eq!(found["conflicts"]["first"][0], serde_json::json!({"line": 2, "like": 1}));
+    let (_, error) = outcome(
+        &run(&["data", "check", home.to_str().unwrap(), "--task", "intents", "--label-column", "1"]),
+        folder,
+        1,
+    );
+    assert_eq!(error, "error: --task intents goes with neither columns nor --problem\n");
+}

@@ -1,17 +1,22 @@
 //! `distilbert data`: a look at labelled files before anything is trained on them.
 
-use crate::commands::finetune::ProblemChoice;
+use crate::commands::evaluate::answers::SQUAD;
+use crate::commands::evaluate::intents::INTENTS;
+use crate::commands::finetune::{FinetuneRunConfig, ProblemChoice};
 use crate::console::Console;
 use crate::{model_source, output};
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use distilbert::checkpoint::model_folder::read_config;
-use distilbert::data::check::{Cases, DataCheck, FileCheck, Pair};
+use distilbert::data::check::{Cases, Checking, DataCheck, FileCheck, Pair, Rows};
 use distilbert::data::examples::{Columns, DataError, Defaults, Layout, Problem, SavedTask, Scan, Split, Task};
+use distilbert::data::intents::{self, IntentTask};
+use distilbert::data::questions::{self, AnsweringTask, DEFAULT_MAX_LENGTH};
+use distilbert::data::tagging::{self, WordColumns};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Widest bar of the length histogram, in characters.
 const BAR: usize = 40;
@@ -25,7 +30,7 @@ pub struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Check labelled files before training on them.
+    /// Check labelled files before training on them: texts, words with tags, questions, or utterances with intents.
     ///
     /// Counts labels, duplicates, texts with contradicting labels, texts of the training file that stand in the others
     /// too, empty texts, broken rows with their lines, and, with --model, lengths in tokens, what would be cut, and
@@ -39,28 +44,31 @@ struct CheckArgs {
     /// The training file, then the files to score on; or a folder with train, dev and test files.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// A GLUE task (sst2, mnli, ...), for its official files.
-    #[arg(long, value_name = "NAME", required_unless_present = "text_column", conflicts_with = "text_column")]
+    /// A GLUE task (sst2, mnli, ...), for its official files; ner or pos for words with tags, squad for questions,
+    /// intents for intents and slots.
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["text_column", "problem"])]
     task: Option<String>,
-    /// Column of the text: its name, or its number from 1 with --no-header.
-    #[arg(long, value_name = "COLUMN", requires = "label_column")]
+    /// Column of the text: its name, or its number from 1 with --no-header. For words with tags the column of the words,
+    /// as `finetune` has it.
+    #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
-    #[arg(long, value_name = "COLUMN", requires = "text_column")]
+    #[arg(long, value_name = "COLUMN")]
     pair_column: Option<String>,
-    /// Column of the label.
-    #[arg(long, value_name = "COLUMN", requires = "text_column")]
+    /// Column of the label, or of the words' tags.
+    #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
     /// The CSV or TSV files have no header line; columns are named by their numbers.
     #[arg(long, requires = "text_column")]
     no_header: bool,
-    /// What the label column holds.
-    #[arg(long, value_enum, default_value_t)]
-    problem: ProblemChoice,
+    /// What the label column holds [default: classification]
+    #[arg(long, value_enum)]
+    problem: Option<ProblemChoice>,
     /// Count tokens as this model's tokenizer makes them.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Longest input in tokens: longer ones count as cut [default: as the model was trained, or 128]
+    /// Longest input in tokens: longer ones count as cut, or as read in windows [default: as the model was trained, or as
+    /// `finetune` has it]
     #[arg(long, value_name = "TOKENS", requires = "model")]
     max_length: Option<usize>,
     /// Print a line of JSON for each file.
@@ -76,23 +84,22 @@ pub fn run(args: &DataArgs, threads: usize, console: &Console) -> anyhow::Result
     let DataCommand::Check(args) = &args.command;
     let folder = args.model.as_ref().map(|name| model_source::resolve(name, console)).transpose()?;
     let tokenizer = folder.as_deref().map(Tokenizer::from_folder).transpose()?;
+    let source = Source::of(args)?;
     let max_length = match &folder {
         Some(folder) => {
             let positions = read_config(folder)?.encoder.max_positions;
-            let trained = SavedTask::read(folder)?.map(|saved| saved.max_length);
-            args.max_length.or(trained).unwrap_or(Defaults::default().max_len).min(positions)
+            args.max_length.map_or_else(|| source.usual_length(folder), Ok)?.min(positions)
         }
         None => 0, // Nothing is counted in tokens.
     };
-    let files = files(args)?;
+    let files = source.files(&args.paths)?;
     let mut check = DataCheck::new(tokenizer.as_ref(), max_length, threads);
     let mut problems = Vec::new();
-    for (scan, path) in files {
+    for (split, path) in files {
         let name = path.display().to_string();
         console.begin(&format!("checking {name}"), None, "rows");
-        let mut checking = check.begin(&name, scan.problem == Problem::Regression);
-        let skipped = scan.run(&path, |row| {
-            checking.row(row);
+        let mut checking = check.begin(&name, source.kind());
+        let skipped = source.read(split, &path, &mut checking, &|| {
             console.advance(1);
             !console.stop_requested()
         });
@@ -109,53 +116,189 @@ pub fn run(args: &DataArgs, threads: usize, console: &Console) -> anyhow::Result
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
 }
 
-/// The files to look at, with how each is read: the first is for training, those after it to score on.
-fn files(args: &CheckArgs) -> anyhow::Result<Vec<(Scan, PathBuf)>> {
-    let (layout, task, problem) = match (&args.task, &args.text_column, &args.label_column) {
-        (Some(name), ..) => {
-            let task = Task::glue(name)?;
-            (task.layout, task.name, task.problem)
+/// How files are read.
+enum Source {
+    /// Texts or pairs, of GLUE's tasks or with named columns.
+    Rows {
+        layout: Layout,
+        task: String,
+        problem: Problem,
+    },
+    /// Words with tags.
+    Words {
+        columns: WordColumns,
+        problem: Problem,
+    },
+    Intents,
+    Questions,
+}
+
+impl Source {
+    fn of(args: &CheckArgs) -> anyhow::Result<Source> {
+        let own_columns = args.text_column.is_some() || args.pair_column.is_some() || args.label_column.is_some();
+        let name = args.task.as_deref().unwrap_or_default();
+        let problem = match (args.problem.map(Problem::from), name) {
+            (None, "ner") => Some(Problem::Entities),
+            (None, "pos") => Some(Problem::Tags),
+            (problem, _) => problem,
+        };
+        if let Some(problem) = problem.filter(|problem| problem.is_of_words()) {
+            ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");
+            ensure!(!args.no_header, "--no-header: expected texts, found words with tags, which need no header");
+            let columns = WordColumns { words: args.text_column.clone(), tags: args.label_column.clone() };
+            return Ok(Source::Words { columns, problem });
         }
-        (None, Some(text), Some(label)) => {
-            let columns =
-                Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
-            let problem = Problem::from(args.problem);
-            if problem.is_of_words() {
-                bail!("--problem: expected classification, multi-label or regression, found one of words");
+        if let (SQUAD | INTENTS, true) = (name, own_columns || problem.is_some()) {
+            bail!("--task {name} goes with neither columns nor --problem");
+        }
+        match (name, &args.text_column, &args.label_column) {
+            (SQUAD, ..) => Ok(Source::Questions),
+            (INTENTS, ..) => Ok(Source::Intents),
+            ("", Some(text), Some(label)) => {
+                let columns =
+                    Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
+                let problem = problem.unwrap_or(Problem::Classification);
+                Ok(Source::Rows { layout: Layout::Columns(columns), task: String::new(), problem })
             }
-            (Layout::Columns(columns), String::new(), problem)
-        }
-        _ => bail!("expected a --task, or --text-column and --label-column"),
-    };
-    let scan = |split| Scan { layout: layout.clone(), task: task.clone(), problem, split };
-    let mut files = Vec::new();
-    for path in &args.paths {
-        if !path.is_dir() {
-            // A file after the first may be a test file, which may lack labels.
-            let split = if files.is_empty() { Split::Train } else { Split::Test };
-            files.push((scan(split), path.clone()));
-            continue;
-        }
-        for split in Split::ALL {
-            match scan(split).find_file(path) {
-                Ok(file) => files.push((scan(split), file)),
-                Err(DataError::MissingFile { .. } | DataError::UnknownSplit { .. }) if split != Split::Train => {}
-                Err(error) => return Err(error.into()),
+            ("", ..) => bail!("expected a --task, or --text-column and --label-column"),
+            _ if own_columns || problem.is_some() => {
+                bail!("--task {name}: expected neither columns nor --problem, which GLUE's tasks have by themselves")
+            }
+            _ => {
+                let task = Task::glue(name)?;
+                Ok(Source::Rows { layout: task.layout, task: task.name, problem: task.problem })
             }
         }
     }
-    Ok(files)
+
+    /// Longest input in tokens as the model was trained for such a task, or as it would be by default.
+    fn usual_length(&self, folder: &Path) -> anyhow::Result<usize> {
+        Ok(match self {
+            Source::Questions => {
+                AnsweringTask::read(folder)?.map_or(DEFAULT_MAX_LENGTH, |task| task.windows.max_length)
+            }
+            Source::Intents => match IntentTask::read(folder)? {
+                Some(task) => task.max_length,
+                None => FinetuneRunConfig::for_intents().training.max_length,
+            },
+            _ => SavedTask::read(folder)?.map_or(Defaults::default().max_len, |saved| saved.max_length),
+        })
+    }
+
+    fn kind(&self) -> Rows {
+        match self {
+            Source::Rows { problem: Problem::Regression, .. } => Rows::Scores,
+            Source::Rows { .. } => Rows::Texts,
+            Source::Words { problem: Problem::Tags, .. } => Rows::Tags,
+            Source::Words { .. } => Rows::Entities,
+            Source::Intents => Rows::Intents,
+            Source::Questions => Rows::Questions,
+        }
+    }
+
+    /// The split's file in a folder.
+    fn find(&self, folder: &Path, split: Split) -> Result<PathBuf, DataError> {
+        match self {
+            Source::Rows { layout, task, problem } => scan(layout, task, *problem, split).find_file(folder),
+            Source::Words { .. } => tagging::find_file(folder, split),
+            Source::Intents => intents::folder_of(folder, split),
+            Source::Questions => questions::find_file(folder, split),
+        }
+    }
+
+    /// The files to look at, and what each is for: the first is for training, those after it to score on.
+    fn files(&self, paths: &[PathBuf]) -> anyhow::Result<Vec<(Split, PathBuf)>> {
+        let mut files: Vec<(Split, PathBuf)> = Vec::new();
+        for path in paths {
+            let is_one = !path.is_dir() || (matches!(self, Source::Intents) && path.join(intents::WORDS).is_file());
+            if is_one {
+                // A file after the first may be a test file, which may lack labels.
+                files.push((if files.is_empty() { Split::Train } else { Split::Test }, path.clone()));
+                continue;
+            }
+            for split in Split::ALL {
+                match self.find(path, split) {
+                    // MNLI alone has two halves; elsewhere they are the same file.
+                    Ok(file) if files.iter().any(|(_, known)| *known == file) => {}
+                    Ok(file) => files.push((split, file)),
+                    Err(DataError::MissingFile { .. } | DataError::UnknownSplit { .. }) if split != Split::Train => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Looks at a file's rows; how many were left out.
+    fn read(
+        &self,
+        split: Split,
+        path: &Path,
+        checking: &mut Checking<'_, '_>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<usize, DataError> {
+        match self {
+            Source::Rows { layout, task, problem } => scan(layout, task, *problem, split).run(path, |row| {
+                checking.row(row);
+                goes_on()
+            }),
+            Source::Words { columns, problem } => {
+                let skipped = tagging::scan(columns, *problem, path, |sentence| {
+                    checking.sentence(sentence);
+                    goes_on()
+                });
+                Ok(skipped?.len())
+            }
+            Source::Intents => match intents::load(path, split) {
+                Ok(set) => {
+                    set.utterances.iter().take_while(|_| goes_on()).for_each(|utterance| checking.utterance(utterance));
+                    Ok(set.skipped.len())
+                }
+                Err(error) => unreadable(error, checking),
+            },
+            Source::Questions => match questions::read(path) {
+                Ok(set) => {
+                    checking.questions(&set, goes_on);
+                    Ok(0)
+                }
+                Err(error) => unreadable(error, checking),
+            },
+        }
+    }
+}
+
+fn scan(layout: &Layout, task: &str, problem: Problem, split: Split) -> Scan {
+    Scan { layout: layout.clone(), task: task.to_owned(), problem, split }
+}
+
+/// A broken row, if that is what is wrong: the readers of these files go no further.
+fn unreadable(error: DataError, checking: &mut Checking<'_, '_>) -> Result<usize, DataError> {
+    match error {
+        DataError::Io { .. } => Err(error),
+        error => {
+            checking.broken(&error);
+            Ok(0)
+        }
+    }
 }
 
 fn describe(found: &FileCheck) -> String {
-    let mut text = format!("{}: {} rows\n", found.file, found.rows);
+    let (rows, row) = match found.kind {
+        Rows::Texts | Rows::Scores => ("rows", "line"),
+        Rows::Entities | Rows::Tags => ("sentences", "line"),
+        Rows::Intents => ("utterances", "line"),
+        Rows::Questions => ("questions", "question"),
+    };
+    let mut text = format!("{}: {} {rows}\n", found.file, found.rows);
     // Writing to a string cannot fail.
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<14}{value}");
     };
     let share = |count: usize, of: usize| 100.0 * count as f64 / of.max(1) as f64;
     for (label, &count) in &found.labels {
-        line("label", format!("{label}  {count} ({:.1} %)", share(count, found.rows)));
+        // Spans and words are many a row: their shares are of all of them.
+        let all = if counts_rows(found.kind) { found.rows } else { found.labels.values().sum() };
+        line("label", format!("{label}  {count} ({:.1} %)", share(count, all)));
     }
     if let Some(scores) = found.scores {
         line("labels", format!("{} to {}, mean {:.3}", scores.min, scores.max, scores.mean));
@@ -169,38 +312,37 @@ fn describe(found: &FileCheck) -> String {
     count("new labels", found.new_labels.len(), format!(": {}", found.new_labels.join(", ")));
     count("skipped", found.skipped, " lines that are no rows".to_owned());
     let empty: Vec<String> = found.empty.first.iter().map(usize::to_string).collect();
-    count("empty texts", found.empty.count, format!(": line {}", listed(&empty, found.empty.count)));
+    count("empty texts", found.empty.count, format!(": {row} {}", listed(&empty, found.empty.count)));
     let pairs = |cases: &Cases<Pair>| {
         let lines: Vec<String> = cases.first.iter().map(|pair| format!("{} = {}", pair.line, pair.like)).collect();
-        format!(": line {}", listed(&lines, cases.count))
+        format!(": {row} {}", listed(&lines, cases.count))
     };
     count("duplicates", found.duplicates.count, pairs(&found.duplicates));
     count("near ones", found.near_duplicates.count, pairs(&found.near_duplicates));
     count("conflicts", found.conflicts.count, pairs(&found.conflicts));
     for leak in &found.leaks {
-        let of = format!(" rows stand in {} too, {} of them letter by letter", leak.from, leak.exact.count);
+        let of = format!(" {rows} stand in {} too, {} of them letter by letter", leak.from, leak.exact.count);
         count("leaked", leak.near.count, of + &pairs(&leak.near));
     }
+    count("misplaced", found.misplaced.count, " answers do not stand where the file says".to_owned());
     count("broken", found.broken.count, " rows".to_owned());
-    for error in &found.broken.first {
+    for error in found.misplaced.first.iter().chain(&found.broken.first) {
         let _ = writeln!(text, "    {error}");
     }
     let Some(tokens) = &found.tokens else { return text };
-    let (rows, max_length) = (found.rows, tokens.max_length);
+    let max_length = tokens.max_length;
     let lengths = [("half up to", tokens.p50), ("90 % up to", tokens.p90), ("99 % up to", tokens.p99)];
     let lengths: Vec<String> = lengths.iter().map(|(name, length)| format!("{name} {length}")).collect();
     let _ = writeln!(text, "  {:<14}{}, longest {}", "tokens", lengths.join(", "), tokens.max);
+    let (cut, part) = (tokens.cut, share(tokens.cut, found.rows));
+    let (name, becomes) = match found.kind.in_windows() {
+        true => ("long", format!("are read in windows of {max_length}")),
+        false => ("cut", format!("lose {} tokens at {max_length}", tokens.cut_tokens)),
+    };
+    let _ = writeln!(text, "  {name:<14}{cut} {rows} ({part:.1} %) {becomes}");
     let _ = writeln!(
         text,
-        "  {:<14}{} rows ({:.1} %) lose {} tokens at {max_length}",
-        "cut",
-        tokens.cut,
-        share(tokens.cut, rows),
-        tokens.cut_tokens
-    );
-    let _ = writeln!(
-        text,
-        "  {:<14}{:.2} % of the tokens, in {} rows",
+        "  {:<14}{:.2} % of the tokens, in {} {rows}",
         "unknown",
         100.0 * tokens.unknown_share,
         tokens.rows_with_unknown
@@ -212,6 +354,11 @@ fn describe(found: &FileCheck) -> String {
         let _ = writeln!(text, "    {name:<12}{:>9}  {bar}", bucket.rows);
     }
     text
+}
+
+/// Whether what is counted under labels is at most one a row.
+fn counts_rows(kind: Rows) -> bool {
+    matches!(kind, Rows::Texts | Rows::Scores | Rows::Questions)
 }
 
 /// The first few of `count`.

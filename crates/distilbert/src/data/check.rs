@@ -4,6 +4,10 @@
 //! Rows come one at a time. What is kept of one is two hashes, its line and its label: about a hundred bytes.
 
 use super::examples::{DataError, ScannedRow};
+use super::intents::Utterance;
+use super::questions::{Question, QuestionSet};
+use super::tagging::Sentence;
+use super::tagging::entities::entities_of;
 use crate::tokenizer::{Encoding, Tokenizer};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -46,18 +50,49 @@ struct Seen {
     label: Option<u32>,
 }
 
+/// What the rows of a file are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rows {
+    /// Texts or pairs with labels.
+    #[default]
+    Texts,
+    /// Texts or pairs with a number.
+    Scores,
+    /// Sentences with named spans.
+    Entities,
+    /// Sentences with a tag for each word.
+    Tags,
+    /// Sentences with an intent and slots.
+    Intents,
+    /// Questions about a context.
+    Questions,
+}
+
+impl Rows {
+    /// Whether inputs that are too long are read in windows; others are cut.
+    pub fn in_windows(self) -> bool {
+        !matches!(self, Rows::Texts | Rows::Scores)
+    }
+}
+
 /// What was found in one file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FileCheck {
     /// The file.
     pub file: String,
+    /// What its rows are.
+    pub kind: Rows,
     /// Rows that can be read.
     pub rows: usize,
     /// Rows that cannot, which training would refuse.
     pub broken: Cases<String>,
+    /// Gold answers that do not stand where the file says.
+    pub misplaced: Cases<String>,
     /// Lines that are no rows: blank ones, and those that the official readers drop.
     pub skipped: usize,
-    /// How often each label stands in the file, in the order of the labels; for regression see `scores`.
+    /// How often each label stands in the file, in the order of the labels; for regression see `scores`. Of entities
+    /// spans are counted, of tags words, of utterances their intents and, as `slot NAME`, the spans of slots.
     pub labels: BTreeMap<String, usize>,
     /// Rows without a label.
     pub unlabelled: usize,
@@ -90,7 +125,7 @@ pub struct Cases<T> {
     pub first: Vec<T>,
 }
 
-/// A row and the one that it is like.
+/// A row and the one that it is like. Questions are named by their number in the file, since their JSON has no lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Pair {
     /// Line of the row.
@@ -136,9 +171,9 @@ pub struct Tokens {
     pub histogram: Vec<Bucket>,
     /// Longest input that training would take.
     pub max_length: usize,
-    /// Inputs that are longer.
+    /// Inputs that are longer: cut, or read in windows if the task does that.
     pub cut: usize,
-    /// Tokens that these lose.
+    /// Tokens past that length.
     pub cut_tokens: usize,
     /// Share of the texts' tokens that stand for a word that the vocabulary cannot spell.
     pub unknown_share: f64,
@@ -185,6 +220,10 @@ impl FileCheck {
         if !new_labels.is_empty() {
             problems.push(format!("{file}: labels that the first file lacks: {}", new_labels.join(", ")));
         }
+        if self.misplaced.count > 0 {
+            let count = self.misplaced.count;
+            problems.push(format!("{file}: {count} answers do not stand where the file says"));
+        }
         for Leak { from, near, .. } in leaks {
             problems.push(format!("{file}: {} rows stand in {from} too", near.count));
         }
@@ -210,21 +249,12 @@ impl<'a> DataCheck<'a> {
     }
 
     /// Begins a file. Its rows go to [`Checking::row`], and [`Checking::finish`] says what was found.
-    pub fn begin(&mut self, file: &str, are_scores: bool) -> Checking<'_, 'a> {
+    pub fn begin(&mut self, file: &str, kind: Rows) -> Checking<'_, 'a> {
         self.files.push(file.to_owned());
-        let found = FileCheck { file: file.to_owned(), ..FileCheck::default() };
+        let found = FileCheck { file: file.to_owned(), kind, ..FileCheck::default() };
         let leaks = vec![(Cases::default(), Cases::default()); self.files.len() - 1];
         let lengths = Lengths::default();
-        Checking {
-            check: self,
-            found,
-            are_scores,
-            leaks,
-            counts: Vec::new(),
-            score_sum: 0.0,
-            waiting: Vec::new(),
-            lengths,
-        }
+        Checking { check: self, found, leaks, counts: Vec::new(), score_sum: 0.0, waiting: Vec::new(), lengths }
     }
 
     fn number(&mut self, label: &str) -> u32 {
@@ -242,7 +272,6 @@ impl<'a> DataCheck<'a> {
 pub struct Checking<'c, 'a> {
     check: &'c mut DataCheck<'a>,
     found: FileCheck,
-    are_scores: bool,
     /// For each earlier file, exact and near.
     leaks: Vec<(Cases<Pair>, Cases<Pair>)>,
     /// Rows of each label, by number.
@@ -256,20 +285,75 @@ pub struct Checking<'c, 'a> {
 impl Checking<'_, '_> {
     /// Looks at a row, or notes that it is broken.
     pub fn row(&mut self, row: Result<ScannedRow, DataError>) {
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => return self.found.broken.add(|| error.to_string(), BROKEN_LISTED),
-        };
-        self.found.rows += 1;
-        let texts = [Some(&row.text_a), row.text_b.as_ref()];
-        if texts.into_iter().flatten().any(|text| text.trim().is_empty()) {
-            self.found.empty.add(|| row.line, LISTED);
-        }
+        let Some(row) = self.sound(row) else { return };
         let label = self.label(&row);
+        self.compare(row.line, row.text_a, row.text_b, label);
+    }
+
+    /// Looks at a sentence of entities or tags, or notes that it is broken.
+    pub fn sentence(&mut self, sentence: Result<Sentence, DataError>) {
+        let Some(sentence) = self.sound(sentence) else { return };
+        if self.found.kind == Rows::Tags {
+            sentence.tags.iter().for_each(|tag| self.count(tag));
+        } else {
+            entities_of(&sentence.tags).iter().for_each(|entity| self.count(&entity.kind));
+        }
+        self.compare(sentence.line, sentence.words.join(" "), None, Some(hash(&sentence.tags) as u32));
+    }
+
+    /// Looks at an utterance.
+    pub fn utterance(&mut self, utterance: &Utterance) {
+        let Utterance { sentence, intent } = utterance;
+        self.count(intent);
+        entities_of(&sentence.tags).iter().for_each(|slot| self.count(&format!("slot {}", slot.kind)));
+        self.compare(sentence.line, sentence.words.join(" "), None, Some(hash(&(intent, &sentence.tags)) as u32));
+    }
+
+    /// Looks at all questions of a file.
+    pub fn questions(&mut self, set: &QuestionSet, mut goes_on: impl FnMut() -> bool) {
+        for misplaced in &set.misplaced {
+            self.found.misplaced.add(|| misplaced.reason.clone(), LISTED);
+        }
+        for (index, Question { text, context, answers, .. }) in set.questions.iter().enumerate() {
+            let label = match answers {
+                None => {
+                    self.found.unlabelled += 1;
+                    None
+                }
+                Some(answers) => {
+                    self.count(if answers.is_empty() { "no answer" } else { "answered" });
+                    let mut texts: Vec<&str> = answers.iter().map(|answer| answer.text.as_str()).collect();
+                    texts.sort_unstable();
+                    Some(hash(&texts) as u32)
+                }
+            };
+            self.compare(index + 1, text.clone(), Some(set.contexts[*context].clone()), label);
+            if !goes_on() {
+                break;
+            }
+        }
+    }
+
+    /// Notes that a row is broken, or that the file is from here on.
+    pub fn broken(&mut self, error: &DataError) {
+        self.found.broken.add(|| error.to_string(), BROKEN_LISTED);
+    }
+
+    fn sound<T>(&mut self, row: Result<T, DataError>) -> Option<T> {
+        row.map_err(|error| self.broken(&error)).ok()
+    }
+
+    /// Compares a row with those before; rows with other labels say something else.
+    fn compare(&mut self, line: usize, text_a: String, text_b: Option<String>, label: Option<u32>) {
+        self.found.rows += 1;
+        let texts = [Some(&text_a), text_b.as_ref()];
+        if texts.into_iter().flatten().any(|text| text.trim().is_empty()) {
+            self.found.empty.add(|| line, LISTED);
+        }
         let exact = hash(&texts);
         let near = hash(&texts.map(|text| text.map(|text| normalised(text))));
-        let seen = Seen { file: (self.check.files.len() - 1) as u32, line: row.line as u32, label };
-        let like = |earlier: Seen| Pair { line: row.line, like: earlier.line as usize };
+        let seen = Seen { file: (self.check.files.len() - 1) as u32, line: line as u32, label };
+        let like = |earlier: Seen| Pair { line, like: earlier.line as usize };
         for earlier in see(&mut self.check.exact, exact, seen) {
             match self.leaks.get_mut(earlier.file as usize) {
                 Some((leaks, _)) => leaks.add(|| like(earlier), LISTED),
@@ -287,11 +371,19 @@ impl Checking<'_, '_> {
             }
         }
         if self.check.tokenizer.is_some() {
-            self.waiting.push((row.text_a, row.text_b));
+            self.waiting.push((text_a, text_b));
             if self.waiting.len() == ROWS_AT_A_TIME {
                 self.count_tokens();
             }
         }
+    }
+
+    fn count(&mut self, label: &str) {
+        let number = self.check.number(label) as usize;
+        if self.counts.len() <= number {
+            self.counts.resize(number + 1, 0);
+        }
+        self.counts[number] += 1;
     }
 
     /// The number of the row's label, or of its whole set of labels, counting each.
@@ -300,22 +392,15 @@ impl Checking<'_, '_> {
             self.found.unlabelled += 1;
             return None;
         };
-        if let (true, Some(score)) =
-            (self.are_scores, labels.first().and_then(|label| label.trim().parse::<f64>().ok()))
-        {
+        let number = labels.first().and_then(|label| label.trim().parse::<f64>().ok());
+        if let (Rows::Scores, Some(score)) = (self.found.kind, number) {
             self.score_sum += score;
             let scores = self.found.scores.get_or_insert(Scores { min: score, mean: score, max: score });
             (scores.min, scores.max) = (scores.min.min(score), scores.max.max(score));
             // Equal numbers are equal labels, however they are written; the low bits tell them apart well enough.
             return Some(hash(&score.to_bits()) as u32);
         }
-        for label in labels {
-            let number = self.check.number(label) as usize;
-            if self.counts.len() <= number {
-                self.counts.resize(number + 1, 0);
-            }
-            self.counts[number] += 1;
-        }
+        labels.iter().for_each(|label| self.count(label));
         match &labels[..] {
             [only] => Some(self.check.number(only)),
             set => {
@@ -446,7 +531,7 @@ mod tests {
     }
 
     fn checked(check: &mut DataCheck<'_>, file: &str, rows: Vec<Result<ScannedRow, DataError>>) -> FileCheck {
-        let mut checking = check.begin(file, false);
+        let mut checking = check.begin(file, Rows::Texts);
         rows.into_iter().for_each(|row| checking.row(row));
         checking.finish(0)
     }
@@ -512,7 +597,7 @@ mod tests {
     #[test]
     fn equal_numbers_are_equal_labels() {
         let mut check = DataCheck::new(None, 8, 1);
-        let mut checking = check.begin("f", true);
+        let mut checking = check.begin("f", Rows::Scores);
         for (line, label) in [(1, "0.5"), (2, "0.50"), (3, "2")] {
             checking.row(row(line, "same", label));
         }

@@ -164,8 +164,11 @@ pub fn load(path: &Path, split: Split) -> Result<UtteranceSet, DataError> {
     Ok(UtteranceSet { split, utterances, skipped })
 }
 
-/// `path` itself if it has the files, or its folder for the split.
-fn folder_of(path: &Path, split: Split) -> Result<PathBuf, DataError> {
+/// `path` itself if it has the files, or its folder for the split, as [`load`] finds it.
+///
+/// # Errors
+/// [`DataError`] if there is no such folder.
+pub fn folder_of(path: &Path, split: Split) -> Result<PathBuf, DataError> {
     if path.join(WORDS).is_file() {
         return Ok(path.to_owned());
     }

@@ -19,7 +19,7 @@ pub struct SavedTask {
 }
 
 impl SavedTask {
-    /// Reads `task.json` of a model's folder; `None` if there is none.
+    /// Reads `task.json` of a model's folder; `None` if there is none, or one of another kind of task.
     ///
     /// # Errors
     /// [`DataError`] if the file cannot be read or is not a task.
@@ -33,7 +33,8 @@ impl SavedTask {
     }
 }
 
-/// Reads `task.json` of a model's folder; `None` if there is none, or if a `problem` is named and the file's is another.
+/// Reads `task.json` of a model's folder; `None` if there is none, or if its `problem`, which the tasks of texts and of
+/// words do not have there, is another one.
 pub(in crate::data) fn read_task<T: DeserializeOwned>(
     folder: &Path,
     problem: Option<&str>,
@@ -46,7 +47,7 @@ pub(in crate::data) fn read_task<T: DeserializeOwned>(
         Err(error) => return Err(failed(error)),
     };
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-    if problem.is_some() && value.get("problem").and_then(serde_json::Value::as_str) != problem {
+    if value.get("problem").and_then(serde_json::Value::as_str) != problem {
         return Ok(None);
     }
     serde_json::from_value(value).map(Some).map_err(|error| failed(error.into()))

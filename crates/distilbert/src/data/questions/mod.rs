@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::examples::{Skipped, Split};
 use crate::random::Rng;
 
-pub use read::{load, read};
+pub use read::{find_file, load, read};
 pub use task::{AnswerLanguage, AnswerRules, AnsweringTask, Normalisation, SpanConfig, UnknownLanguage};
 pub use windows::{DEFAULT_MAX_LENGTH, DEFAULT_OVERLAP, QuestionWindows, Window, WindowConfig, WindowError};
 

@@ -19,14 +19,22 @@ use super::{Answer, Question, QuestionSet, file_names};
 /// # Errors
 /// As [`read`]; also if the folder has no such file, or several.
 pub fn load(path: &Path, split: Split) -> Result<QuestionSet, DataError> {
+    read(&find_file(path, split)?)
+}
+
+/// `path` itself, or the split's file in the folder `path`, as [`load`] finds it.
+///
+/// # Errors
+/// [`DataError`] if the folder has no such file, or several.
+pub fn find_file(path: &Path, split: Split) -> Result<PathBuf, DataError> {
     let kind = std::fs::metadata(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
     if !kind.is_dir() {
-        return read(path);
+        return Ok(path.to_owned());
     }
     let expected = file_names(split);
     let found: Vec<PathBuf> = expected.iter().map(|name| path.join(name)).filter(|file| file.is_file()).collect();
     match &found[..] {
-        [file] => read(file),
+        [file] => Ok(file.clone()),
         [] => Err(DataError::MissingFile { folder: path.to_owned(), expected, split: split.name() }),
         [first, second, ..] => Err(DataError::Labels {
             path: path.to_owned(),

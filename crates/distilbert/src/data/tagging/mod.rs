@@ -33,7 +33,7 @@ pub struct WordColumns {
 }
 
 /// A sentence with a tag for each word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sentence {
     /// The words.
     pub words: Vec<String>,
@@ -137,26 +137,55 @@ pub fn load(task: &Task, path: &Path, split: Split) -> Result<TaggedSet, DataErr
     Ok(TaggedSet { task: task.clone(), split, sentences, skipped })
 }
 
+/// Takes a file's sentences, or what is wrong with one; `false` ends the reading.
+type Rows<'a> = &'a mut dyn FnMut(Result<Sentence, DataError>) -> bool;
+
 /// The sentences of a file, entities in BIO.
 fn read(task: &Task, columns: &WordColumns, file: &Path) -> Result<(Vec<Sentence>, Vec<Skipped>), DataError> {
-    let (mut sentences, skipped) = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl" | "json") => lists::read(columns, file)?,
-        Some("conllu") => columns::read(columns, columns::Format::ConllU, task.problem, file)?,
-        _ => columns::read(columns, columns::Format::Columns, task.problem, file)?,
-    };
+    let mut sentences: Result<Vec<Sentence>, DataError> = Ok(Vec::new());
+    let skipped = scan(columns, task.problem, file, |row| {
+        match (&mut sentences, row) {
+            (Ok(sentences), Ok(sentence)) => sentences.push(sentence),
+            (_, row) => sentences = row.map(|_| Vec::new()),
+        }
+        sentences.is_ok()
+    })?;
+    let sentences = sentences?;
     if sentences.is_empty() {
         return Err(DataError::Empty { path: file.to_owned() });
     }
-    if task.problem == Problem::Entities {
-        for sentence in &mut sentences {
-            sentence.tags = to_bio(&sentence.tags).map_err(|(word, found)| {
-                let expected = "tags `O`, or `B-`, `I-`, `E-`, `S-`, `L-` or `U-` with a type";
-                let found = format!("`{found}` at word {} of the sentence that starts here", word + 1);
-                DataError::row(file, sentence.line, expected, found)
-            })?;
-        }
-    }
     Ok((sentences, skipped))
+}
+
+/// Reads a file's sentences one at a time, entities in BIO, with what is wrong with those that cannot be read, until
+/// `rows` says `false`. The result is what was left out so far.
+///
+/// # Errors
+/// [`DataError`] if the file cannot be read at all.
+pub fn scan(
+    columns: &WordColumns,
+    problem: Problem,
+    file: &Path,
+    mut rows: impl FnMut(Result<Sentence, DataError>) -> bool,
+) -> Result<Vec<Skipped>, DataError> {
+    let mut rows = |row: Result<Sentence, DataError>| match row {
+        Ok(sentence) if problem == Problem::Entities => rows(in_bio(sentence, file)),
+        row => rows(row),
+    };
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "json") => lists::scan(columns, file, &mut rows),
+        Some("conllu") => columns::scan(columns, columns::Format::ConllU, problem, file, &mut rows),
+        _ => columns::scan(columns, columns::Format::Columns, problem, file, &mut rows),
+    }
+}
+
+fn in_bio(sentence: Sentence, file: &Path) -> Result<Sentence, DataError> {
+    let tags = to_bio(&sentence.tags).map_err(|(word, found)| {
+        let expected = "tags `O`, or `B-`, `I-`, `E-`, `S-`, `L-` or `U-` with a type";
+        let found = format!("`{found}` at word {} of the sentence that starts here", word + 1);
+        DataError::row(file, sentence.line, expected, found)
+    })?;
+    Ok(Sentence { tags, ..sentence })
 }
 
 /// The same spans in BIO; the place of a tag of no known scheme and the tag.
@@ -173,8 +202,11 @@ fn to_bio(tags: &[String]) -> Result<Vec<String>, (usize, String)> {
     Ok(bio(&entities_of(&known), known.len()))
 }
 
-/// `path` itself, or the split's file in the folder `path`.
-fn find_file(path: &Path, split: Split) -> Result<PathBuf, DataError> {
+/// `path` itself, or the split's file in the folder `path`, as [`load`] finds it.
+///
+/// # Errors
+/// [`DataError`] if there is no such file, or several.
+pub fn find_file(path: &Path, split: Split) -> Result<PathBuf, DataError> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         return Ok(path.to_owned());
