@@ -1,0 +1,74 @@
+//! Schemas of JSON values.
+
+use serde_json::{Map, Value, json};
+
+pub fn text() -> Value {
+    json!({"type": "string"})
+}
+
+pub fn some_text() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+/// A text that is not only white space.
+pub fn words() -> Value {
+    json!({"type": "string", "pattern": "\\S"})
+}
+
+pub fn number() -> Value {
+    json!({"type": "number"})
+}
+
+pub fn at_least(least: usize) -> Value {
+    json!({"type": "integer", "minimum": least})
+}
+
+pub fn from_to(least: usize, most: usize) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
+}
+
+pub fn flag() -> Value {
+    json!({"type": "boolean"})
+}
+
+pub fn constant(text: &str) -> Value {
+    json!({"type": "string", "const": text})
+}
+
+pub fn one_of(texts: Vec<String>) -> Value {
+    json!({"type": "string", "enum": texts})
+}
+
+pub fn one_of_or_null(texts: Vec<String>) -> Value {
+    json!({"enum": texts.into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()})
+}
+
+pub fn list(of: Value) -> Value {
+    json!({"type": "array", "items": of})
+}
+
+pub fn or_null(schema: Value) -> Value {
+    any_of(vec![schema, json!({"type": "null"})])
+}
+
+/// One of these; each once.
+pub fn any_of(schemas: Vec<Value>) -> Value {
+    let mut distinct: Vec<Value> = Vec::new();
+    for schema in schemas {
+        if !distinct.contains(&schema) {
+            distinct.push(schema);
+        }
+    }
+    match distinct.len() {
+        1 => distinct.remove(0),
+        _ => json!({"anyOf": distinct}),
+    }
+}
+
+/// An object of exactly these keys, of which the optional ones may be missing.
+pub fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> =
+        required.iter().chain(optional).map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    let names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
+    json!({"type": "object", "properties": properties, "required": names, "additionalProperties": false})
+}
