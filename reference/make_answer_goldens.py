@@ -33,7 +33,26 @@ WORDS = {
     "ar": ["ال", "الشمال", "شمال", "و", "المال", "١٢"],
     "zh": ["北京", "在2008年", "the", "漢字", "龥龦", "中a国"],
 }
-GLUE = [" ", "  ", "\t", "\u00a0", "\u3000", "\x1c", "", "-", ".", "_", "$", "+", "“", "。", "¿", "\u0301", "\u200b", "٪"]
+GLUE = [
+    " ",
+    "  ",
+    "\t",
+    "\u00a0",
+    "\u3000",
+    "\x1c",
+    "",
+    "-",
+    ".",
+    "_",
+    "$",
+    "+",
+    "“",
+    "。",
+    "¿",
+    "\u0301",
+    "\u200b",
+    "٪",
+]
 
 
 def load_mlqa(wheel):
@@ -70,7 +89,12 @@ def main():
         languages = [rules, rules, "en"] if rules in LANGUAGES else ["en", "en", "en", rng.choice(LANGUAGES)]
         golds = [text(rng, languages, 4) for _ in range(rng.randint(1, 3))]
         prediction = rng.choice(
-            [text(rng, languages, 4), rng.choice(golds), rng.choice(golds).upper() + " the", rng.choice(golds) + " cat x"]
+            [
+                text(rng, languages, 4),
+                rng.choice(golds),
+                rng.choice(golds).upper() + " the",
+                rng.choice(golds) + " cat x",
+            ]
         )
         if rules == "squad-2.0":
             kept = [gold for gold in golds if squad_words(gold)] or [""]
@@ -102,14 +126,21 @@ def main():
             name = str(index)
             examples.append(
                 SquadExample(
-                    qas_id=name, question_text="", context_text="", answer_text=None, start_position_character=None,
-                    title="", answers=[{"text": gold} for gold in golds], is_impossible=impossible,
+                    qas_id=name,
+                    question_text="",
+                    context_text="",
+                    answer_text=None,
+                    start_position_character=None,
+                    title="",
+                    answers=[{"text": gold} for gold in golds],
+                    is_impossible=impossible,
                 )
             )
             predictions[name], odds[name] = prediction, null_odds
             rows.append({"prediction": prediction, "golds": golds, "null_odds": null_odds})
-        expected = squad_metrics.squad_evaluate(examples, predictions, no_answer_probs=odds,
-                                                no_answer_probability_threshold=10)
+        expected = squad_metrics.squad_evaluate(
+            examples, predictions, no_answer_probs=odds, no_answer_probability_threshold=10
+        )
         sets.append({"questions": rows, "expected": dict(expected)})
 
     golden = {"cases": cases, "sets": sets}

@@ -32,8 +32,10 @@ VOCABULARY = (
 
 
 def words(rng, least, most):
-    return ["".join(rng.choice("abcdefghijklmnopqrstuv") for _ in range(rng.choice([1, 1, 2, 3])))
-            for _ in range(rng.randint(least, most))]
+    return [
+        "".join(rng.choice("abcdefghijklmnopqrstuv") for _ in range(rng.choice([1, 1, 2, 3])))
+        for _ in range(rng.randint(least, most))
+    ]
 
 
 def text(rng, least, most):
@@ -65,8 +67,13 @@ def main():
             while len(tokenizer(question).input_ids) - 2 > MAX_LENGTH - 3 - 2 * DOC_STRIDE:
                 question = text(rng, 1, 2)
             encoded = tokenizer(
-                question, context, truncation="only_second", max_length=MAX_LENGTH, stride=DOC_STRIDE,
-                return_overflowing_tokens=True, return_offsets_mapping=True,
+                question,
+                context,
+                truncation="only_second",
+                max_length=MAX_LENGTH,
+                stride=DOC_STRIDE,
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
             )
             features, starts, ends, spans, seen = [], [], [], [], 0
             for window, ids in enumerate(encoded["input_ids"]):
@@ -97,8 +104,13 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 for negative in [False, True]:
                     postprocess_qa_predictions(
-                        examples, features, (starts, ends), version_2_with_negative=negative, n_best_size=5,
-                        max_answer_length=6, output_dir=folder,
+                        examples,
+                        features,
+                        (starts, ends),
+                        version_2_with_negative=negative,
+                        n_best_size=5,
+                        max_answer_length=6,
+                        output_dir=folder,
                     )
                     read = json.loads((pathlib.Path(folder) / "nbest_predictions.json").read_text())
                     n_best["with_null" if negative else "without_null"] = read["1"]
@@ -106,13 +118,18 @@ def main():
             ask = {"question": question, "context": context, "max_seq_len": MAX_LENGTH, "doc_stride": DOC_STRIDE}
             ranked = pipe(**ask, top_k=4, max_answer_len=6)
             impossible = pipe(**ask, top_k=3, max_answer_len=6, handle_impossible_answer=True)
-            cases.append({
-                "model": name, "question": question, "context": context,
-                "windows": [[span.start, span.start + span.length] for span in spans],
-                "n_best": n_best, "null_odds": odds,
-                "ranked": ranked if isinstance(ranked, list) else [ranked],
-                "ranked_with_null": impossible if isinstance(impossible, list) else [impossible],
-            })
+            cases.append(
+                {
+                    "model": name,
+                    "question": question,
+                    "context": context,
+                    "windows": [[span.start, span.start + span.length] for span in spans],
+                    "n_best": n_best,
+                    "null_odds": odds,
+                    "ranked": ranked if isinstance(ranked, list) else [ranked],
+                    "ranked_with_null": impossible if isinstance(impossible, list) else [impossible],
+                }
+            )
     golden = {"vocabulary": VOCABULARY, "max_length": MAX_LENGTH, "doc_stride": DOC_STRIDE, "cases": cases}
     out = GOLDENS / "answering.json"
     out.write_text(json.dumps(golden, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")

@@ -29,8 +29,9 @@ def sets(logits, labels, temperature):
 
 def case(loss, logits, labels):
     logits = np.asarray(logits, dtype=np.float32).astype(np.float64)
-    fit = minimize_scalar(lambda x: loss(logits, labels, np.exp(x)), bounds=(-4.6, 4.6), method="bounded",
-                          options={"xatol": 1e-12})
+    fit = minimize_scalar(
+        lambda x: loss(logits, labels, np.exp(x)), bounds=(-4.6, 4.6), method="bounded", options={"xatol": 1e-12}
+    )
     temperature = float(np.exp(fit.x))
     expected = {
         "nll_before": loss(logits, labels, 1.0),

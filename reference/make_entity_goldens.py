@@ -74,7 +74,11 @@ def main() -> None:
         case("right words, wrong type", [["B-A", "I-A", "O"]], [["B-B", "I-B", "O"]]),
         case("one span or two", [["B-A", "I-A"]], [["B-A", "B-A"]]),
         case("a span at the end of one sentence and the start of the next", [["B-A"], ["I-A"]], [["B-A"], ["B-A"]]),
-        case("a sentence that begins with a word that means nothing", [["X"], ["X", "B-A"]], [["X", "I-A"][:1], ["X-A", "I-A"]]),
+        case(
+            "a sentence that begins with a word that means nothing",
+            [["X"], ["X", "B-A"]],
+            [["X", "I-A"][:1], ["X-A", "I-A"]],
+        ),
     ]
     golden = {"made_by": "reference/make_entity_goldens.py", "versions": {"seqeval": "1.2.2"}, "seed": SEED}
     lines = [json.dumps(case, ensure_ascii=False, default=plain) for case in cases]

@@ -139,7 +139,11 @@ def main():
             scores("one example", [1], [5]),
         ],
         "mcnemar": [
-            {"only_first": b, "only_second": c, "expected": stats.binomtest(min(b, c), b + c, 0.5).pvalue if b + c else 1.0}
+            {
+                "only_first": b,
+                "only_second": c,
+                "expected": stats.binomtest(min(b, c), b + c, 0.5).pvalue if b + c else 1.0,
+            }
             for b, c in [(0, 0), (0, 1), (1, 1), (3, 9), (9, 3), (0, 20), (50, 31), (600, 500), (5000, 5200)]
         ],
         "calibration": [

@@ -73,8 +73,12 @@ goldens = {
         case("text-classification", "bert-classify", {"text": "w5 w6", "text_pair": "w7"}, arguments={"top_k": None}),
     ],
     "rerank": [
-        case("text-classification", "distilbert-regress", {"text": "w5 w6", "text_pair": text},
-             arguments={"function_to_apply": "sigmoid"})
+        case(
+            "text-classification",
+            "distilbert-regress",
+            {"text": "w5 w6", "text_pair": text},
+            arguments={"function_to_apply": "sigmoid"},
+        )
         for text in ["w7", "w8 w9 w10", "w11 w30", "w31"]
     ],
     "attention": [attention("bert-mlm", "w5 w6 w20", "w7"), attention("distilbert-mlm", "w5 unknown w8")],

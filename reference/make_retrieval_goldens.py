@@ -29,7 +29,7 @@ def main():
     rng = random.Random(20240607)
     cases = []
     for number in range(24):
-        documents = [f"d{rng.randrange(10**rng.randrange(1, 5))}" for _ in range(rng.choice([3, 12, 60, 150]))]
+        documents = [f"d{rng.randrange(10 ** rng.randrange(1, 5))}" for _ in range(rng.choice([3, 12, 60, 150]))]
         documents = sorted(set(documents))
         steps = 3 if number % 2 else 1600
         scores = {document: rng.randrange(-steps, steps) / 16 for document in documents}

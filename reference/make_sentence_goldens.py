@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from common import save
 
-WORDS = "a man woman is are eating plays the guitar bread dog runs in park red car fast slow cat sleeps on sofa ##s ##ing"
+WORDS = (
+    "a man woman is are eating plays the guitar bread dog runs in park red car fast slow cat sleeps on sofa ##s ##ing"
+)
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), ".", ","]
 TEXTS = [
     "A man is eating bread.",
@@ -69,7 +71,9 @@ def distilbert() -> hf.PreTrainedModel:
     )  # fmt: skip
 
 
-def build(out: Path, name: str, encoder: hf.PreTrainedModel, modules: list[nn.Module], **options: object) -> SentenceTransformer:
+def build(
+    out: Path, name: str, encoder: hf.PreTrainedModel, modules: list[nn.Module], **options: object
+) -> SentenceTransformer:
     """Saves the folder through sentence-transformers and opens it again."""
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)

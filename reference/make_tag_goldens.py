@@ -15,9 +15,7 @@ import transformers as hf
 SEED = 11
 OUT = Path(__file__).resolve().parent.parent / "crates/distilbert/tests/goldens/tagger"
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "X"]
-PIECES = (
-    "wolfgang lives in berlin ber ##lin wolf ##gang new york y ##ork ##s the don t ' . , - ! caf ##e # 1 2 ##3 a b ##b 東 京"
-)
+PIECES = "wolfgang lives in berlin ber ##lin wolf ##gang new york y ##ork ##s the don t ' . , - ! caf ##e # 1 2 ##3 a b ##b 東 京"
 TEXTS = [
     "Wolfgang lives in Berlin.",
     "wolfgang berlins new yorks",

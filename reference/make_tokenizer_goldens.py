@@ -112,7 +112,9 @@ def xlm_roberta() -> hf.PreTrainedTokenizerBase:
 
 def albert() -> hf.PreTrainedTokenizerBase:
     mask = hf.AddedToken("[MASK]", lstrip=True, special=True)
-    return hf.AlbertTokenizer(vocab=unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], lower=True), mask_token=mask)
+    return hf.AlbertTokenizer(
+        vocab=unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], lower=True), mask_token=mask
+    )
 
 
 def expected(tokenizer: hf.PreTrainedTokenizerBase) -> list[dict[str, Any]]:

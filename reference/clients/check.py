@@ -84,7 +84,9 @@ def main(url: str) -> None:
         if infers(model):
             client = InferenceClient(f"{url}/models/{model['served_model_name']}")
             scored = client.zero_shot_classification("the team won the final", ["sport", "cooking"])
-            check("huggingface_hub: zero_shot_classification", math.isclose(sum(x.score for x in scored), 1, rel_tol=1e-4))
+            check(
+                "huggingface_hub: zero_shot_classification", math.isclose(sum(x.score for x in scored), 1, rel_tol=1e-4)
+            )
 
     chain = OpenAIEmbeddings(model=embedder, base_url=f"{url}/v1", api_key="none", check_embedding_ctx_length=False)
     check("langchain: OpenAIEmbeddings", close(chain.embed_query(TEXTS[0]), vectors[0]))

@@ -51,7 +51,16 @@ def run(name: str, command: list[str], port: int, args: argparse.Namespace) -> d
     try:
         url = f"http://127.0.0.1:{port}/embed"
         wait(url, process)
-        load = [sys.executable, str(HERE / "load.py"), "--url", url, "--texts", str(args.texts), "--pid", str(process.pid)]
+        load = [
+            sys.executable,
+            str(HERE / "load.py"),
+            "--url",
+            url,
+            "--texts",
+            str(args.texts),
+            "--pid",
+            str(process.pid),
+        ]
         load += ["--connections", str(args.connections), "--seconds", str(args.seconds), "--batch", args.batch]
         result = json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)
     finally:

@@ -109,7 +109,12 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--texts", type=Path, required=True, help="a text a line")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--batch", type=lambda text: [int(size) for size in text.split(",")], default=[1], help="texts of a request, e.g. 1,1,1,8")
+    parser.add_argument(
+        "--batch",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=[1],
+        help="texts of a request, e.g. 1,1,1,8",
+    )
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--warmup", type=float, default=3)
     parser.add_argument("--seed", type=int, default=1)

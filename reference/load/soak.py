@@ -58,7 +58,9 @@ class Server:
 
 def request(path: str, body: bytes, method: str = "POST", length: int | None = None) -> bytes:
     length = len(body) if length is None else length
-    head = f"{method} {path} HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
     return head.encode() + body
 
 
@@ -101,7 +103,11 @@ class Soak:
                 return "/embed", {"model": "embed", "inputs": texts}, lambda a: self.check_vectors(a, places)
             case "openai":
                 rows = lambda a: [row["embedding"] for row in a["data"]]
-                return "/v1/embeddings", {"model": "embed", "input": texts}, lambda a: self.check_vectors(rows(a), places)
+                return (
+                    "/v1/embeddings",
+                    {"model": "embed", "input": texts},
+                    lambda a: self.check_vectors(rows(a), places),
+                )
             case "v2":
                 tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
                 width = len(self.vectors[0])
@@ -215,7 +221,9 @@ class Soak:
         quarters = [self.memory[len(self.memory) * i // 10 : len(self.memory) * (i + 3) // 10] for i in (1, 4, 7)]
         return {
             "seconds": round(time.monotonic() - started),
-            "answers_compared": sum(n for what, n in self.counts.items() if what.startswith("/") and what.endswith(" 200")),
+            "answers_compared": sum(
+                n for what, n in self.counts.items() if what.startswith("/") and what.endswith(" 200")
+            ),
             "wrong": len(self.wrong),
             "lost": len(self.lost),
             "counts": dict(sorted(self.counts.items())),
