@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-HEAD_OUTPUTS = ("logits", "start_logits", "end_logits")
+HEAD_OUTPUTS = ("logits", "slot_logits", "start_logits", "end_logits")
 
 
 def model_class(config: transformers.PretrainedConfig) -> Any:

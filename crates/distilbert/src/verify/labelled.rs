@@ -1,6 +1,6 @@
 //! Loss, logits and gradients of one labelled batch.
 
-use super::outputs::{SPAN_LOGITS, compare_outputs};
+use super::outputs::{SLOT_LOGITS, SPAN_LOGITS, compare_outputs};
 use super::{
     Comparison, GRADIENT_FLOOR, ReferenceBatch, SPAN_GRADIENT_FLOOR, VerifyError, compare_gradient, compare_values,
     norm,
@@ -32,8 +32,8 @@ struct SoftSettings {
 }
 
 /// Compares loss, logits and every parameter's gradient of `model` (packed for training, dropout off) with
-/// `expected.safetensors` in `folder`. Labels are classes (of texts or tokens), one 0 or 1 an output,
-/// numbers, starts and ends, or hidden tokens, by the model's head; a teacher's logits and a `meta.json` make the loss
+/// `expected.safetensors` in `folder`. Labels are classes (of texts, tokens or both), one 0 or 1 an
+/// output, numbers, starts and ends, or hidden tokens, by the model's head; a teacher's logits and a `meta.json` make the loss
 /// one of soft labels, with terms between layers if it names any, whose linears become a part of `model`.
 ///
 /// # Errors
@@ -52,19 +52,31 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> 
     let key = DropoutKey { seed: 0, step: 1, slots: &slots };
     let mut comparisons = Vec::new();
     let loss = match &model.config.head {
-        HeadKind::Classification { .. } | HeadKind::TokenClassification { .. } | HeadKind::QuestionAnswering => {
+        HeadKind::Classification { .. }
+        | HeadKind::TokenClassification { .. }
+        | HeadKind::QuestionAnswering
+        | HeadKind::IntentsAndSlots { .. } => {
             let (loss, logits) = labelled_loss(rt, model, &tensors, &reference, soft.as_ref(), key, &mut gradients)?;
-            if model.config.head == HeadKind::QuestionAnswering {
-                let rows = starts_then_ends(&logits);
-                for (name, ours) in SPAN_LOGITS.into_iter().zip(rows.chunks(reference.batch.tokens())) {
-                    comparisons.push(compare_values(name, ours, &reference.real_rows(&tensors.read_f32(name)?)));
+            let mut compare = |name: &str, ours: &[f32]| {
+                let expected = tensors.read_f32(name)?;
+                let per_token = tensors.shape(name)?.len() == 3 || SPAN_LOGITS.contains(&name);
+                let expected = if per_token { reference.real_rows(&expected) } else { expected };
+                comparisons.push(compare_values(name, ours, &expected));
+                Ok::<(), VerifyError>(())
+            };
+            match &model.config.head {
+                HeadKind::QuestionAnswering => {
+                    let rows = starts_then_ends(&logits);
+                    for (name, ours) in SPAN_LOGITS.into_iter().zip(rows.chunks(reference.batch.tokens())) {
+                        compare(name, ours)?;
+                    }
                 }
-            } else {
-                let mut expected = tensors.read_f32("logits")?;
-                if tensors.shape("logits")?.len() == 3 {
-                    expected = reference.real_rows(&expected);
+                HeadKind::IntentsAndSlots { intents, .. } => {
+                    let (of_texts, of_tokens) = logits.split_at(reference.batch.sequences() * intents.len());
+                    compare("logits", of_texts)?;
+                    compare(SLOT_LOGITS, of_tokens)?;
                 }
-                comparisons.push(compare_values("logits", &logits, &expected));
+                _ => compare("logits", &logits)?,
             }
             loss
         }
@@ -81,8 +93,8 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> 
             comparisons.extend(compare_outputs(rt, model, &tensors, &reference, ["logits"].into_iter())?);
             masked_step(rt, &pass, &masked, key, &mut gradients).vocabulary.total(&weights)
         }
-        HeadKind::None | HeadKind::Embedding(_) | HeadKind::IntentsAndSlots { .. } => {
-            let reason = "the model has no head with one kind of labels, so no reference has its loss".to_owned();
+        HeadKind::None | HeadKind::Embedding(_) => {
+            let reason = "the model has no head with labels, so no reference has its loss".to_owned();
             return Err(VerifyError::Unexpected { path, name: "labels".into(), reason });
         }
     };
@@ -163,9 +175,16 @@ fn targets(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) -> Resu
         true => Ok(()),
         false => Err(unexpected(name, format!("expected {expected} elements, found {found}"))),
     };
-    let class = |label: i64| match i32::try_from(label) {
-        Ok(class) if class == IGNORED || (0..outputs as i32).contains(&class) => Ok(class),
-        _ => Err(unexpected("labels", format!("expected a class below {outputs}, or {IGNORED}, found {label}"))),
+    let classes = |name: &str, outputs: usize, per_token: bool| {
+        let labels = tensors.read_i64(name)?;
+        let rows = if per_token { reference.attention_mask.len() } else { batch.sequences() };
+        check_count(name, labels.len(), rows)?;
+        let labels = if per_token { reference.real_rows(&labels) } else { labels };
+        let class = |label: i64| match i32::try_from(label) {
+            Ok(class) if class == IGNORED || (0..outputs as i32).contains(&class) => Ok(class),
+            _ => Err(unexpected(name, format!("expected a class below {outputs}, or {IGNORED}, found {label}"))),
+        };
+        labels.into_iter().map(class).collect::<Result<Vec<i32>, VerifyError>>()
     };
     match &model.config.head {
         HeadKind::QuestionAnswering => {
@@ -187,18 +206,19 @@ fn targets(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) -> Resu
             let multi = matches!(&model.config.head, HeadKind::Classification { problem: Problem::MultiLabel, .. });
             Ok(if multi { Targets::Multi(numbers) } else { Targets::Scores(numbers) })
         }
+        HeadKind::IntentsAndSlots { slots, .. } => Ok(Targets::IntentsAndSlots {
+            intents: classes("labels", outputs, false)?,
+            slots: classes("slot_labels", slots.len(), true)?,
+        }),
         head => {
             let per_token = matches!(head, HeadKind::TokenClassification { .. });
-            let labels = tensors.read_i64("labels")?;
-            let rows = if per_token { reference.attention_mask.len() } else { batch.sequences() };
-            check_count("labels", labels.len(), rows)?;
-            let labels = if per_token { reference.real_rows(&labels) } else { labels };
-            Ok(Targets::Classes(labels.into_iter().map(class).collect::<Result<_, _>>()?))
+            Ok(Targets::Classes(classes("labels", outputs, per_token)?))
         }
     }
 }
 
-/// What a teacher says of the batch, in the shape of our logits: `teacher_logits`, or those of start and end.
+/// What a teacher says of the batch, in the shape of our logits: `teacher_logits` (and
+/// `teacher_slot_logits`), or those of start and end.
 fn read_teacher(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) -> Result<Option<Vec<f32>>, VerifyError> {
     if tensors.contains("teacher_start_logits") {
         let real = |name: &str| Ok::<Vec<f32>, VerifyError>(reference.real_rows(&tensors.read_f32(name)?));
@@ -209,8 +229,14 @@ fn read_teacher(model: &Model, tensors: &Tensors, reference: &ReferenceBatch) ->
         return Ok(None);
     }
     let logits = tensors.read_f32("teacher_logits")?;
-    let per_token = matches!(model.config.head, HeadKind::TokenClassification { .. });
-    Ok(Some(if per_token { reference.real_rows(&logits) } else { logits }))
+    Ok(Some(match &model.config.head {
+        HeadKind::TokenClassification { .. } => reference.real_rows(&logits),
+        HeadKind::IntentsAndSlots { .. } => {
+            let of_tokens = reference.real_rows(&tensors.read_f32("teacher_slot_logits")?);
+            [logits, of_tokens].concat()
+        }
+        _ => logits,
+    }))
 }
 
 /// What a teacher takes part in.

@@ -15,9 +15,11 @@ use std::path::Path;
 
 /// The outputs of question answering.
 pub(crate) const SPAN_LOGITS: [&str; 2] = ["start_logits", "end_logits"];
+/// What a model for intents and slots says of tokens; `logits` are those of the texts.
+pub(super) const SLOT_LOGITS: &str = "slot_logits";
 
 /// Runs `model` (packed) on the `input.*` tensors of `expected` and compares every other tensor by its name:
-/// `hidden.N`, `last_hidden_state`, `logits` or `start_logits` and `end_logits`, and `embedding` (the embedding head's; of
+/// `hidden.N`, `last_hidden_state`, `logits`, `slot_logits`, `start_logits` and `end_logits`, and `embedding` (the embedding head's; of
 /// another model the mean over the tokens, scaled to length one). Padded positions are not looked at.
 ///
 /// # Errors
@@ -77,12 +79,20 @@ pub(crate) fn compute(rt: &Runtime, model: &Model, batch: &Batch) -> BTreeMap<St
         head => {
             let (mut activations, mut logits) = (LabelledActivations::default(), Vec::new());
             head.forward_labelled(rt, arena, states, batch, Mode::Inference, &mut activations, &mut logits);
-            if model.config.head == HeadKind::QuestionAnswering {
-                let mut starts = starts_then_ends(&logits);
-                outputs.insert("end_logits".into(), starts.split_off(batch.tokens()));
-                outputs.insert("start_logits".into(), starts);
-            } else {
-                outputs.insert("logits".into(), logits);
+            match &model.config.head {
+                HeadKind::QuestionAnswering => {
+                    let mut starts = starts_then_ends(&logits);
+                    outputs.insert("end_logits".into(), starts.split_off(batch.tokens()));
+                    outputs.insert("start_logits".into(), starts);
+                }
+                HeadKind::IntentsAndSlots { intents, .. } => {
+                    let of_tokens = logits.split_off(batch.sequences() * intents.len());
+                    outputs.insert(SLOT_LOGITS.into(), of_tokens);
+                    outputs.insert("logits".into(), logits);
+                }
+                _ => {
+                    outputs.insert("logits".into(), logits);
+                }
             }
         }
     }
