@@ -2,7 +2,7 @@
 //! tolerances are what they are.
 
 use distilbert::checkpoint::model_folder::HeadChoice;
-use distilbert::model::{Model, Purpose};
+use distilbert::model::{HeadKind, Model, Purpose};
 use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ const OUTPUTS: [&str; 32] = [
     "albert-qa",
 ];
 
-const LABELLED: [&str; 23] = [
+const LABELLED: [&str; 26] = [
     "finetune-classify",
     "finetune-multilabel",
     "finetune-regress",
@@ -54,6 +54,9 @@ const LABELLED: [&str; 23] = [
     "finetune-qa",
     "finetune-bert-qa",
     "finetune-qa-soft-labels",
+    "finetune-intents",
+    "finetune-intents-soft-labels",
+    "finetune-bert-intents",
     "pretrain-bert-mlm",
     "finetune-roberta-classify",
     "finetune-roberta-tokens",
@@ -168,4 +171,19 @@ fn load(rt: &Runtime, folder: &Path, purpose: Purpose) -> Model {
 fn assert_all_pass(rt: &Runtime, name: &str, comparisons: &[Comparison]) {
     let failed: Vec<&Comparison> = comparisons.iter().filter(|comparison| !comparison.passed).collect();
     assert!(failed.is_empty(), "{name} on {} with {} threads: {failed:#?}", rt.isa(), rt.threads());
+}
+
+#[test]
+fn a_head_that_a_folder_lacks_starts_as_that_of_a_random_model_and_the_rest_as_saved() {
+    let head = || HeadKind::TokenClassification { labels: vec!["a".to_owned(), "b".to_owned()] };
+    let folder = golden("distilbert-mlm");
+    let loaded = Model::load(&folder, HeadChoice::Replace { head: head(), seed: 7 }).unwrap();
+    let random = Model::random(loaded.model.config.clone(), 7);
+    let saved = Model::load(&folder, HeadChoice::AsSaved).unwrap().model;
+    assert_eq!(loaded.fresh, ["classifier.weight", "classifier.bias"]);
+    for parameter in loaded.model.parameters.table() {
+        let from = if loaded.fresh.contains(&parameter.name) { &random.parameters } else { &saved.parameters };
+        let same = from.table().iter().find(|other| other.name == parameter.name).unwrap();
+        assert!(loaded.model.parameters.tensor(parameter) == from.tensor(same), "{}", parameter.name);
+    }
 }

@@ -182,11 +182,11 @@ impl Model {
             }
         };
         let source = Source::open(folder, &mut config)?;
-        let mut model = match seed {
-            Some(seed) => Model::random(config, seed),
-            None => Model::zeroed(config),
-        };
+        let mut model = Model::zeroed(config);
         let fresh = source.fill(&mut model, seed.is_some())?;
+        if let Some(seed) = seed {
+            model.randomise(seed, |parameter| fresh.contains(&parameter.name));
+        }
         let unused = source.check_rest(&model)?;
         Ok(Loaded { model, fresh, unused })
     }

@@ -170,27 +170,34 @@ impl Model {
     /// one and zero, biases zero, the row of the padding token zero.
     pub fn random(config: ModelConfig, seed: u64) -> Model {
         let mut model = Model::zeroed(config);
+        model.randomise(seed, |_| true);
         let config = &model.config.encoder;
-        let weights = model.parameters.weights_mut();
-        for parameter in weights.table {
+        let values = model.parameters.weights_mut().values;
+        if let Some(pad) = config.pad_token_id {
+            let start = model.embeddings.word.start + pad as usize * config.embedding_size;
+            values[start..start + config.embedding_size].fill(0.0);
+        }
+        if config.sinusoidal_positions {
+            embeddings::fill_sinusoidal(&mut values[model.embeddings.position.clone()], config.hidden);
+        }
+        model
+    }
+
+    /// Gives chosen norms and matrices their first weights, each from the seed and its name alone: the same whichever
+    /// others are chosen.
+    pub(crate) fn randomise(&mut self, seed: u64, chosen: impl Fn(&Parameter) -> bool) {
+        let deviation = f64::from(self.config.encoder.initializer_range);
+        let weights = self.parameters.weights_mut();
+        for parameter in weights.table.iter().filter(|parameter| chosen(parameter)) {
             let values = &mut weights.values[parameter.range.clone()];
             if parameter.is_norm_weight() {
                 values.fill(1.0);
             } else if parameter.shape.len() == 2 {
                 let mut rng =
                     Rng::from_key(&[seed, mix_key(&parameter.name.bytes().map(u64::from).collect::<Vec<_>>())]);
-                values.fill_with(|| (rng.normal() * f64::from(config.initializer_range)) as f32);
+                values.fill_with(|| (rng.normal() * deviation) as f32);
             }
         }
-        let word = &model.embeddings.word;
-        if let Some(pad) = config.pad_token_id {
-            let start = word.start + pad as usize * config.embedding_size;
-            weights.values[start..start + config.embedding_size].fill(0.0);
-        }
-        if config.sinusoidal_positions {
-            embeddings::fill_sinusoidal(&mut weights.values[model.embeddings.position.clone()], config.hidden);
-        }
-        model
     }
 
     /// A model whose weights are all zero, to be filled.
