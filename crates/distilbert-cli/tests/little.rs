@@ -57,6 +57,9 @@ fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
     let evaluated = run(&["evaluate", "--model", string(&output.join("best")), "--file", string(&dev), "--json"]);
     assert_eq!(lines(&stdout(&evaluated))[0]["metrics"], result["metrics"]);
 
+    let lineage = fs::read_to_string(output.join("lineage.json")).unwrap();
+    assert!(lineage.contains(", the best of 5 trials\""), "{lineage}");
+
     // Taken back to two trials, it finds the rest again.
     let path = output.join("search.json");
     let mut saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -147,7 +150,9 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
         ["sentence_accuracy", "intent_accuracy", "slot_f1"].map(|name| result["metrics"][name].as_f64())
     };
     assert_eq!(scores(&finetune(&first, &[])), [Some(1.0); 3]);
-    finetune(&second, &["--seed", "7", "--lora", "4"]);
+    finetune(&second, &["--seed", "7", "--lora", "4", "--freeze-layers", "1"]);
+    let lineage = fs::read_to_string(second.join("lineage.json")).unwrap();
+    assert!(lineage.contains("seed 7, embeddings and 1 layers frozen, by adapters of rank 4\""), "{lineage}");
     let best = first.join("best");
     assert_eq!(common::config(&best)["slot_labels"].as_array().unwrap().len(), 5);
     let evaluated = run(&["evaluate", "--model", string(&best), "--data", string(folder.path()), "--json"]);

@@ -207,10 +207,10 @@ impl FinetuneRunConfig {
         FinetuneRunConfig::with_defaults(&task.name, task.defaults)
     }
 
-    /// Where the run's model comes from.
-    fn lineage(&self, data_hash: &str) -> Lineage {
+    /// Where the run's model comes from; of several `trials` its settings were the best.
+    fn lineage(&self, data_hash: &str, trials: usize) -> Lineage {
         let teacher = (!self.teacher.is_empty()).then(|| self.teachers().collect::<Vec<_>>().join(", "));
-        let recipe = format!(
+        let mut recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
             self.model,
             self.task,
@@ -219,6 +219,17 @@ impl FinetuneRunConfig {
             self.training.batch_size,
             self.training.seed
         );
+        match self.training.freeze_layers {
+            Some(FrozenLayers::Lowest(layers)) => recipe += &format!(", embeddings and {layers} layers frozen"),
+            Some(FrozenLayers::All(_)) => recipe += ", encoder frozen",
+            None => {}
+        }
+        if let Some(lora) = &self.training.lora {
+            recipe += &format!(", by adapters of rank {}", lora.rank);
+        }
+        if trials > 1 {
+            recipe += &format!(", the best of {trials} trials");
+        }
         Lineage { teacher, corpus_sha256: Some(data_hash.to_owned()), recipe: Some(recipe) }
     }
 
@@ -457,12 +468,14 @@ pub fn train_and_score(
     config.training.seed = seed;
     let place = Place { output, resume, rivals: Rivals::default() };
     let outcome = job.fit(&mut config, place, rt, console)?;
-    finish(job, &config, outcome, output, rt, console)
+    finish(job, &config, 1, outcome, output, rt, console)
 }
 
+/// Scores what the best of `trials` came to.
 fn finish(
     job: &dyn Job,
     config: &FinetuneRunConfig,
+    trials: usize,
     outcome: Outcome,
     output: &Path,
     rt: &Runtime,
@@ -472,7 +485,7 @@ fn finish(
         return Ok(Finetuned { outcome, result: None });
     }
     let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
-    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash), result.as_ref())?;
+    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials), result.as_ref())?;
     Ok(Finetuned { outcome, result })
 }
 

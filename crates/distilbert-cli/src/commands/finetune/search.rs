@@ -92,7 +92,7 @@ pub fn run(
     let outcome = place.take(best, &search.trials[best])?;
     let text = fs::read_to_string(place.output.join(CONFIG)).context("cannot read the best trial's configuration")?;
     let config: FinetuneRunConfig = toml::from_str(&text).context("the best trial's configuration")?;
-    Ok(Some(finish(job, &config, outcome, place.output, rt, console)?))
+    Ok(Some(finish(job, &config, count, outcome, place.output, rt, console)?))
 }
 
 const SEARCH: &str = "search.json";
