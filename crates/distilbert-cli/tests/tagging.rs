@@ -71,6 +71,29 @@ fn a_tagger_is_trained_scored_reported_and_used() {
     let windows = evaluate(&["--max-length", "6"]);
     assert_eq!(windows["by_type"]["LOC"]["support"], 2, "{windows}");
 
+    // By length, and against predictions that miss one of the six spans of three sentences.
+    let three = folder.path().join("three.txt");
+    fs::write(&three, sentences(3)).unwrap();
+    let kept = folder.path().join("kept");
+    let score = |extra: &[&str]| {
+        let fixed = ["evaluate", "--model", string(&best), "--file", string(&three), "--json"];
+        lines(&stdout(&run(&fixed.iter().chain(extra).copied().collect::<Vec<_>>())))[0].clone()
+    };
+    let parts = score(&["--by-length", "--output", string(&kept)])["by_length"].clone();
+    assert_eq!((&parts[0]["n"], &parts[0]["metrics"]["entity_f1"]), (&3.into(), &1.0.into()), "{parts}");
+    let whole = fs::read_to_string(kept.join("predictions.jsonl")).unwrap();
+    let worse = folder.path().join("worse.jsonl");
+    fs::write(&worse, whole.replacen(r#""prediction":["B-PER""#, r#""prediction":["O""#, 1)).unwrap();
+    let against = score(&["--against", string(&worse)])["against"].clone();
+    assert_eq!(against["metric"], "entity_f1");
+    let difference = against["difference"].as_f64().unwrap();
+    assert!((difference - (1.0 - 10.0 / 11.0)).abs() < 1e-9, "{against}");
+    let refused = run(&["evaluate", "--model", string(&best), "--file", string(&three), "--calibrate"]);
+    assert_eq!(
+        stderr(&refused),
+        "error: --by and --calibrate: expected a classifier of texts, found a tagger of words\n"
+    );
+
     let text = "Wolfgang lives in New York!";
     let found = stdout(&run(&["predict", "tag", "--model", string(&best), "--json", text]));
     let spans = lines(&found)[0].clone();

@@ -197,8 +197,9 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let mut scored = Vec::new();
     if task.problem.is_of_words() {
         let data = tagging::load(&task, path, args.split)?;
-        let split = score_words(&classifier, &data, max_length, rt, console)?;
+        let mut split = score_words(&classifier, &data, max_length, rt, console)?;
         warn(&split.result, max_length, console);
+        split.analysis = analyse(args, path, &task, &split)?;
         scored.push(split);
         return finish(args, &scored, console);
     }
@@ -291,8 +292,8 @@ pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -
     if args.pair_column.is_some() || args.submission.is_some() {
         bail!("--pair-column and --submission: the model tags words, which have neither pairs nor a GLUE server");
     }
-    if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
-        bail!("--by-length, --by, --against and --calibrate: expected a classifier of texts, found a tagger of words");
+    if args.by.is_some() || args.calibrate {
+        bail!("--by and --calibrate: expected a classifier of texts, found a tagger of words");
     }
     let saved = tagger.saved.as_ref().map(|saved| &saved.task);
     let columns = match saved {
