@@ -1,36 +1,30 @@
 //! `distilbert finetune`: labelled examples, with or without a teacher.
 
-mod intents; // intents and slots
 mod few_shot; // from a few examples, by pairs
+mod intents; // intents and slots
+mod labelled; // texts and words with labels
 mod questions; // question answering
 mod search; // which settings are best
+mod teachers; // what teachers say of the training examples
 
-use super::evaluate;
 use super::evaluate::answers::SQUAD;
 use super::evaluate::intents::INTENTS;
 use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
-use crate::classifier::Classifier;
 use crate::config;
 use crate::console::Console;
 use crate::sentence_encoder::PoolingChoice;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped, Split, Task, load};
-use distilbert::data::tagging::{self, WordColumns};
+use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped, Split, Task};
+use distilbert::data::tagging::WordColumns;
 use distilbert::evaluate::EvaluationResult;
 use distilbert::loss::labelled::SoftLabels;
-use distilbert::model::{HeadKind, Model, Parameter};
+use distilbert::model::Parameter;
 use distilbert::optim::{OptimizerConfig, Schedule};
-use distilbert::predict::{self, Logits};
 use distilbert::report::Lineage;
-use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
-use distilbert::train::finetune::tagging::TaggingData;
-use distilbert::train::finetune::teachers::mean_of;
-use distilbert::train::finetune::texts::TextData;
 use distilbert::train::finetune::{FinetuneConfig, Finetuning, FrozenLayers, TaskData, Taught};
 use distilbert::train::run::{Resume, Run};
 use distilbert::train::search::Rivals;
@@ -39,7 +33,9 @@ use distilbert_kernels::{Precision, Runtime};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub use labelled::LabelledJob;
 use questions::QuestionJob;
+use teachers::ask_teachers;
 
 /// Fine-tune a model on labelled examples, with or without a teacher.
 ///
@@ -497,87 +493,6 @@ pub struct Finetuned {
     pub result: Option<EvaluationResult>,
 }
 
-/// A task of texts or of words.
-pub struct LabelledJob<'a> {
-    /// All settings.
-    pub config: FinetuneRunConfig,
-    /// The task.
-    pub task: Task,
-    /// Folder or training file.
-    pub data: &'a Path,
-    /// File to score, if it is not beside the training file.
-    pub dev: Option<&'a Path>,
-}
-
-impl Job for LabelledJob<'_> {
-    fn config(&self) -> &FinetuneRunConfig {
-        &self.config
-    }
-
-    fn fit(
-        &self,
-        config: &mut FinetuneRunConfig,
-        place: Place<'_>,
-        rt: &Runtime,
-        console: &Console,
-    ) -> anyhow::Result<Outcome> {
-        let head = HeadChoice::Replace { head: self.task.head(), seed: config.training.seed };
-        let source = training::load(&config.model, head, console)?;
-        config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
-        let most = config.training.max_length;
-        if self.task.problem.is_of_words() {
-            let data = tagging::load(&self.task, self.data, Split::Train)?;
-            warn_skipped(&data.skipped, data.split, console);
-            let words = TaggingData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
-            if words.long() > 0 {
-                let (long, all) = (words.long(), data.sentences.len());
-                console.say(&format!("{long} of {all} sentences are longer than {most} tokens and read in windows"));
-            }
-            return fit(source, &words, config, place, data.content_hash(), rt, console);
-        }
-        let data = load(&self.task, self.data, Split::Train)?;
-        warn_skipped(&data.skipped, data.split, console);
-        let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
-        if texts.truncated() > 0 {
-            let (cut, all) = (texts.truncated(), data.examples.len());
-            console.warn(&format!("{cut} of {all} training examples were cut to {most} tokens"));
-        }
-        fit(source, &texts, config, place, data.content_hash(), rt, console)
-    }
-
-    fn score(
-        &self,
-        config: &FinetuneRunConfig,
-        best: &Path,
-        output: &Path,
-        rt: &Runtime,
-        console: &Console,
-    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
-        let of_words = self.task.problem.is_of_words();
-        let hash = match of_words {
-            true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
-            false => load(&self.task, self.data, Split::Train)?.content_hash(),
-        };
-        let beside = self.data.is_dir();
-        let max_length = config.training.max_length;
-        let best = best.to_string_lossy();
-        let scored = if of_words {
-            let load = |path: &Path| tagging::load(&self.task, path, Split::Dev);
-            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
-            warn_skipped(&data.skipped, data.split, console);
-            evaluate::score_words(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
-        } else {
-            let load = |path: &Path| load(&self.task, path, Split::Dev);
-            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
-            warn_skipped(&data.skipped, data.split, console);
-            evaluate::score(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
-        };
-        let result = scored.result.clone();
-        evaluate::write(output, &[scored])?;
-        Ok((Some(result), hash))
-    }
-}
-
 /// The split to score: the one named by `--dev`, or else the one beside the training data, if there can be one.
 pub fn dev_split<T>(
     dev: Option<&Path>,
@@ -637,57 +552,6 @@ fn fit(
     let text = config::to_text(config)?;
     let mut run = Run::open(place.output, rt, text, data_hash, place.resume)?;
     Ok(train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?)
-}
-
-/// What the teachers say of the training part, and the teacher itself if terms look at its layers. They see the student's
-/// tokens, so the vocabularies must agree.
-fn ask_teachers(
-    config: &FinetuneRunConfig,
-    tokenizer: &Tokenizer,
-    data: &dyn TaskData,
-    rt: &Runtime,
-    console: &Console,
-) -> anyhow::Result<Option<(Logits, Option<Model>)>> {
-    let wanted = !config.training.layer_terms.is_empty();
-    ensure!(!wanted || config.other_teachers.is_empty(), "layer-terms: expected one teacher, found several");
-    let mut answers = Vec::new();
-    let mut model = None;
-    for name in config.teachers() {
-        let (logits, teacher) = ask_teacher(name, config, tokenizer, data, rt, console)?;
-        answers.push(logits);
-        model = wanted.then_some(teacher);
-    }
-    Ok(match answers.len() {
-        0 => None,
-        1 => answers.pop().map(|logits| (logits, model)),
-        _ => Some((mean_of(&answers, &data.head(), config.training.soft_labels.temperature), None)),
-    })
-}
-
-fn ask_teacher(
-    name: &str,
-    config: &FinetuneRunConfig,
-    tokenizer: &Tokenizer,
-    data: &dyn TaskData,
-    rt: &Runtime,
-    console: &Console,
-) -> anyhow::Result<(Logits, Model)> {
-    let teacher = training::load_for_inference(name, config.teacher_precision, rt, console)?;
-    tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
-    let (expected, found) = (data.head(), &teacher.model.config.head);
-    if expected.class_suffix() != found.class_suffix() {
-        let (expected, found) = (expected.class_suffix(), found.class_suffix());
-        bail!("teacher {name}: expected a model {expected}, found {found}");
-    }
-    if (expected.outputs(), expected.slots().len()) != (found.outputs(), found.slots().len()) {
-        let outputs = |head: &HeadKind| head.outputs() + head.slots().len();
-        let (expected, found) = (outputs(&expected), outputs(found));
-        bail!("teacher {name}: expected {expected} outputs for the task, found {found}");
-    }
-    let train = data.train();
-    let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
-    ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
-    Ok((logits, teacher.model))
 }
 
 fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {

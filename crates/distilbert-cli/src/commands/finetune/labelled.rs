@@ -1,0 +1,96 @@
+//! Fine-tuning on texts or words with labels.
+
+use super::{FinetuneRunConfig, Job, Place, dev_split, fit, warn_skipped};
+use crate::classifier::Classifier;
+use crate::commands::{evaluate, training};
+use crate::console::Console;
+use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::data::examples::{Split, Task, load};
+use distilbert::data::tagging;
+use distilbert::evaluate::EvaluationResult;
+use distilbert::train::Outcome;
+use distilbert::train::finetune::tagging::TaggingData;
+use distilbert::train::finetune::texts::TextData;
+use distilbert_kernels::Runtime;
+use std::path::Path;
+
+/// A task of texts or of words.
+pub struct LabelledJob<'a> {
+    /// All settings.
+    pub config: FinetuneRunConfig,
+    /// The task.
+    pub task: Task,
+    /// Folder or training file.
+    pub data: &'a Path,
+    /// File to score, if it is not beside the training file.
+    pub dev: Option<&'a Path>,
+}
+
+impl Job for LabelledJob<'_> {
+    fn config(&self) -> &FinetuneRunConfig {
+        &self.config
+    }
+
+    fn fit(
+        &self,
+        config: &mut FinetuneRunConfig,
+        place: Place<'_>,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<Outcome> {
+        let head = HeadChoice::Replace { head: self.task.head(), seed: config.training.seed };
+        let source = training::load(&config.model, head, console)?;
+        config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
+        let most = config.training.max_length;
+        if self.task.problem.is_of_words() {
+            let data = tagging::load(&self.task, self.data, Split::Train)?;
+            warn_skipped(&data.skipped, data.split, console);
+            let words = TaggingData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+            if words.long() > 0 {
+                let (long, all) = (words.long(), data.sentences.len());
+                console.say(&format!("{long} of {all} sentences are longer than {most} tokens and read in windows"));
+            }
+            return fit(source, &words, config, place, data.content_hash(), rt, console);
+        }
+        let data = load(&self.task, self.data, Split::Train)?;
+        warn_skipped(&data.skipped, data.split, console);
+        let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+        if texts.truncated() > 0 {
+            let (cut, all) = (texts.truncated(), data.examples.len());
+            console.warn(&format!("{cut} of {all} training examples were cut to {most} tokens"));
+        }
+        fit(source, &texts, config, place, data.content_hash(), rt, console)
+    }
+
+    fn score(
+        &self,
+        config: &FinetuneRunConfig,
+        best: &Path,
+        output: &Path,
+        rt: &Runtime,
+        console: &Console,
+    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
+        let of_words = self.task.problem.is_of_words();
+        let hash = match of_words {
+            true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
+            false => load(&self.task, self.data, Split::Train)?.content_hash(),
+        };
+        let beside = self.data.is_dir();
+        let max_length = config.training.max_length;
+        let best = best.to_string_lossy();
+        let scored = if of_words {
+            let load = |path: &Path| tagging::load(&self.task, path, Split::Dev);
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            warn_skipped(&data.skipped, data.split, console);
+            evaluate::score_words(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
+        } else {
+            let load = |path: &Path| load(&self.task, path, Split::Dev);
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            warn_skipped(&data.skipped, data.split, console);
+            evaluate::score(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
+        };
+        let result = scored.result.clone();
+        evaluate::write(output, &[scored])?;
+        Ok((Some(result), hash))
+    }
+}

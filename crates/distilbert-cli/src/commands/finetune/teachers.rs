@@ -1,0 +1,63 @@
+//! What teachers say of the training examples, asked once, before the first step.
+
+use super::FinetuneRunConfig;
+use crate::commands::training;
+use crate::console::Console;
+use anyhow::{Context, bail, ensure};
+use distilbert::model::{HeadKind, Model};
+use distilbert::predict::{self, Logits};
+use distilbert::tokenizer::Tokenizer;
+use distilbert::train::finetune::TaskData;
+use distilbert::train::finetune::teachers::mean_of;
+use distilbert_kernels::Runtime;
+
+/// What the teachers say of the training part, and the teacher itself if terms look at its layers. They see the student's
+/// tokens, so the vocabularies must agree.
+pub fn ask_teachers(
+    config: &FinetuneRunConfig,
+    tokenizer: &Tokenizer,
+    data: &dyn TaskData,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Option<(Logits, Option<Model>)>> {
+    let wanted = !config.training.layer_terms.is_empty();
+    ensure!(!wanted || config.other_teachers.is_empty(), "layer-terms: expected one teacher, found several");
+    let mut answers = Vec::new();
+    let mut model = None;
+    for name in config.teachers() {
+        let (logits, teacher) = ask_teacher(name, config, tokenizer, data, rt, console)?;
+        answers.push(logits);
+        model = wanted.then_some(teacher);
+    }
+    Ok(match answers.len() {
+        0 => None,
+        1 => answers.pop().map(|logits| (logits, model)),
+        _ => Some((mean_of(&answers, &data.head(), config.training.soft_labels.temperature), None)),
+    })
+}
+
+fn ask_teacher(
+    name: &str,
+    config: &FinetuneRunConfig,
+    tokenizer: &Tokenizer,
+    data: &dyn TaskData,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<(Logits, Model)> {
+    let teacher = training::load_for_inference(name, config.teacher_precision, rt, console)?;
+    tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
+    let (expected, found) = (data.head(), &teacher.model.config.head);
+    if expected.class_suffix() != found.class_suffix() {
+        let (expected, found) = (expected.class_suffix(), found.class_suffix());
+        bail!("teacher {name}: expected a model {expected}, found {found}");
+    }
+    if (expected.outputs(), expected.slots().len()) != (found.outputs(), found.slots().len()) {
+        let outputs = |head: &HeadKind| head.outputs() + head.slots().len();
+        let (expected, found) = (outputs(&expected), outputs(found));
+        bail!("teacher {name}: expected {expected} outputs for the task, found {found}");
+    }
+    let train = data.train();
+    let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
+    ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
+    Ok((logits, teacher.model))
+}
