@@ -1,13 +1,16 @@
-"""Writes labelled sets that are published without a part to score on as JSONL with one held out: every tenth row.
+"""Writes labelled sets anew: those without a part to score on with one held out, and SST-2 with fewer labels.
 
     python reference/study/labelled.py DATA OUTPUT
 
-`20newsgroups/train/GROUP/NUMBER` becomes `newsgroups/{train,dev}.jsonl`: the body of a post without its header lines,
-whose names and addresses give the group away. `sms_spam/SMSSpamCollection.train` becomes `sms/{train,dev}.jsonl`.
+The part held out is every tenth row. `20newsgroups/train/GROUP/NUMBER` becomes `newsgroups/{train,dev}.jsonl`: the body
+of a post without its header lines, whose names and addresses give the group away. `sms_spam/SMSSpamCollection.train`
+becomes `sms/{train,dev}.jsonl`. `glue/SST-2` is written with every hundredth and every tenth of its rows to
+`sst2-1pc/train.tsv` and `sst2-10pc/train.tsv`.
 """
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +37,13 @@ def write(folder: Path, rows: Iterator[Row]) -> None:
             print(json.dumps({"text": text, "label": label}), file=dev if index % 10 == 9 else train)
 
 
+def part(source: Path, folder: Path, every: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    header, *rows = (source / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "train.tsv").write_text(header + "".join(rows[::every]), encoding="utf-8")
+    shutil.copy(source / "dev.tsv", folder / "dev.tsv")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -41,6 +51,8 @@ def main() -> None:
     arguments = parser.parse_args()
     write(arguments.output / "newsgroups", newsgroups(arguments.data))
     write(arguments.output / "sms", sms(arguments.data))
+    for name, every in (("sst2-1pc", 100), ("sst2-10pc", 10)):
+        part(arguments.data / "glue/SST-2", arguments.output / name, every)
 
 
 if __name__ == "__main__":
