@@ -15,6 +15,7 @@ import random
 import sys
 import types
 import zipfile
+from collections.abc import Callable
 
 from transformers.data.metrics import squad_metrics
 from transformers.data.processors.squad import SquadExample
@@ -55,7 +56,7 @@ GLUE = [
 ]
 
 
-def load_mlqa(wheel):
+def load_mlqa(wheel: pathlib.Path) -> types.ModuleType:
     source = zipfile.ZipFile(wheel).read("lm_eval/tasks/mlqa/utils.py").decode()
     wrong, official = r'r"(?:^|\s)ال"', r'"\\sال^|ال"'
     assert wrong in source
@@ -65,19 +66,19 @@ def load_mlqa(wheel):
     return module
 
 
-def text(rng, languages, longest):
+def text(rng: random.Random, languages: list[str], longest: int) -> str:
     parts = []
     for _ in range(rng.randint(0, longest)):
         parts += [rng.choice(WORDS[rng.choice(languages)]), rng.choice(GLUE)]
     return "".join(parts)
 
 
-def best(measure, prediction, golds, *more):
+def best(measure: Callable[..., float], prediction: str, golds: list[str], *more: str) -> float:
     return float(max(measure(prediction, gold, *more) for gold in golds))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("wheel", type=pathlib.Path)
     mlqa = load_mlqa(parser.parse_args().wheel)
     rng = random.Random(SEED)

@@ -1,11 +1,12 @@
-"""Makes crates/distilbert/tests/goldens/answering.json: windows, n-best answers and pipeline answers of two tiny models.
+"""Makes crates/distilbert/tests/goldens/answering.json: windows, n-best answers and pipeline answers of two tiny
+models.
 
     pip install torch==2.11.0 transformers==4.57.3
     python reference/make_answering_goldens.py transformers/examples/pytorch/question-answering
 
-The argument is the folder of `utils_qa.py` in a clone of transformers, whose `postprocess_qa_predictions` gives the n-best
-answers; which window of several gives a token is `run_squad.py`'s rule, from the package. 4.57.3 is the last version with
-the question-answering pipeline.
+The argument is the folder of `utils_qa.py` in a clone of transformers, whose `postprocess_qa_predictions` gives the
+n-best answers; which window of several gives a token is `run_squad.py`'s rule, from the package. 4.57.3 is the last
+version with the question-answering pipeline.
 """
 
 import argparse
@@ -31,21 +32,21 @@ VOCABULARY = (
 )
 
 
-def words(rng, least, most):
+def words(rng: random.Random, least: int, most: int) -> list[str]:
     return [
         "".join(rng.choice("abcdefghijklmnopqrstuv") for _ in range(rng.choice([1, 1, 2, 3])))
         for _ in range(rng.randint(least, most))
     ]
 
 
-def text(rng, least, most):
+def text(rng: random.Random, least: int, most: int) -> str:
     # Accents go in the tokens and stay in the text; a character outside of the vocabulary is [UNK].
     glued = "".join(word + rng.choice([" ", " ", "  ", "\u00a0", " 漢 "]) for word in words(rng, least, most)).strip()
     return glued.replace("a", "á", 1) if rng.random() < 0.5 else glued
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("examples", type=pathlib.Path)
     sys.path.insert(0, str(parser.parse_args().examples))
     from utils_qa import postprocess_qa_predictions

@@ -8,6 +8,7 @@ Likelihoods are scikit-learn's log_loss; temperatures minimise them by scipy.
 
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,16 +19,18 @@ SEED = 20251126
 OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/distilbert/tests/goldens/calibration.json"
 
 
-def one_class(logits, labels, temperature):
+def one_class(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     return log_loss(labels, softmax(logits / temperature, axis=1), labels=range(logits.shape[1]))
 
 
-def sets(logits, labels, temperature):
-    columns = zip(labels.T, expit(logits / temperature).T)
+def sets(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    columns = zip(labels.T, expit(logits / temperature).T, strict=True)
     return sum(log_loss(truth, probabilities, labels=[0, 1]) for truth, probabilities in columns)
 
 
-def case(loss, logits, labels):
+def case(
+    loss: Callable[[np.ndarray, np.ndarray, float], float], logits: np.ndarray, labels: np.ndarray
+) -> dict[str, object]:
     logits = np.asarray(logits, dtype=np.float32).astype(np.float64)
     fit = minimize_scalar(
         lambda x: loss(logits, labels, np.exp(x)), bounds=(-4.6, 4.6), method="bounded", options={"xatol": 1e-12}

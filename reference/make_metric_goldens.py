@@ -12,6 +12,7 @@ import pathlib
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 from sklearn import metrics
 
@@ -20,12 +21,12 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/distilbert/tests/
 warnings.filterwarnings("ignore")
 
 
-def defined(value):
+def defined(value: float) -> float:
     value = float(value)
     return 0.0 if math.isnan(value) else value
 
 
-def classes(name, labels, truth, predicted):
+def classes(name: str, labels: int, truth: ArrayLike, predicted: ArrayLike) -> dict[str, object]:
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     expected = {
         "accuracy": metrics.accuracy_score(truth, predicted),
@@ -45,7 +46,7 @@ def classes(name, labels, truth, predicted):
     }
 
 
-def multi_label(name, truth, predicted):
+def multi_label(name: str, truth: ArrayLike, predicted: ArrayLike) -> dict[str, object]:
     truth, predicted = np.asarray(truth, dtype=int), np.asarray(predicted, dtype=int)
     expected = {
         "micro_f1": metrics.f1_score(truth, predicted, average="micro", zero_division=0),
@@ -60,7 +61,7 @@ def multi_label(name, truth, predicted):
     }
 
 
-def scores(name, truth, predicted):
+def scores(name: str, truth: ArrayLike, predicted: ArrayLike) -> dict[str, object]:
     truth, predicted = np.asarray(truth, dtype=float), np.asarray(predicted, dtype=float)
     if len(truth) < 2:
         expected = {"pearson": 0.0, "spearman": 0.0}
@@ -77,7 +78,7 @@ def scores(name, truth, predicted):
     }
 
 
-def calibration(name, probabilities, truth, bins=15):
+def calibration(name: str, probabilities: np.ndarray, truth: ArrayLike, bins: int = 15) -> dict[str, object]:
     """Guo et al. 2017: bins ((m-1)/M, m/M] of the largest probability; weighted mean gap of accuracy and confidence."""
     probabilities, truth = np.asarray(probabilities, dtype=np.float32).astype(float), np.asarray(truth)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
@@ -89,9 +90,12 @@ def calibration(name, probabilities, truth, bins=15):
     return {"name": name, "probabilities": probabilities.tolist(), "truth": truth.tolist(), "expected": float(error)}
 
 
-def main():
+def main() -> None:
     rng = np.random.default_rng(SEED)
-    noisy = lambda truth, k, share: np.where(rng.random(len(truth)) < share, rng.integers(0, k, len(truth)), truth)
+
+    def noisy(truth: np.ndarray, k: int, share: float) -> np.ndarray:
+        return np.where(rng.random(len(truth)) < share, rng.integers(0, k, len(truth)), truth)
+
     binary, three, rare = rng.integers(0, 2, 60), rng.integers(0, 3, 60), (rng.random(60) < 0.05).astype(int)
     seven = rng.integers(0, 7, 60)
     many = rng.random((40, 5)) < 0.4

@@ -9,7 +9,6 @@ make_goldens.py does.
 
 import argparse
 import copy
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,7 +283,9 @@ def run_golden(
 
 
 def finetune_golden(goldens: Goldens, name: str, terms: list[dict[str, Any]]) -> None:
-    """One labelled batch of a narrow classifier beside a wider teacher: labels, soft labels and terms between layers."""
+    """One labelled batch of a narrow classifier beside a wider teacher: labels, soft labels and terms between
+    layers.
+    """
     generator = goldens.begin(name)
     labels = {"num_labels": 3, "problem_type": "single_label_classification"}
     teacher = spice(hf.BertForSequenceClassification(TRAINING.bert(4, **NO_DROPOUT_BERT, **labels)), TRAINING)

@@ -8,6 +8,8 @@ The models are tiny ones of the same folder, with a vocabulary of made-up words,
 import json
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import AutoModel, AutoTokenizer, pipeline
@@ -16,32 +18,41 @@ GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "crates/distilbert/te
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def model(name, labels=None):
-    """A copy of a golden model with a vocabulary, and names for its outputs."""
-    folder = pathlib.Path(tempfile.mkdtemp())
-    config = json.loads((GOLDENS / name / "config.json").read_text())
-    if labels:
-        config["id2label"] = dict(enumerate(labels))
-        config["label2id"] = {label: id for id, label in enumerate(labels)}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes((GOLDENS / name / "model.safetensors").read_bytes())
-    words = SPECIALS + [f"w{id}" for id in range(len(SPECIALS), config["vocab_size"])]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    kind = "BertTokenizer" if config["model_type"] == "bert" else "DistilBertTokenizer"
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": kind}))
-    return str(folder)
+@contextmanager
+def model(name: str, labels: list[str] | None = None) -> Iterator[str]:
+    """The folder, while it is needed, of a copy of a golden model with a vocabulary, and names for its outputs."""
+    with tempfile.TemporaryDirectory() as path:
+        folder = pathlib.Path(path)
+        config = json.loads((GOLDENS / name / "config.json").read_text())
+        if labels:
+            config["id2label"] = dict(enumerate(labels))
+            config["label2id"] = {label: id for id, label in enumerate(labels)}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes((GOLDENS / name / "model.safetensors").read_bytes())
+        words = SPECIALS + [f"w{id}" for id in range(len(SPECIALS), config["vocab_size"])]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+        kind = "BertTokenizer" if config["model_type"] == "bert" else "DistilBertTokenizer"
+        (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": kind}))
+        yield path
 
 
-def case(task, name, text, labels=None, arguments=None):
+def case(
+    task: str,
+    name: str,
+    text: str | dict[str, str],
+    labels: list[str] | None = None,
+    arguments: dict[str, object] | None = None,
+) -> dict[str, object]:
     arguments = arguments or {}
-    run = pipeline(task, model=model(name, labels), device="cpu")
-    return {"model": name, "labels": labels, "text": text, "arguments": arguments, "expected": run(text, **arguments)}
+    with model(name, labels) as folder:
+        expected = pipeline(task, model=folder, device="cpu")(text, **arguments)
+    return {"model": name, "labels": labels, "text": text, "arguments": arguments, "expected": expected}
 
 
-def attention(name, text, pair=None):
-    folder = model(name)
-    inputs = AutoTokenizer.from_pretrained(folder)(text, pair, return_tensors="pt")
-    network = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+def attention(name: str, text: str, pair: str | None = None) -> dict[str, object]:
+    with model(name) as folder:
+        inputs = AutoTokenizer.from_pretrained(folder)(text, pair, return_tensors="pt")
+        network = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
         layers = network(**inputs, output_attentions=True).attentions
     expected = [layer[0].double().numpy().round(9).tolist() for layer in layers]

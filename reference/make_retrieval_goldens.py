@@ -3,8 +3,8 @@
     pip install pytrec_eval-terrier==0.5.11
     python reference/make_retrieval_goldens.py
 
-Scores are multiples of 1/16, exact in float32. Half of the cases are full of ties, which trec_eval breaks by the id that
-is larger in byte order. MRR@10 is its reciprocal rank of the ten best documents.
+Scores are multiples of 1/16, exact in float32. Half of the cases are full of ties, which trec_eval breaks by the id
+that is larger in byte order. MRR@10 is its reciprocal rank of the ten best documents.
 """
 
 import json
@@ -17,7 +17,7 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/distilbert/tests/
 MEASURES = {"ndcg_cut.10", "recall.100", "map"}
 
 
-def expected(judgements, scores):
+def expected(judgements: dict[str, int], scores: dict[str, float]) -> list[float]:
     ranked = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
     whole = pytrec_eval.RelevanceEvaluator({"q": judgements}, MEASURES).evaluate({"q": scores})["q"]
     ten = {document: scores[document] for document in ranked[:10]}
@@ -25,7 +25,7 @@ def expected(judgements, scores):
     return [whole["ndcg_cut_10"], whole["recall_100"], first["recip_rank"], whole["map"]]
 
 
-def main():
+def main() -> None:
     rng = random.Random(20240607)
     cases = []
     for number in range(24):

@@ -1,4 +1,5 @@
-"""Makes crates/distilbert/tests/goldens/tagger: a tiny random tagger, and what the pipeline of transformers says with it.
+"""Makes crates/distilbert/tests/goldens/tagger: a tiny random tagger, and what the pipeline of transformers says with
+it.
 
     pip install torch==2.11.0 transformers==5.23.0
     python reference/make_tag_goldens.py
@@ -15,7 +16,10 @@ import transformers as hf
 SEED = 11
 OUT = Path(__file__).resolve().parent.parent / "crates/distilbert/tests/goldens/tagger"
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "X"]
-PIECES = "wolfgang lives in berlin ber ##lin wolf ##gang new york y ##ork ##s the don t ' . , - ! caf ##e # 1 2 ##3 a b ##b 東 京"
+PIECES = (
+    "wolfgang lives in berlin ber ##lin wolf ##gang new york y ##ork ##s the don t "
+    "' . , - ! caf ##e # 1 2 ##3 a b ##b 東 京"
+)
 TEXTS = [
     "Wolfgang lives in Berlin.",
     "wolfgang berlins new yorks",
@@ -37,7 +41,6 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(PIECES.split())]
     (OUT / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    tokenizer = hf.BertTokenizerFast(vocab_file=str(OUT / "vocab.txt"), do_lower_case=True)
     tokenizer = hf.BertTokenizerFast(vocab={token: i for i, token in enumerate(vocabulary)}, do_lower_case=True)
     config = hf.BertConfig(
         vocab_size=len(vocabulary), hidden_size=12, num_attention_heads=3, intermediate_size=20, num_hidden_layers=1,

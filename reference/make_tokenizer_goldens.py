@@ -1,5 +1,5 @@
-"""Makes crates/distilbert/tests/goldens/tokenizers: tiny WordPiece, byte-level BPE and unigram tokenizers of the text below, and
-what Python's transformers makes of sample texts with them.
+"""Makes crates/distilbert/tests/goldens/tokenizers: tiny WordPiece, byte-level BPE and unigram tokenizers of the text
+below, and what Python's transformers makes of sample texts with them.
 
 A folder is what `save_pretrained` writes, and `expected.json`: for each text or pair its ids, token types, offsets in
 characters and the decoded text.

@@ -21,7 +21,7 @@ TEXTS = ["a man is eating", "someone has a meal", "the stock market fell"]
 
 
 def close(a: list[float], b: list[float]) -> bool:
-    return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-6) for x, y in zip(a, b))
+    return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-6) for x, y in zip(a, b, strict=True))
 
 
 def check(name: str, passed: bool) -> None:

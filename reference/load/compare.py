@@ -2,8 +2,9 @@
 
     compare.py --binary distilbert --model MODEL --peers OUT --python venv/bin/python --texts texts.txt
 
-OUT is what `peer_server.py prepare` wrote; `--python` runs the peers. Prints a line of JSON a run (of `load.py`), and at the end
-for each server the median of its runs with their spread, and throughput and p99 against the first one's.
+OUT is what `peer_server.py prepare` wrote; `--python` runs the peers. Prints a line of JSON a run (of `load.py`), and
+at the end for each server the median of its runs with their spread, and throughput and p99 against the first one's.
+Runs without any answer are counted there and left out of both.
 """
 
 import argparse
@@ -92,15 +93,22 @@ def main() -> None:
     for round_ in range(args.rounds):
         for place, (name, command) in enumerate(commands(args).items()):
             results[name].append(run(name, command, 9200 + 20 * round_ + place, args))
-    first = None
-    for name, runs in results.items():
-        values = {key: sorted(run[key] for run in runs) for key in MEASURED}
-        summary = {key: f"{statistics.median(v):g} ({v[0]:g} to {v[-1]:g})" for key, v in values.items()}
-        middle = {key: statistics.median(v) for key, v in values.items()}
-        first = first or middle
-        summary["throughput_of_first"] = round(middle["texts_per_s"] / first["texts_per_s"], 2)
-        summary["p99_of_first"] = round(middle["latency_ms_p99"] / first["latency_ms_p99"], 2)
-        print(json.dumps({"server": name, **summary}))
+    first: dict[str, float] = {}
+    for place, (name, runs) in enumerate(results.items()):
+        summary: dict[str, str | float] = {"server": name}
+        answered = [run for run in runs if all(key in run for key in MEASURED)]
+        if len(answered) < len(runs):
+            summary["runs_without_answer"] = len(runs) - len(answered)
+        if answered:
+            values = {key: sorted(run[key] for run in answered) for key in MEASURED}
+            summary |= {key: f"{statistics.median(v):g} ({v[0]:g} to {v[-1]:g})" for key, v in values.items()}
+            middle = {key: statistics.median(v) for key, v in values.items()}
+            if place == 0:
+                first = middle
+            if first:
+                summary["throughput_of_first"] = round(middle["texts_per_s"] / first["texts_per_s"], 2)
+                summary["p99_of_first"] = round(middle["latency_ms_p99"] / first["latency_ms_p99"], 2)
+        print(json.dumps(summary))
 
 
 if __name__ == "__main__":

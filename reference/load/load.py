@@ -4,7 +4,7 @@
 
 A request has one text, or with --batch several sizes in turn. Every connection sends its next request when it has its
 answer (a closed loop), so the load is as high as the server takes. Plain sockets: the load itself should cost little,
-since it shares the cores; `cpu_s_per_request` is what the server used, by /proc. Only the standard library.
+since it shares the cores; `server_cpu_ms_per_request` is what the server used, by /proc. Only the standard library.
 """
 
 import argparse
@@ -52,7 +52,10 @@ class Load:
         count = rng.choice(self.args.batch)
         inputs = [rng.choice(self.texts) for _ in range(count)]
         body = json.dumps({"inputs": inputs if count > 1 else inputs[0]}).encode()
-        head = f"POST {self.path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: load\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         return head.encode() + body, count
 
     async def client(self, seed: int) -> None:
@@ -87,7 +90,10 @@ class Load:
         latencies = sorted(self.latencies)
         if not latencies:
             return {"statuses": self.statuses, "broken_connections": len(failed)}
-        ms = lambda share: round(1e3 * latencies[min(len(latencies) - 1, int(share * len(latencies)))], 1)
+
+        def ms(share: float) -> float:
+            return round(1e3 * latencies[min(len(latencies) - 1, int(share * len(latencies)))], 1)
+
         result = {
             "connections": self.args.connections,
             "requests_per_s": round(len(latencies) / self.args.seconds, 1),

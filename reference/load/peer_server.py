@@ -3,10 +3,10 @@
     peer_server.py prepare MODEL OUT               # the model as PyTorch and as fused ONNX, with pooling in the graph
     peer_server.py serve OUT --engine onnxruntime --port 9000
 
-`POST /embed` takes `{"inputs": text | [text]}` and gives vectors of length one, as text-embeddings-inference does. Texts of all
-requests wait in one queue; a thread takes what waits, up to --batch-texts and --batch-tokens (padded), sorted by length so
-that little is padded, and runs one batch at a time on all cores. It does not wait for more to come: with many clients the
-queue is never empty.
+`POST /embed` takes `{"inputs": text | [text]}` and gives vectors of length one, as text-embeddings-inference does.
+Texts of all requests wait in one queue; a thread takes what waits, up to --batch-texts and --batch-tokens (padded),
+sorted by length so that little is padded, and runs one batch at a time on all cores. It does not wait for more to come:
+with many clients the queue is never empty.
 """
 
 import argparse
@@ -117,9 +117,11 @@ class Batcher:
         self.came = asyncio.Event()
 
     async def embed(self, sequences: list[list[int]]) -> list[np.ndarray]:
+        if not sequences:
+            return []
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in sequences]
-        self.waiting.extend(zip(sequences, futures))
+        self.waiting.extend(zip(sequences, futures, strict=True))
         self.came.set()
         return await asyncio.gather(*futures)
 
@@ -136,7 +138,7 @@ class Batcher:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), row in zip(taken, rows):
+            for (_, future), row in zip(taken, rows, strict=True):
                 if not future.done():
                     future.set_result(row)
 
