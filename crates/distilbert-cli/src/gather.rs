@@ -6,7 +6,7 @@ use crate::measure::measure;
 use crate::model_source;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::Checkpoint;
-use distilbert::evaluate::{AnswerPredictions, Predictions};
+use distilbert::evaluate::KeptPredictions;
 use distilbert::model::Model;
 use distilbert::report::{Evaluation, Lineage, LossCurve, ModelReport, Role};
 use distilbert_kernels::Runtime;
@@ -156,30 +156,20 @@ fn evaluations(run: &Path) -> anyhow::Result<Vec<Evaluation>> {
     let mut evaluations = Vec::new();
     for (index, result) in std::iter::once(found.result).chain(found.also).enumerate() {
         let path = run.join(predictions_file(index, &result.split));
-        let mut evaluation = Evaluation { result, predictions: None, answers: None };
-        if let Some(text) = read_text(&path)? {
-            let header = text.lines().next().unwrap_or_default();
-            let (task, split, rows) = if AnswerPredictions::is_header(header) {
-                let found = AnswerPredictions::read(text.as_bytes()).with_context(|| path.display().to_string())?;
-                let found = evaluation.answers.insert(found);
-                (&found.task, found.split, found.rows.len())
-            } else {
-                let found = Predictions::read(text.as_bytes()).with_context(|| path.display().to_string())?;
-                let found = evaluation.predictions.insert(found);
-                (&found.task, found.split, found.rows.len())
-            };
-            let result = &evaluation.result;
-            if (task, split.name(), rows) != (&result.task, &result.split, result.n) {
-                bail!(
-                    "{}: expected {} predictions of {} {}, found {rows} of {task} {split}",
-                    path.display(),
-                    result.n,
-                    result.task,
-                    result.split,
-                );
-            }
+        let predictions = read_text(&path)?.map(|text| KeptPredictions::read(&text)).transpose();
+        let predictions = predictions.with_context(|| path.display().to_string())?;
+        if let Some((task, split, rows)) = predictions.as_ref().map(KeptPredictions::of)
+            && (task, split.name(), rows) != (&result.task, &result.split, result.n)
+        {
+            bail!(
+                "{}: expected {} predictions of {} {}, found {rows} of {task} {split}",
+                path.display(),
+                result.n,
+                result.task,
+                result.split,
+            );
         }
-        evaluations.push(evaluation);
+        evaluations.push(Evaluation { result, predictions });
     }
     Ok(evaluations)
 }

@@ -150,13 +150,27 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
         ["sentence_accuracy", "intent_accuracy", "slot_f1"].map(|name| result["metrics"][name].as_f64())
     };
     assert_eq!(scores(&finetune(&first, &[])), [Some(1.0); 3]);
-    finetune(&second, &["--seed", "7", "--lora", "4", "--freeze-layers", "1"]);
+    finetune(&second, &["--seed", "7", "--lora", "4", "--freeze-layers", "0"]);
     let lineage = fs::read_to_string(second.join("lineage.json")).unwrap();
-    assert!(lineage.contains("seed 7, embeddings and 1 layers frozen, by adapters of rank 4\""), "{lineage}");
+    assert!(lineage.contains("seed 7, embeddings frozen, by adapters of rank 4\""), "{lineage}");
     let best = first.join("best");
     assert_eq!(common::config(&best)["slot_labels"].as_array().unwrap().len(), 5);
     let evaluated = run(&["evaluate", "--model", string(&best), "--data", string(folder.path()), "--json"]);
     assert_eq!(scores(&lines(&stdout(&evaluated))[0]), [Some(1.0); 3]);
+
+    // Side by side, with a paired test of whole sentences; one utterance is made wrong in the other's file.
+    let kept = fs::read_to_string(first.join("predictions.jsonl")).unwrap();
+    let worse = folder.path().join("worse.jsonl");
+    fs::write(&worse, kept.replacen(r#""predicted_intent":"say""#, r#""predicted_intent":"other""#, 1)).unwrap();
+    let against = ["evaluate", "--model", string(&best), "--data", string(folder.path()), "--against", string(&worse)];
+    let tested = lines(&stdout(&run(&[&against[..], &["--json"]].concat())))[0]["against"].clone();
+    assert_eq!((&tested["metric"], &tested["difference"]), (&"sentence_accuracy".into(), &0.125.into()), "{tested}");
+    assert_eq!(tested["mcnemar"]["only_first"], 1);
+    let (of_first, of_second) = (format!("first={}", string(&first)), format!("second={}", string(&second)));
+    let output = folder.path().join("report");
+    stdout(&run(&["report", &of_first, &of_second, "--output", string(&output), "--no-speed"]));
+    let report = fs::read_to_string(output.join("report.md")).unwrap();
+    assert!(report.contains("| second | student | +0.0 [+0.0, +0.0] | 1.000 |"), "{report}");
 
     // Two teachers with both heads.
     let other = second.join("best");

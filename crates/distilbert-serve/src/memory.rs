@@ -148,6 +148,10 @@ pub fn of_question(model: &ServedModel, work: &Work, encodings: &[Encoding], tex
         (Work::States, _) => tokens * config.encoder.hidden * PER_NUMBER,
         (Work::Embedding, _) => encodings.len() * model.width() * PER_NUMBER,
         (Work::Logits, Head::Tokens(_)) => tokens * (config.head.outputs() * PER_NUMBER + PER_TAGGED_TOKEN),
+        (Work::Logits, Head::Both(..)) => {
+            let of_texts = encodings.len() * config.head.outputs();
+            (of_texts + tokens * config.head.slots().len()) * PER_NUMBER + tokens * PER_TAGGED_TOKEN
+        }
         (Work::Logits, _) => encodings.len() * config.head.outputs() * (PER_NUMBER + PER_TAGGED_TOKEN),
         // Each filling has the whole text; what a text has at most of them is bounded by the route.
         (Work::Fillings { top, .. }, _) => {

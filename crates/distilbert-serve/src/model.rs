@@ -57,6 +57,13 @@ pub enum ServedTask {
         /// Name of each output.
         labels: Vec<String>,
     },
+    /// An intent for a text and slots for its words.
+    Intents {
+        /// Name of each intent.
+        intents: Vec<String>,
+        /// Name of each slot's tag.
+        slots: Vec<String>,
+    },
     /// Words for masks.
     FillMask,
     /// Parts of a context that answer a question.
@@ -86,6 +93,8 @@ pub enum Ability {
     ZeroShot,
     /// Labels of words.
     Tag,
+    /// Intents and slots.
+    Intents,
     /// Words for masks.
     FillMask,
     /// Answers to questions.
@@ -103,6 +112,7 @@ impl Ability {
             Ability::Rerank => "a re-ranker model",
             Ability::ZeroShot => "a model for natural language inference",
             Ability::Tag => "a token classifier",
+            Ability::Intents => "a model for intents and slots",
             Ability::FillMask => "a masked language model",
             Ability::Answer => "a question answerer",
             Ability::Tokenize => "a model",
@@ -149,6 +159,9 @@ impl ServedModel {
         let fits = match (&self.task, &self.model.head) {
             (ServedTask::Classify { labels, .. }, Head::Classifier(_)) => labels.len() == self.outputs(),
             (ServedTask::Tag { labels }, Head::Tokens(_)) => labels.len() == self.outputs(),
+            (ServedTask::Intents { intents, slots }, Head::Both(..)) => {
+                intents.len() == self.outputs() && slots.len() == self.model.config.head.slots().len()
+            }
             (ServedTask::Answer { .. }, Head::Tokens(_)) => self.model.config.head == HeadKind::QuestionAnswering,
             (ServedTask::FillMask, Head::MaskedLm(_)) | (ServedTask::Embed { .. }, Head::Embedder(_)) => true,
             _ => false,
@@ -176,6 +189,7 @@ impl ServedModel {
             | (ServedTask::Embed { .. }, Ability::Embed)
             | (ServedTask::Classify { .. }, Ability::Classify)
             | (ServedTask::Tag { .. }, Ability::Tag)
+            | (ServedTask::Intents { .. }, Ability::Intents)
             | (ServedTask::Answer { .. }, Ability::Answer)
             | (ServedTask::FillMask, Ability::FillMask) => true,
             (ServedTask::Classify { labels, .. }, Ability::Rerank) => labels.len() == 1,
@@ -192,6 +206,7 @@ impl ServedModel {
             ServedTask::Classify { labels, .. } if labels.len() == 1 => Ability::Rerank,
             ServedTask::Classify { .. } => Ability::Classify,
             ServedTask::Tag { .. } => Ability::Tag,
+            ServedTask::Intents { .. } => Ability::Intents,
             ServedTask::FillMask => Ability::FillMask,
             ServedTask::Answer { .. } => Ability::Answer,
             ServedTask::Embed { .. } => Ability::Embed,

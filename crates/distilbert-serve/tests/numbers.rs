@@ -5,8 +5,8 @@ mod common;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{
-    answerer, ask, config, encoder, entailment, golden, masked, reranker, runtime, sentiment, start, tagger, texts,
-    tokenizer,
+    answerer, ask, config, encoder, entailment, get, golden, intents, masked, reranker, runtime, sentiment, start,
+    tagger, texts, tokenizer,
 };
 use distilbert::data::batch::Batch;
 use distilbert::data::questions::{QuestionSet, QuestionWindows};
@@ -15,6 +15,7 @@ use distilbert::heads::tokens::starts_then_ends;
 use distilbert::model::Model;
 use distilbert::model::encoder::Activations;
 use distilbert::predict::answers::{Ranking, RankingConfig};
+use distilbert::predict::intents::{Names, understood};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::{EmbeddingRunner, LogitsRunner};
 use distilbert_serve::{Config, EngineLimits, ServedModel};
@@ -253,6 +254,38 @@ fn tags_of_long_texts_are_those_of_the_reference_and_of_no_window() {
     assert!(compared > 300, "{compared}");
     let both = ask(&server, "/tag", &json!({"inputs": ["wolfgang lives in berlin", "in berlin"]}));
     assert_eq!(both.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
+    let ServedModel { model, tokenizer, max_length, .. } = intents();
+    let rt = runtime();
+    let mut runner = LogitsRunner::new(&model).unwrap();
+    let (labels, slots) = (model.config.head.labels().to_vec(), model.config.head.slots().to_vec());
+    let names = Names { intents: &labels, slots: &slots };
+    let mut expected = |text: &String| {
+        let windows = TextWindows::new(&tokenizer, text, max_length);
+        let mut run = |ids: &[u32]| {
+            let batch = Batch::from_sequences([ids]);
+            let logits = runner.run(&rt, &batch).unwrap();
+            model.head.by_sequence(&batch, logits)[0].map(<[f32]>::to_vec)
+        };
+        let said: Vec<_> = windows.sequences().iter().map(|sequence| run(&sequence.input_ids)).collect();
+        let said = understood(text, &windows, &said, names, &tokenizer).unwrap();
+        // By way of text, as it is sent: a number of 32 bits is shorter there than one of 64.
+        serde_json::from_str(&serde_json::to_string(&said).unwrap()).unwrap()
+    };
+    let mut texts = texts(9);
+    texts.push(["w7 w9 w11"; 40].join(" "));
+    texts.push(String::new());
+    let expected: Vec<Value> = texts.iter().map(&mut expected).collect();
+    assert!(expected.iter().any(|said| said["slots"].as_array().unwrap().len() > 10), "{expected:?}");
+    let server = start(small_batches(), vec![intents(), tagger()]);
+    let found = ask(&server, "/intents", &json!({"inputs": texts}));
+    assert_eq!(found, json!(expected));
+    assert_eq!(ask(&server, "/models/intents", &json!({"inputs": texts[3]})), expected[3]);
+    let info = get(&server, "/models/intents/info").json();
+    assert_eq!(info["model_type"]["intent_classifier"]["slots"]["id2label"]["1"], "B-a");
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 mod schema;
 
 use common::{
-    Answer, answerer, ask, config, encoder, entailment, exchange, get, masked, post_bytes, reranker, sentiment, setup,
-    start, tagger,
+    Answer, answerer, ask, config, encoder, entailment, exchange, get, intents, masked, post_bytes, reranker,
+    sentiment, setup, start, tagger,
 };
 use distilbert::data::examples::TaskKind;
 use distilbert::random::Rng;
@@ -37,6 +37,7 @@ fn everything() -> Vec<ServedModel> {
         reranker(),
         entailment(),
         tagger(),
+        intents(),
         masked(),
         answerer(),
     ]
@@ -239,6 +240,8 @@ fn the_inference_protocol_gives_what_the_other_routes_give() {
     let mut body = json!({"inputs": lives});
     body["parameters"] = simple["parameters"].clone();
     assert_eq!(json!(parsed(&infer("tagger", &[("text", &lives)], simple))), ask(&server, "/tag", &body));
+    let understood = infer("intents", &[("text", &texts)], json!({}));
+    assert_eq!(json!(parsed(&understood)), ask(&server, "/intents", &json!({"inputs": texts})));
     let masks = ["w5 [MASK]", "[MASK] w6 [MASK]"];
     let filled = infer("masked", &[("text", &masks)], json!({"parameters": {"top_k": 2}}));
     let body = json!({"inputs": masks, "parameters": {"top_k": 2}});

@@ -216,6 +216,7 @@ impl FinetuneRunConfig {
             self.training.seed
         );
         match self.training.freeze_layers {
+            Some(FrozenLayers::Lowest(0)) => recipe += ", embeddings frozen",
             Some(FrozenLayers::Lowest(layers)) => recipe += &format!(", embeddings and {layers} layers frozen"),
             Some(FrozenLayers::All(_)) => recipe += ", encoder frozen",
             None => {}

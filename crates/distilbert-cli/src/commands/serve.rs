@@ -3,6 +3,7 @@
 use crate::answerer::Answerer;
 use crate::classifier::Classifier;
 use crate::console::Console;
+use crate::intent_model::IntentModel;
 use crate::measure::resident_bytes;
 use crate::model_source;
 use crate::precision::{PROBE_TEXTS, PrecisionArgs, difference_to_f32};
@@ -183,6 +184,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         let task = match task {
             ServedTask::Classify { .. } => "classifies",
             ServedTask::Tag { .. } => "tags",
+            ServedTask::Intents { .. } => "understands intents and slots",
             ServedTask::FillMask => "fills masks",
             ServedTask::Answer { .. } => "answers questions",
             ServedTask::Embed { .. } => "embeds",
@@ -327,8 +329,11 @@ fn load(
             let max_length = model.config.encoder.max_positions;
             (model, tokenizer, ServedTask::FillMask, max_length)
         }
-        head @ HeadKind::IntentsAndSlots { .. } => {
-            bail!("model `{source}`: {} is not served; expected a model with one head", head.class_suffix())
+        HeadKind::IntentsAndSlots { .. } => {
+            let understanding = IntentModel::load(precision, source, rt, console)?;
+            let max_length = understanding.max_length(None)?;
+            let IntentModel { model, tokenizer, intents, slots, .. } = understanding;
+            (model, tokenizer, ServedTask::Intents { intents, slots }, max_length)
         }
         HeadKind::QuestionAnswering => {
             let answerer = Answerer::load(precision, source, rt, console)?;

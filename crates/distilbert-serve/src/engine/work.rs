@@ -30,9 +30,8 @@ impl Passes {
         let outputs: Vec<Output> = match &first.work {
             Work::Logits => {
                 let numbers = self.logits.run(rt, model, batch).map_err(refused)?;
-                let per_token = matches!(model.head, distilbert::heads::Head::Tokens(_));
-                let width = model.config.head.outputs();
-                split(numbers, batch.lengths().map(|length| width * if per_token { length } else { 1 }))
+                let parts = model.head.by_sequence(batch, numbers);
+                parts.into_iter().map(|parts| Output::Numbers(parts.concat())).collect()
             }
             Work::Embedding => {
                 let numbers = self.embedding.run(rt, model, batch).map_err(refused)?;

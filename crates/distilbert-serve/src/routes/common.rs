@@ -457,6 +457,7 @@ pub fn checked(asked: Asked) -> Result<Prepared, ApiError> {
     let outputs = match (&asked.work, &asked.model.model.head) {
         (Work::States, _) => tokens.saturating_mul(config.encoder.hidden),
         (Work::Logits, Head::Tokens(_)) => tokens.saturating_mul(config.head.outputs()),
+        (Work::Logits, Head::Both(..)) => tokens.saturating_mul(config.head.slots().len()),
         _ => 0,
     };
     if outputs > MAX_OUTPUTS {

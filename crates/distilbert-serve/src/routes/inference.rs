@@ -5,7 +5,9 @@ use super::common::{
     Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, objects, parameters,
     parse, prompt, whole, wholes,
 };
-use super::pipelines::{self, AnswerParameters, FillMaskParameters, Pipeline, Question, TagParameters};
+use super::pipelines::{
+    self, AnswerParameters, FillMaskParameters, IntentParameters, Pipeline, Question, TagParameters,
+};
 use super::tei::check_kind;
 use super::{Prepared, Reply, to_json};
 use crate::App;
@@ -52,7 +54,7 @@ pub fn metadata(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
     let width = match &model.task {
         ServedTask::Embed { .. } => Some(model.width()),
         ServedTask::Classify { labels, .. } => Some(labels.len()),
-        ServedTask::Tag { .. } | ServedTask::FillMask | ServedTask::Answer { .. } => None,
+        ServedTask::Tag { .. } | ServedTask::Intents { .. } | ServedTask::FillMask | ServedTask::Answer { .. } => None,
     };
     let outputs: Vec<Value> = output_names(&model.task).iter().map(|name| tensor(name, width)).collect();
     Reply::of(&json!({
@@ -65,7 +67,9 @@ pub fn input_names(task: &ServedTask) -> (&'static [&'static str], &'static [&'s
     match task {
         ServedTask::Classify { .. } => (&["text"], &["text_pair"]),
         ServedTask::Answer { .. } => (&["question", "context"], &[]),
-        ServedTask::Embed { .. } | ServedTask::Tag { .. } | ServedTask::FillMask => (&["text"], &[]),
+        ServedTask::Embed { .. } | ServedTask::Tag { .. } | ServedTask::Intents { .. } | ServedTask::FillMask => {
+            (&["text"], &[])
+        }
     }
 }
 
@@ -75,6 +79,7 @@ pub fn output_names(task: &ServedTask) -> &'static [&'static str] {
         ServedTask::Embed { .. } => &[EMBEDDING],
         ServedTask::Classify { .. } => &[LOGITS, SCORES],
         ServedTask::Tag { .. } => &["spans"],
+        ServedTask::Intents { .. } => &["understood"],
         ServedTask::FillMask => &["fillings"],
         ServedTask::Answer { .. } => &["answer"],
     }
@@ -223,6 +228,10 @@ pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, Api
         ServedTask::Tag { .. } => {
             let asked: TagParameters = parameters(request.parameters)?;
             answering.of_pipeline(pipelines::tags(model, first, asked))
+        }
+        ServedTask::Intents { .. } => {
+            let IntentParameters {} = parameters(request.parameters)?;
+            answering.of_pipeline(pipelines::understandings(model, first))
         }
         ServedTask::FillMask => {
             let asked: FillMaskParameters = parameters(request.parameters)?;

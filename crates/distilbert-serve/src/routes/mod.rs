@@ -139,6 +139,7 @@ static ROUTES: &[Route] = &[
     Route { name: "decode", path: "/decode", handler: Handler::Post(tei::decode) },
     Route { name: "classify", path: "/classify", handler: Handler::Post(pipelines::classify) },
     Route { name: "tag", path: "/tag", handler: Handler::Post(pipelines::tag) },
+    Route { name: "intents", path: "/intents", handler: Handler::Post(pipelines::intents) },
     Route { name: "fill-mask", path: "/fill-mask", handler: Handler::Post(pipelines::fill_mask) },
     Route { name: "answer", path: "/answer", handler: Handler::Post(pipelines::answer) },
     Route { name: "zero-shot", path: "/zero-shot", handler: Handler::Post(pipelines::zero_shot) },

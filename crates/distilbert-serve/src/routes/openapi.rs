@@ -222,6 +222,7 @@ fn answers(model: &ServedModel, route: &Route) -> bool {
         "predict" | "classify" => Ability::Classify,
         "rerank" => Ability::Rerank,
         "tag" => Ability::Tag,
+        "intents" => Ability::Intents,
         "fill-mask" => Ability::FillMask,
         "answer" => Ability::Answer,
         "zero-shot" => Ability::ZeroShot,
@@ -239,6 +240,7 @@ fn main_route(ability: Ability) -> &'static str {
         Ability::Rerank => "rerank",
         Ability::ZeroShot => "zero-shot",
         Ability::Tag => "tag",
+        Ability::Intents => "intents",
         Ability::FillMask => "fill-mask",
         Ability::Answer => "answer",
         Ability::Tokenize => "tokenize",
@@ -269,6 +271,7 @@ fn summary(name: &str) -> &'static str {
         "decode" => "The texts of lists of ids.",
         "classify" => "The label of each text or, with `top_k`, its labels.",
         "tag" => "Named entities, parts of speech and other labels of words.",
+        "intents" => "What each text asks for, and the words that say the particulars.",
         "fill-mask" => "What stands at the masks of each text.",
         "answer" => "Answers to questions, from a context each.",
         "zero-shot" => "Which of some labels fits each text.",
@@ -369,6 +372,7 @@ fn plain_example(model: &ServedModel) -> Value {
 fn labels(model: &ServedModel) -> Vec<String> {
     match &model.task {
         ServedTask::Classify { labels, .. } | ServedTask::Tag { labels } => labels.clone(),
+        ServedTask::Intents { intents, .. } => intents.clone(),
         ServedTask::FillMask | ServedTask::Answer { .. } | ServedTask::Embed { .. } => Vec::new(),
     }
 }

@@ -17,6 +17,7 @@ use distilbert::heads::tokens::starts_then_ends;
 use distilbert::predict::answers::{Ranking, RankingConfig};
 use distilbert::predict::classify::{ScoredLabel, calibrated, ranked, scores};
 use distilbert::predict::fill_mask::{fill, mask_places, target};
+use distilbert::predict::intents::{Names, understood};
 use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
@@ -46,6 +47,7 @@ pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
             if is_pairwise { tei::similarity(app, name, body) } else { tei::embed(app, name, body) }
         }
         Ability::Tag => tag(app, name, body),
+        Ability::Intents => intents(app, name, body),
         Ability::FillMask => fill_mask(app, name, body),
         Ability::Answer => answer(app, name, body),
         _ => {
@@ -286,6 +288,45 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
             let logits: Vec<Vec<f32>> = outputs.by_ref().take(count).collect();
             let tokens = windows.tokens(&logits, labels.len());
             json_text(&spans(text, &tokens, labels, &of.tokenizer, aggregation, &ignored))
+        });
+        all.collect()
+    });
+    let (work, encodings) = (Work::Logits, sequences.concat());
+    Pipeline { model, work, encodings, characters, truncated, windows: windows_read, answers }
+}
+
+/// Of [`intents`]: there are none.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntentParameters {}
+
+/// `POST /intents`: what each text asks for, and the words that say the particulars; texts of any length.
+pub fn intents(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request: Envelope<IntentParameters> = parse(body)?;
+    let model = model(app, in_path, request.model.as_deref(), Ability::Intents)?;
+    let (texts, is_single) = texts(app, request.inputs, "inputs")?;
+    understandings(model, texts).listed(is_single)
+}
+
+/// Intent and slots of each text.
+pub fn understandings(model: Arc<ServedModel>, texts: Vec<String>) -> Pipeline {
+    let windows: Vec<TextWindows> =
+        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
+    let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
+    let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
+    let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
+    let (of, windows_read) = (Arc::clone(&model), counts.clone());
+    let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
+        let ServedTask::Intents { intents, slots } = &of.task else { return Err(ApiError::internal()) };
+        let mut outputs = outputs.into_iter().map(|output| {
+            let mut of_text = numbers(output);
+            let of_tokens = of_text.split_off(intents.len().min(of_text.len()));
+            [of_text, of_tokens]
+        });
+        let all = texts.iter().zip(&windows).zip(counts).map(|((text, windows), count)| {
+            let said: Vec<[Vec<f32>; 2]> = outputs.by_ref().take(count).collect();
+            let found = understood(text, windows, &said, Names { intents, slots }, &of.tokenizer);
+            json_text(&found.ok_or_else(ApiError::internal)?)
         });
         all.collect()
     });

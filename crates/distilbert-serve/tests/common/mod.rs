@@ -79,6 +79,13 @@ pub fn tagger() -> ServedModel {
     served("tagger", &folder, model, ServedTask::Tag { labels })
 }
 
+pub fn intents() -> ServedModel {
+    let folder = golden("finetune-intents");
+    let model = load(&folder);
+    let (intents, slots) = (model.config.head.labels().to_vec(), model.config.head.slots().to_vec());
+    served("intents", &folder, model, ServedTask::Intents { intents, slots })
+}
+
 pub fn masked() -> ServedModel {
     let folder = golden("distilbert-mlm");
     served("masked", &folder, load(&folder), ServedTask::FillMask)

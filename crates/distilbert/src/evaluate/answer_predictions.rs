@@ -15,9 +15,6 @@ use crate::data::examples::{Metric, Split};
 use crate::data::questions::{AnswerRules, Question};
 use crate::predict::answer_spans::SpanPrediction;
 
-/// Says in the header line that the file holds answers.
-const PROBLEM: &str = "question-answering";
-
 /// One model's answers on one split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnswerPredictions {
@@ -87,6 +84,9 @@ pub fn character_range(text: &str, bytes: &Range<usize>) -> Range<usize> {
 }
 
 impl AnswerPredictions {
+    /// What the header of a file calls its kind.
+    pub(super) const PROBLEM: &str = "question-answering";
+
     /// No answers yet.
     pub fn new(task: &str, split: Split, rules: AnswerRules, null_threshold: Option<f32>) -> Self {
         AnswerPredictions { task: task.to_owned(), split, rules, null_threshold, rows: Vec::new() }
@@ -251,7 +251,7 @@ impl AnswerPredictions {
         let header = json!({
             "task": self.task,
             "split": self.split,
-            "problem": PROBLEM,
+            "problem": Self::PROBLEM,
             "rules": self.rules,
             "null_threshold": self.null_threshold,
         });
@@ -261,11 +261,6 @@ impl AnswerPredictions {
             writeln!(writer)?;
         }
         Ok(())
-    }
-
-    /// Whether a file of predictions that begins with this line holds answers.
-    pub fn is_header(line: &str) -> bool {
-        serde_json::from_str::<Value>(line).is_ok_and(|header| header["problem"] == PROBLEM)
     }
 
     /// Reads a file that [`AnswerPredictions::write`] wrote.
@@ -314,6 +309,7 @@ fn has_answer(row: &AnswerRow) -> bool {
 mod tests {
     use super::*;
     use crate::data::questions::{Answer, Normalisation};
+    use crate::evaluate::KeptPredictions;
     use crate::predict::answer_spans::Candidate;
 
     const CONTEXT: &str = "Zoë lives in Köln.";
@@ -382,7 +378,7 @@ mod tests {
         predictions.write(&mut bytes).unwrap();
         assert_eq!(AnswerPredictions::read(&bytes[..]).unwrap(), predictions);
         let text = String::from_utf8(bytes).unwrap();
-        assert!(AnswerPredictions::is_header(text.lines().next().unwrap()));
+        assert!(matches!(KeptPredictions::read(&text), Ok(KeptPredictions::Answers(_))));
         let error = AnswerPredictions::read(text.replacen("\"id\"", "\"no\"", 1).as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with("predictions line 2: expected an answer"), "{error}");
     }

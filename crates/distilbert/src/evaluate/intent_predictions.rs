@@ -1,12 +1,13 @@
 //! What a model said of utterances, intent and slots, as a JSON Lines file: one header line, then one line an utterance.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::answers::AnswerScore;
 use super::metrics::{MetricError, Outcomes};
-use super::predictions::PredictionsError;
+use super::predictions::{PredictionsError, wrong};
 use super::result::EvaluationResult;
 use super::statistics::{Bootstrap, intervals, mean_interval};
 use crate::data::examples::{Metric, Split};
@@ -32,7 +33,7 @@ pub struct IntentPredictions {
 }
 
 /// One utterance's prediction. True names may be ones that the model does not have; then it is wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntentRow {
     /// Line of the data.
     pub id: usize,
@@ -51,6 +52,9 @@ pub struct IntentRow {
 }
 
 impl IntentPredictions {
+    /// What the header of a file calls its kind.
+    pub(super) const PROBLEM: &str = "intents-and-slots";
+
     /// No predictions yet.
     pub fn new(task: &str, split: Split) -> IntentPredictions {
         IntentPredictions { task: task.to_owned(), split, rows: Vec::new() }
@@ -103,6 +107,26 @@ impl IntentPredictions {
         })
     }
 
+    /// What was right, for paired tests of one of the three scores, and the metric that it is of these outcomes; `None`
+    /// for another name.
+    ///
+    /// # Errors
+    /// [`MetricError`] if there are no predictions.
+    pub fn outcomes(&self, score: &str) -> Result<Option<(Outcomes, Metric)>, MetricError> {
+        let of_utterances = |right: Vec<f64>| {
+            let names = self.rows.iter().map(|row| format!("{} {}", row.id, row.words.join(" "))).collect();
+            let scores: Vec<_> =
+                right.into_iter().map(|right| AnswerScore { exact: right == 1.0, f1: right }).collect();
+            Outcomes::answers(names, &scores).map(|outcomes| Some((outcomes, Metric::ExactMatch)))
+        };
+        match score {
+            SENTENCE_ACCURACY => of_utterances(self.sentences()),
+            INTENT_ACCURACY => of_utterances(self.intents()),
+            SLOT_F1 => Ok(Some((self.slots()?, Metric::EntityF1))),
+            _ => Ok(None),
+        }
+    }
+
     fn sentences(&self) -> Vec<f64> {
         let right = |row: &IntentRow| row.intent == row.predicted_intent && row.tags == row.predicted_tags;
         self.rows.iter().map(|row| f64::from(u8::from(right(row)))).collect()
@@ -122,11 +146,40 @@ impl IntentPredictions {
     /// # Errors
     /// [`PredictionsError::Io`] if the writer fails.
     pub fn write(&self, writer: &mut impl Write) -> Result<(), PredictionsError> {
-        writeln!(writer, "{}", json!({ "task": self.task, "split": self.split, "problem": "intents-and-slots" }))?;
+        writeln!(writer, "{}", json!({ "task": self.task, "split": self.split, "problem": Self::PROBLEM }))?;
         for row in &self.rows {
             writeln!(writer, "{}", serde_json::to_value(row).map_err(std::io::Error::from)?)?;
         }
         Ok(())
+    }
+
+    /// Reads a file that [`IntentPredictions::write`] wrote.
+    ///
+    /// # Errors
+    /// [`PredictionsError`], naming the line, for anything else.
+    pub fn read(reader: impl BufRead) -> Result<Self, PredictionsError> {
+        #[derive(Deserialize)]
+        struct Header {
+            task: String,
+            split: Split,
+        }
+        let mut lines = reader.lines().enumerate();
+        let header = lines.next().ok_or_else(|| wrong(1, "a header line", "an empty file"))?.1?;
+        let header: Header = serde_json::from_str(&header).map_err(|error| wrong(1, "a header", &error.to_string()))?;
+        let mut predictions = IntentPredictions::new(&header.task, header.split);
+        for (index, text) in lines {
+            let line = index + 1;
+            let row: IntentRow =
+                serde_json::from_str(&text?).map_err(|error| wrong(line, "an utterance", &error.to_string()))?;
+            for (what, tags) in [("true", &row.tags), ("predicted", &row.predicted_tags)] {
+                if tags.len() != row.words.len() {
+                    let expected = format!("a {what} tag for each of {} words", row.words.len());
+                    return Err(wrong(line, &expected, &tags.len().to_string()));
+                }
+            }
+            predictions.rows.push(row);
+        }
+        Ok(predictions)
     }
 }
 
@@ -167,6 +220,15 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.lines().count(), 5);
         assert!(text.lines().nth(2).unwrap().contains(r#""predicted_intent":"b""#), "{text}");
+        assert_eq!(IntentPredictions::read(text.as_bytes()).unwrap(), predictions);
+        let short = text.replacen(r#""predicted_tags":["O","B-x","I-x"]"#, r#""predicted_tags":["O"]"#, 1);
+        let error = IntentPredictions::read(short.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "predictions line 2: expected a predicted tag for each of 3 words, found 1");
+        for (name, expected) in [(SENTENCE_ACCURACY, 0.25), (INTENT_ACCURACY, 0.5), (SLOT_F1, 0.75)] {
+            let (outcomes, metric) = predictions.outcomes(name).unwrap().unwrap();
+            assert!((outcomes.metric(metric).unwrap() - expected).abs() < 1e-12, "{name}");
+        }
+        assert!(predictions.outcomes("accuracy").unwrap().is_none());
         assert!(IntentPredictions::new("home", Split::Dev).result(&Bootstrap::default(), 0).is_err());
     }
 }

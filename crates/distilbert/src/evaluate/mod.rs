@@ -6,6 +6,7 @@ pub mod answers; // answer and gold answers -> exact match, F1, threshold
 pub mod calibration; // probabilities -> are they honest, and the temperature that makes them so
 pub mod metrics; // truth and prediction -> number
 pub mod intent_predictions; // what a model said of utterances: intents and slots
+mod kept; // predictions of any kind
 mod normalise; // an answer -> the words that count
 mod ordered; // maps that keep their order
 pub mod predictions; // what a model said, example by example
@@ -18,6 +19,7 @@ mod submission; // files for the GLUE server
 pub use answer_predictions::AnswerPredictions;
 pub use calibration::Calibration;
 pub use intent_predictions::IntentPredictions;
+pub use kept::KeptPredictions;
 pub use metrics::{MetricError, Outcomes};
 pub use ordered::OrderedMap;
 pub use predictions::{Prediction, PredictionRow, Predictions, PredictionsError};

@@ -7,6 +7,8 @@ use crate::evaluate::metrics::argmax;
 use crate::evaluate::predictions::softmax;
 use crate::model::Model;
 use crate::model::config::HeadKind;
+use crate::predict::spans::{Aggregation, TaggedSpan, spans};
+use crate::predict::text_windows::TextWindows;
 use crate::predict::{Logits, PredictError, logits};
 use crate::progress::Progress;
 use crate::tokenizer::Tokenizer;
@@ -19,6 +21,53 @@ pub struct SaidOfUtterance {
     pub intent: (String, f32),
     /// The likeliest tag of each word.
     pub tags: Vec<String>,
+}
+
+/// What a text asks for, and which of its words say the particulars.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Understood {
+    /// The likeliest intent.
+    pub intent: Intent,
+    /// The slots in the order of the text.
+    pub slots: Vec<TaggedSpan>,
+}
+
+/// An intent and its probability.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Intent {
+    /// Its name.
+    pub label: String,
+    /// From 0 to 1.
+    pub score: f32,
+}
+
+/// Names of a model's intents and of its slots' tags.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// Of the intents.
+    pub intents: &'a [String],
+    /// Of the tags.
+    pub slots: &'a [String],
+}
+
+/// A text by what the model said of its windows, of each the logits of the intents and those of the tokens `[tokens, slots]`:
+/// the first window has the intent. `None` without windows.
+pub fn understood(
+    text: &str,
+    windows: &TextWindows,
+    said: &[[Vec<f32>; 2]],
+    names: Names<'_>,
+    tokenizer: &Tokenizer,
+) -> Option<Understood> {
+    let Names { intents, slots } = names;
+    let [of_intents, _] = said.first()?;
+    let best = argmax(of_intents);
+    let intent = Intent { label: intents[best].clone(), score: softmax(of_intents)[best] };
+    let of_slots: Vec<Vec<f32>> = said.iter().map(|[_, tokens]| tokens.clone()).collect();
+    let tokens = windows.tokens(&of_slots, slots.len());
+    // A word's tag was learnt at its first token.
+    let slots = spans(text, &tokens, slots, tokenizer, Aggregation::First, &["O".to_owned()]);
+    Some(Understood { intent, slots })
 }
 
 /// The windows of utterances, in their order.

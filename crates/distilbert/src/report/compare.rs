@@ -156,7 +156,7 @@ impl Comparison {
             let value = *evaluation.result.metrics.get(metric)?;
             Some((value, evaluation.result.intervals.get(metric).copied()))
         });
-        if let Some(predictions) = evaluation.and_then(|evaluation| evaluation.predictions.as_ref()) {
+        if let Some(predictions) = evaluation.and_then(Evaluation::labels) {
             let bins = confidence_bins(predictions.rows.iter().filter_map(|row| match row.label {
                 Label::Class(class) => Some((row.scores.as_slice(), class)),
                 _ => None,
@@ -179,13 +179,13 @@ impl Comparison {
                 }
                 Err(reason) => self.remarks.push(remark(reason)),
             }
-            if let (Some(ours), Some(theirs)) = (&ours.predictions, &theirs.predictions) {
+            if let (Some(ours), Some(theirs)) = (ours.labels(), theirs.labels()) {
                 self.disagreements.extend(disagreement(&model.name, ours, &teacher.name, theirs));
             }
         }
         for evaluation in &model.evaluations {
             self.scores.extend(score_rows(model, evaluation));
-            self.confusions.extend(evaluation.predictions.as_ref().and_then(|given| confusion(&model.name, given)));
+            self.confusions.extend(evaluation.labels().and_then(|given| confusion(&model.name, given)));
         }
         self.rows.push(Row {
             name: model.name.clone(),
@@ -222,26 +222,26 @@ fn compare(
     };
     let plain = (*base > 0.0).then(|| Retention { share: value / base, interval: None });
     let untested = |reason: String| (Against { kept: plain, test: None, exact: None }, Some(reason));
-    let (Some(first), Some(second)) = (ours.outcomes(), theirs.outcomes()) else {
+    let (Some(first), Some(second)) = (&ours.predictions, &theirs.predictions) else {
         return Ok(untested("no predictions kept".to_owned()));
     };
-    let Some(kind) = metric_by_name(metric) else {
-        return Ok(untested(format!("no paired test for metric {metric}")));
-    };
     let tested = || {
-        let (first, second) = (first?, second?);
-        Ok(Against {
+        let (Some((first, kind)), Some((second, _))) = (first.outcomes(metric)?, second.outcomes(metric)?) else {
+            return Ok(None);
+        };
+        let is_share = matches!(kind, Metric::Accuracy | Metric::ExactMatch);
+        Ok(Some(Against {
             kept: retention(&first, &second, kind, bootstrap)?,
             test: Some(paired_bootstrap(&first, &second, kind, bootstrap)?),
-            exact: if kind == Metric::Accuracy { Some(mcnemar(&first, &second)?) } else { None },
-        })
+            exact: if is_share { Some(mcnemar(&first, &second)?) } else { None },
+        }))
     };
-    let tested: Result<Against, crate::evaluate::MetricError> = tested();
-    tested.map(|against| (against, None)).or_else(|error| Ok(untested(error.to_string())))
-}
-
-fn metric_by_name(name: &str) -> Option<Metric> {
-    Metric::ALL.into_iter().find(|metric| metric.name() == name)
+    let tested: Result<Option<Against>, crate::evaluate::MetricError> = tested();
+    Ok(match tested {
+        Ok(Some(against)) => (against, None),
+        Ok(None) => untested(format!("no paired test for metric {metric}")),
+        Err(error) => untested(error.to_string()),
+    })
 }
 
 fn score_rows<'a>(model: &'a ModelReport, evaluation: &'a Evaluation) -> impl Iterator<Item = ScoreRow> + 'a {

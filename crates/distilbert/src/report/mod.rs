@@ -17,7 +17,7 @@ pub use format::grouped;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::statistics::Bootstrap;
-use crate::evaluate::{AnswerPredictions, EvaluationResult, MetricError, Outcomes, Predictions};
+use crate::evaluate::{EvaluationResult, KeptPredictions, Predictions};
 
 use document::Document;
 
@@ -101,23 +101,16 @@ pub enum Role {
 pub struct Evaluation {
     /// The scores.
     pub result: EvaluationResult,
-    /// Needed for retention intervals, paired tests, disagreements and confusion matrices. Kept in a file of their
-    /// own, so not part of the JSON form.
+    /// Needed for retention intervals and paired tests; of labels also for disagreements and confusion matrices. Kept in
+    /// a file of their own, so not part of the JSON form.
     #[serde(skip)]
-    pub predictions: Option<Predictions>,
-    /// The same of a question answerer: retention intervals and paired tests.
-    #[serde(skip)]
-    pub answers: Option<AnswerPredictions>,
+    pub predictions: Option<KeptPredictions>,
 }
 
 impl Evaluation {
-    /// What was right and what was not, if the predictions were kept.
-    fn outcomes(&self) -> Option<Result<Outcomes, MetricError>> {
-        match (&self.predictions, &self.answers) {
-            (Some(predictions), _) => Some(predictions.outcomes()),
-            (None, Some(answers)) => Some(answers.outcomes()),
-            (None, None) => None,
-        }
+    /// Predictions of labels, if they were kept.
+    fn labels(&self) -> Option<&Predictions> {
+        self.predictions.as_ref().and_then(KeptPredictions::labels)
     }
 }
 

@@ -21,7 +21,7 @@ fn input() -> ReportInput {
         }
         let result =
             EvaluationResult::new(&predictions, &task.metrics, &Bootstrap::default(), (0, 4)).expect("labelled");
-        vec![Evaluation { result, predictions: Some(predictions), answers: None }]
+        vec![Evaluation { result, predictions: Some(KeptPredictions::Labels(predictions)) }]
     };
     let curve = |scale: f64| {
         let points = (1..60).map(|step| (f64::from(step), scale / f64::from(step))).collect();
@@ -172,7 +172,8 @@ fn every_section_is_there_with_its_tables() {
 fn models_scored_on_other_examples_are_not_tested_against_each_other() {
     let mut input = input();
     let student = &mut input.models[1].evaluations[0];
-    student.predictions.as_mut().expect("kept").rows.pop();
+    let Some(KeptPredictions::Labels(kept)) = &mut student.predictions else { panic!("labels") };
+    kept.rows.pop();
     let markdown = Report::new(&input, &Bootstrap::default()).markdown();
     assert!(markdown.contains("is not tested against teacher\\|12: expected 199 examples, found 200."), "{markdown}");
     assert!(!markdown.contains("## Where the models disagree"));
@@ -196,7 +197,7 @@ fn regression_is_compared_by_error() {
         }
         let result =
             EvaluationResult::new(&predictions, &task.metrics, &Bootstrap::default(), (0, 0)).expect("labelled");
-        let evaluations = vec![Evaluation { result, predictions: Some(predictions), answers: None }];
+        let evaluations = vec![Evaluation { result, predictions: Some(KeptPredictions::Labels(predictions)) }];
         ModelReport { name: name.to_owned(), role, evaluations, ..ModelReport::default() }
     };
     let models = vec![model("big", Role::Teacher, 0.25), model("small", Role::Student, 0.5)];

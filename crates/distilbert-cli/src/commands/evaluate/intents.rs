@@ -1,18 +1,21 @@
 //! Scoring a model for intents and slots: both, and utterances in which all is right.
 
 use super::EvaluateArgs;
-use super::outcome::{Analysis, Evaluations, PREDICTIONS_FILE, table, warn};
+use super::outcome::{Against, Analysis, Evaluations, PREDICTIONS_FILE, describe, table, warn};
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use crate::output;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use distilbert::data::examples::Split;
 use distilbert::data::intents::{self, UtteranceSet};
-use distilbert::evaluate::statistics::Bootstrap;
+use distilbert::evaluate::intent_predictions::SENTENCE_ACCURACY;
+use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
 use distilbert::evaluate::{EvaluationResult, IntentPredictions};
 use distilbert::predict::intents::{utterances, windows};
 use distilbert::progress::Progress;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 /// Name of the task in options and results.
@@ -30,7 +33,6 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         ("--label-column", args.label_column.is_some()),
         ("--by-length", args.by_length),
         ("--by", args.by.is_some()),
-        ("--against", args.against.is_some()),
         ("--calibrate", args.calibrate),
     ];
     if let Some((flag, _)) = of_texts_only.into_iter().find(|(_, given)| *given) {
@@ -38,15 +40,36 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     }
     let model = IntentModel::load(args.precision, &args.model, rt, console)?;
     let data = intents::load(path, args.split)?;
-    let scored = score(&model, &data, args.max_length, args.split, rt, console)?;
+    let mut scored = score(&model, &data, args.max_length, args.split, rt, console)?;
     warn(&scored.result, 0, console);
+    if let Some(file) = &args.against {
+        scored.analysis.against = Some(against(Path::new(file), &scored.predictions)?);
+    }
     if let Some(folder) = &args.output {
         write(folder, &scored)?;
     }
     if args.json {
         return scored.evaluations().print();
     }
-    output::print(&table(&scored.result, Some(scored.precision)))
+    let mut text = table(&scored.result, Some(scored.precision));
+    describe(&scored.analysis, &mut text);
+    output::print(&text)
+}
+
+/// The paired tests against another model's predictions, of utterances in which all is right.
+fn against(file: &Path, ours: &IntentPredictions) -> anyhow::Result<Against> {
+    let tested = || -> anyhow::Result<Against> {
+        let theirs = IntentPredictions::read(BufReader::new(File::open(file)?))?;
+        let outcomes = |predictions: &IntentPredictions| {
+            let found = predictions.outcomes(SENTENCE_ACCURACY)?;
+            found.context("sentences are scored")
+        };
+        let ((ours, metric), (theirs, _)) = (outcomes(ours)?, outcomes(&theirs)?);
+        let test = paired_bootstrap(&ours, &theirs, metric, &Bootstrap::default())?;
+        let exact = mcnemar(&ours, &theirs)?;
+        Ok(Against { file: file.to_owned(), metric: SENTENCE_ACCURACY.to_owned(), test, mcnemar: Some(exact) })
+    };
+    tested().with_context(|| file.display().to_string())
 }
 
 /// Scores, with the predictions they come from.
@@ -54,12 +77,13 @@ pub struct ScoredIntents {
     /// The scores.
     pub result: EvaluationResult,
     predictions: IntentPredictions,
-    precision: distilbert_kernels::Precision,
+    precision: Precision,
+    analysis: Analysis,
 }
 
 impl ScoredIntents {
     fn evaluations(&self) -> Evaluations {
-        Evaluations::new(&self.result, self.precision, &Analysis::default())
+        Evaluations::new(&self.result, self.precision, &self.analysis)
     }
 }
 
@@ -95,7 +119,7 @@ pub fn score(
         predictions.push(utterance, said.intent, said.tags);
     }
     let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
-    Ok(ScoredIntents { result, predictions, precision: model.model.precision() })
+    Ok(ScoredIntents { result, predictions, precision: model.model.precision(), analysis: Analysis::default() })
 }
 
 /// Writes scores and predictions.

@@ -6,10 +6,9 @@ use crate::intent_model::IntentModel;
 use anyhow::ensure;
 use clap::Args;
 use distilbert::data::batch::Batch;
-use distilbert::evaluate::metrics::argmax;
-use distilbert::evaluate::predictions::softmax;
 use distilbert::predict::LogitsRunner;
-use distilbert::predict::spans::{Aggregation, TaggedSpan, spans};
+use distilbert::predict::intents::{Names, Understood, understood};
+use distilbert::predict::spans::TaggedSpan;
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
@@ -23,19 +22,6 @@ pub struct IntentsArgs {
     /// Read texts in windows of this many tokens; the first has the intent [default: as the model was trained]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-}
-
-/// A line of JSON.
-#[derive(serde::Serialize)]
-struct Understood {
-    intent: Scored,
-    slots: Vec<TaggedSpan>,
-}
-
-#[derive(serde::Serialize)]
-struct Scored {
-    label: String,
-    score: f32,
 }
 
 pub fn run(args: &IntentsArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
@@ -80,22 +66,19 @@ impl Task for Intents<'_> {
     }
 
     fn answer(&mut self, asked: &Asked<[Vec<f32>; 2]>, out: &mut dyn Write) -> anyhow::Result<()> {
-        let (Some(windows), Some([of_intents, _])) = (self.windows.pop_front(), asked.outputs.first()) else {
+        let IntentModel { tokenizer, intents, slots, .. } = self.model;
+        let (text, names) = (&asked.input.text, Names { intents, slots });
+        let windows = self.windows.pop_front();
+        let Some(found) = windows.and_then(|windows| understood(text, &windows, &asked.outputs, names, tokenizer))
+        else {
             return Ok(());
         };
-        let IntentModel { tokenizer, intents, slots, .. } = self.model;
-        let best = argmax(of_intents);
-        let intent = Scored { label: intents[best].clone(), score: softmax(of_intents)[best] };
-        let of_slots: Vec<Vec<f32>> = asked.outputs.iter().map(|[_, tokens]| tokens.clone()).collect();
-        let tokens = windows.tokens(&of_slots, slots.len());
-        let text = &asked.input.text;
-        // A word's tag was learnt at its first token.
-        let found = spans(text, &tokens, slots, tokenizer, Aggregation::First, &["O".to_owned()]);
         if self.json {
-            return write_json(out, &Understood { intent, slots: found });
+            return write_json(out, &found);
         }
+        let Understood { intent, slots } = found;
         writeln!(out, "{}\t{:.4}\t{}", one_line(&intent.label), intent.score, one_line(text))?;
-        for TaggedSpan { label, score, start, end, .. } in &found {
+        for TaggedSpan { label, score, start, end, .. } in &slots {
             let spelled: String = text.chars().skip(*start).take(end - start).collect();
             writeln!(out, "{label}\t{score:.4}\t{start}\t{end}\t{}", one_line(&spelled))?;
         }

@@ -58,6 +58,18 @@ impl Document<'_> {
                 };
                 any_of(vec![spans(), list(spans())])
             }
+            "intents" => {
+                let slot = [
+                    ("entity_group", text()),
+                    ("score", number()),
+                    ("word", text()),
+                    ("start", at_least(0)),
+                    ("end", at_least(0)),
+                ];
+                let intent = || object(&[("label", label()), ("score", number())], &[]);
+                let of_text = || object(&[("intent", intent()), ("slots", list(object(&slot, &[])))], &[]);
+                any_of(vec![of_text(), list(of_text())])
+            }
             "fill-mask" => {
                 let fields = [("score", number()), ("token", at_least(0)), ("token_str", text()), ("sequence", text())];
                 let of_mask = || list(object(&fields, &[lost()]));

@@ -124,6 +124,7 @@ impl Document<'_> {
                     json!({"inputs": "Wolfgang lives in Berlin", "parameters": {"aggregation_strategy": "simple"}});
                 (envelope(texts(), optional, tag_parameters()), example)
             }
+            "intents" => (envelope(texts(), optional, Vec::new()), json!({"inputs": "play some jazz"})),
             "fill-mask" => {
                 let input = || json!({"type": "string", "pattern": escaped(mask(model))});
                 let mut parameters = vec![("top_k", or_null(from_to(1, vocab_size.min(MAX_FILLINGS))))];
@@ -215,6 +216,7 @@ impl Document<'_> {
                 vec![("truncate", or_null(flag())), ("truncation_direction", direction()), ("windows", or_null(flag()))]
             }
             ServedTask::Tag { .. } => tag_parameters(),
+            ServedTask::Intents { .. } => Vec::new(),
             ServedTask::FillMask => {
                 let most = model.model.config.encoder.vocab_size.min(MAX_FILLINGS);
                 vec![("top_k", or_null(from_to(1, most)))]
