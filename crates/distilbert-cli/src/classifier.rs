@@ -5,7 +5,9 @@ use crate::precision::PrecisionArgs;
 use crate::{calibration, model_source};
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::read_config;
-use distilbert::data::examples::{Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind};
+use distilbert::data::examples::{
+    Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind, are_unnamed, match_labels,
+};
 use distilbert::data::tagging::WordColumns;
 use distilbert::model::{HeadKind, Model};
 use distilbert::predict::classify;
@@ -110,7 +112,7 @@ impl Classifier {
         let labels = match self.problem {
             Problem::Regression => Vec::new(),
             // Files number the classes that nobody named.
-            _ if self.has_unnamed_labels() => (0..self.labels.len()).map(|id| id.to_string()).collect(),
+            _ if are_unnamed(&self.labels) => (0..self.labels.len()).map(|id| id.to_string()).collect(),
             _ => self.labels.clone(),
         };
         Task {
@@ -151,34 +153,18 @@ impl Classifier {
             let (expected, found) = (problem_name(task.problem), problem_name(self.problem));
             bail!("task `{}`: expected a model for {expected}, found {found}", task.name);
         }
-        if task.problem == Problem::Regression || self.has_unnamed_labels() {
+        if task.problem == Problem::Regression {
             return Ok((0..found).collect());
         }
-        let place = |label: &String| {
-            let exact = self.labels.iter().position(|own| own == label);
-            exact.or_else(|| self.labels.iter().position(|own| plain(own) == plain(label)))
-        };
-        let outputs: Option<Vec<usize>> = task.labels.iter().map(place).collect();
-        match outputs {
-            Some(outputs) if (0..found).all(|output| outputs.contains(&output)) => Ok(outputs),
-            _ => bail!(
+        match match_labels(&task.labels, &self.labels) {
+            Some(outputs) => Ok(outputs),
+            None => bail!(
                 "task `{}`: expected a model of the labels {}, found {}",
                 task.name,
                 task.labels.join(", "),
                 self.labels.join(", ")
             ),
         }
-    }
-
-    /// True for `LABEL_0`, `LABEL_1`, ... (what `transformers` writes where nobody named them) and for bare numbers.
-    fn has_unnamed_labels(&self) -> bool {
-        let numbered = |prefix: &str| {
-            self.labels
-                .iter()
-                .enumerate()
-                .all(|(id, label)| label.strip_prefix(prefix) == Some(id.to_string().as_str()))
-        };
-        numbered("LABEL_") || numbered("")
     }
 }
 
@@ -200,8 +186,4 @@ fn problem_of_tags(labels: &[String]) -> Problem {
     };
     let some = labels.iter().any(|label| label != "O");
     if some && labels.iter().all(of_entities) { Problem::Entities } else { Problem::Tags }
-}
-
-fn plain(label: &str) -> String {
-    label.to_lowercase().replace(['-', ' '], "_")
 }

@@ -1,5 +1,6 @@
 //! Results on standard output, where a reader that has seen enough (`| head`) is no failure.
 
+use anyhow::Context;
 use std::io::{self, Write};
 
 /// Writes `text` to standard output.
@@ -8,7 +9,18 @@ use std::io::{self, Write};
 /// Any failure but that nobody reads any more.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Into::into))
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    unless_closed(written.map_err(Into::into)).context("standard output")
+}
+
+/// Writes a line of JSON to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    print(&line)
 }
 
 /// Takes "nobody reads any more" for success.

@@ -7,6 +7,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// A folder for one test, and what is in it.
 struct Folder(tempfile::TempDir);
@@ -249,6 +250,9 @@ fn text_that_makes_no_corpus_leaves_none() {
     build(&folder.name("missing.txt"), &["--model", &model], &["missing.txt"]);
     let latin = folder.write("latin.txt", b"w5 w6\nw7 \xe9t\xe9\n");
     build(&latin, &["--model", &model], &["latin.txt` line 2: not UTF-8 at byte 3"]);
+    // All of it is too short: neither a tokenizer nor a corpus.
+    let short = folder.write("short.txt", "w5 w6\nw7 w8\n");
+    build(&short, &["--train-vocabulary", "200", "--min-tokens", "50"], &["short.txt"]);
     let json = folder.write("a.jsonl", "{\"text\": \"w5 w6 w7\"}\n{\"text\": 7}\n");
     build(&json, &["--model", &model, "--field", "text"], &["a.jsonl` line 2", "text"]);
 }
@@ -284,6 +288,87 @@ fn a_row_that_is_not_as_the_task_says_is_named_by_file_and_line() {
         &["finetune", "--model", &model, "--task", "sst3", "--data", &own, "-o", &output],
         &["`sst3`", "sst2"],
     );
+}
+
+#[test]
+fn a_dev_file_that_cannot_be_scored_costs_no_training() {
+    let folder = Folder::new();
+    let output = folder.name("out");
+    let own = ["--task", "own", "--text-column", "text", "--label-column", "label", "-o", &output];
+    let train = folder.write("train.tsv", "text\tlabel\nw5\ta\nw6\tb\nw7\ta\nw8\tb\n");
+    let model = folder.model("model", "distilbert-nohead", |_| ());
+    let finetune = |dev: &str, more: &[&str], parts: &[&str]| {
+        let fixed = ["finetune", "--model", &model, "--data", &train, "--dev", dev];
+        folder.refuses(&[&fixed[..], &own[..], more].concat(), parts);
+    };
+    finetune(&folder.name("missing.tsv"), &[], &["missing.tsv"]);
+    let unknown = folder.write("unknown.tsv", "text\tlabel\nw5\ta\nw6\tc\n");
+    finetune(&unknown, &[], &["unknown.tsv:3: expected a label of"]);
+    finetune(&unknown, &["--search", "2"], &["unknown.tsv:3"]);
+    finetune(&unknown, &["--few-shot", "1"], &["unknown.tsv:3"]);
+    for (task, name, text) in [("ner", "a.train", "w5 O\nw6 B-X\n"), ("squad", "squad.json", SQUAD)] {
+        let data = folder.write(name, text);
+        let dev = folder.write("dev.json", "{");
+        let fixed = ["finetune", "--model", &model, "--task", task, "--data", &data, "--dev", &dev, "-o", &output];
+        folder.refuses(&fixed, &["dev.json"]);
+    }
+}
+
+const SQUAD: &str = r#"{"data": [{"paragraphs": [{"context": "w5 w6", "qas": [
+    {"id": "1", "question": "w7", "answers": [{"text": "w6", "answer_start": 3}]}]}]}]}"#;
+
+/// A result that cannot be written is an error of one line; one that nobody reads any more is none.
+#[cfg(target_os = "linux")]
+#[test]
+fn standard_output_may_be_full_or_closed() {
+    let folder = Folder::new();
+    let model = folder.model("model", "distilbert-mlm", |_| ());
+    let text = folder.write("text.txt", common::texts(50).join("\n"));
+    let corpus = folder.name("a.tokens");
+    let golden = common::golden("bert-mlm");
+    let golden = golden.to_str().expect("UTF-8");
+    let expected = format!("{golden}/expected.safetensors");
+    let output = folder.name("student");
+    for arguments in [
+        &["corpus", "build", &text, "-o", &corpus, "--model", &model, "--min-tokens", "3"][..],
+        &["pull", &model],
+        &["inspect", &model],
+        &["verify", golden, "--expected", &expected],
+        &["distil", "--teacher", &model, "--init-only", "--output", &output],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = common::program(arguments).stdin(Stdio::null()).stdout(full).output().expect("an end");
+        assert_eq!(error(&output), "error: standard output: No space left on device (os error 28)", "{arguments:?}");
+        let mut child = common::program(arguments).stdin(Stdio::null()).spawn().expect("the program");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("an end");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// The size of files is limited in place of the disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let folder = Folder::new();
+    let model = folder.model("model", "distilbert-mlm", |_| ());
+    let text = folder.write("text.txt", common::texts(400).join("\n"));
+    let corpus = folder.name("a.tokens");
+    stdout(&run(&["corpus", "build", &text, "-o", &corpus, "--model", &model, "--min-tokens", "3"]));
+    let (tokens, output) = (folder.name("b.tokens"), folder.name("run"));
+    for arguments in [
+        &["corpus", "build", &text, "-o", &tokens, "--train-vocabulary", "200", "--min-tokens", "3"][..],
+        &["distil", "--teacher", &model, "--init-only", "--output", &output],
+        &["compress", "quantize", "--model", &model, "--precision", "int8", "--output", &output],
+    ] {
+        let before = folder.contents();
+        // Blocks of 512 bytes; a write past the end is an error instead of a signal.
+        let limited = ["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_distilbert")];
+        let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
+        let message = error(&output);
+        assert!(message.contains("File too large"), "{message}");
+        assert!(before == folder.contents(), "{arguments:?} left something behind");
+    }
 }
 
 #[test]

@@ -155,6 +155,7 @@ fn questions_and_intents_are_checked_by_what_they_have() {
     let train = vec![question("w8", "w6", 3), question("w8?", "w7", 6), none, question("w6", "w5", 4)];
     let train = write(folder, "train.json", &squad(train));
     let dev = write(folder, "dev.json", &squad(vec![question("w8", "w6", 3)]));
+    let other = write(folder, "other.json", &squad(vec![question("w11", "w6", 3)]));
     let (text, problems) = outcome(&run(&["data", "check", &train, &dev, "--task", "squad"]), folder, 1);
     for line in [
         "F/train.json: 4 questions\n",
@@ -167,8 +168,12 @@ fn questions_and_intents_are_checked_by_what_they_have() {
     }
     assert_eq!(
         problems,
-        "error: F/train.json: 1 answers do not stand where the file says; F/dev.json: 1 rows stand in F/train.json too\n"
+        "error: F/train.json: 1 answers do not stand where the file says; F/dev.json: 1 contexts stand in F/train.json \
+         too; F/dev.json: 1 rows stand in F/train.json too\n"
     );
+    // Other questions about the same text are known all the same.
+    let (_, problems) = outcome(&run(&["data", "check", &dev, &other, "--task", "squad"]), folder, 1);
+    assert_eq!(problems, "error: F/other.json: 1 contexts stand in F/dev.json too\n");
     let broken = write(folder, "broken.json", "{");
     let (text, _) = outcome(&run(&["data", "check", &broken, "--task", "squad"]), folder, 1);
     assert!(text.contains("F/broken.json:1: expected SQuAD's JSON"), "{text}");

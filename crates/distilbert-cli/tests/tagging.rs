@@ -51,6 +51,22 @@ fn a_tagger_is_trained_scored_reported_and_used() {
     let soft = folder.path().join("soft");
     let taught = finetune(string(&base), &soft, &["--teacher", string(&best), "--soft-share", "0.9"]);
     assert_eq!(taught["metrics"]["entity_f1"], 1.0, "{taught}");
+    let other = folder.path().join("other-teacher");
+    fs::create_dir(&other).unwrap();
+    for file in fs::read_dir(&best).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::copy(&file, other.join(file.file_name().unwrap())).unwrap();
+    }
+    let labels = ["O", "B-LOC", "I-LOC", "B-ORG", "I-ORG"];
+    common::set_labels(&other, &labels);
+    let refused = arguments(string(&base), string(&folder.path().join("none")), &["--teacher", string(&other)]);
+    assert_eq!(
+        error(&run(&refused.iter().map(String::as_str).collect::<Vec<_>>())),
+        format!(
+            "error: teacher {}: expected the labels O, B-LOC, I-LOC, B-PER, I-PER, found the labels {}",
+            other.display(),
+            labels.join(", ")
+        )
+    );
     let steps = fs::read_to_string(soft.join("metrics.jsonl")).unwrap();
     assert!(lines(&steps).iter().any(|line| line["soft"].is_f64()), "{steps}");
     let report = folder.path().join("report");

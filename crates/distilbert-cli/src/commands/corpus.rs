@@ -10,6 +10,7 @@ use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
 
 use crate::model_source;
+use crate::output;
 
 /// Turn text into a token file for pretraining and distillation.
 #[derive(Debug, Args)]
@@ -125,9 +126,7 @@ fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
         (_, Some(size)) => {
             let vocabulary = VocabularyConfig { size, lowercase: !args.cased, ..VocabularyConfig::default() };
             let tokens = corpus::train_vocabulary(&inputs, &vocabulary, progress).context("training the vocabulary")?;
-            let tokenizer = Tokenizer::from_vocabulary(tokens, vocabulary.lowercase)?;
-            tokenizer.save(&tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;
-            tokenizer
+            Tokenizer::from_vocabulary(tokens, vocabulary.lowercase)?
         }
         (Some(model), None) => {
             let folder = model_source::resolve(model, progress)?;
@@ -136,12 +135,14 @@ fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
         (None, None) => anyhow::bail!("name a --model or a --train-vocabulary size"),
     };
     let summary = corpus::build(&inputs, &tokenizer, &config, &args.output, progress).context("building the corpus")?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
-    } else {
-        print_summary(&summary);
+    if args.train_vocabulary.is_some() {
+        // Only now: a corpus that could not be built leaves an older one with the tokenizer that it was built with.
+        tokenizer.save(&tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;
     }
-    Ok(())
+    match args.json {
+        true => output::print(&(serde_json::to_string_pretty(&summary)? + "\n")),
+        false => output::print(&describe(&summary)),
+    }
 }
 
 fn field(args: &BuildArgs) -> Field {
@@ -172,32 +173,31 @@ fn tokenizer_folder(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-fn print_summary(summary: &CorpusSummary) {
+fn describe(summary: &CorpusSummary) -> String {
     let CorpusSummary { dropped, .. } = summary;
-    println!("{}", summary.output.display());
-    println!("  read       {} texts from {} files, {} bytes", summary.texts, summary.files, summary.bytes_read);
-    println!("  formed     {} sequences ({} texts were cut)", summary.formed, summary.cut_texts);
-    println!("  dropped    {dropped}");
+    let mut lines = vec![
+        summary.output.display().to_string(),
+        format!("  read       {} texts from {} files, {} bytes", summary.texts, summary.files, summary.bytes_read),
+        format!("  formed     {} sequences ({} texts were cut)", summary.formed, summary.cut_texts),
+        format!("  dropped    {dropped}"),
+    ];
     if summary.invalid_utf8_lines > 0 {
-        println!("  left out   {} lines that are not UTF-8:", summary.invalid_utf8_lines);
-        for place in &summary.invalid_utf8_at {
-            println!("               {place}");
-        }
+        lines.push(format!("  left out   {} lines that are not UTF-8:", summary.invalid_utf8_lines));
+        lines.extend(summary.invalid_utf8_at.iter().map(|place| format!("               {place}")));
         if summary.invalid_utf8_lines > summary.invalid_utf8_at.len() as u64 {
-            println!("               ...");
+            lines.push("               ...".to_owned());
         }
     }
-    println!("  kept       {} sequences to train on, {} held out", summary.train, summary.held_out);
-    println!(
+    lines.push(format!("  kept       {} sequences to train on, {} held out", summary.train, summary.held_out));
+    lines.push(format!(
         "  tokens     {}, {:.1} a sequence, {:.3} % [UNK], vocabulary of {}",
         summary.tokens,
         summary.mean_length,
         100.0 * summary.unknown_tokens as f64 / summary.tokens.max(1) as f64,
         summary.vocab_size
-    );
-    println!("  content    {}", summary.content_hash);
-    println!("\n{} random sequences:", summary.samples.len());
-    for sample in &summary.samples {
-        println!("  - {sample}");
-    }
+    ));
+    lines.push(format!("  content    {}\n", summary.content_hash));
+    lines.push(format!("{} random sequences:", summary.samples.len()));
+    lines.extend(summary.samples.iter().map(|sample| format!("  - {sample}")));
+    lines.join("\n") + "\n"
 }

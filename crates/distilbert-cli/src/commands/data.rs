@@ -324,6 +324,9 @@ fn describe(found: &FileCheck) -> String {
         let of = format!(" {rows} stand in {} too, {} of them letter by letter", leak.from, leak.exact.count);
         count("leaked", leak.near.count, of + &pairs(&leak.near));
     }
+    for shared in &found.shared_contexts {
+        count("contexts", shared.count, format!(" stand in {} too", shared.from));
+    }
     count("misplaced", found.misplaced.count, " answers do not stand where the file says".to_owned());
     count("broken", found.broken.count, " rows".to_owned());
     for error in found.misplaced.first.iter().chain(&found.broken.first) {

@@ -3,6 +3,7 @@
 use super::training::{self, RunArgs};
 use crate::config;
 use crate::console::Console;
+use crate::output;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use distilbert::checkpoint::model_folder::{HeadChoice, save_tokenizer};
@@ -389,8 +390,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
             save_tokenizer(&teacher.tokenizer, &student.config, folder)?;
             anyhow::Ok(())
         })?;
-        println!("{}", args.run.output.display());
-        return Ok(());
+        return output::print(&format!("{}\n", args.run.output.display()));
     }
     teacher.model.config.check_precision(rt, config.teacher_precision)?;
     // The student has its first weights; from here on the teacher is only run.
@@ -405,7 +405,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     }
     let corpus = training::open_corpus(args.corpus.as_deref().context("name a --corpus")?)?;
     let outcome = distil(&config, student, &teachers, &corpus, args, rt, console)?;
-    args.run.report(&outcome, console);
+    args.run.report(&outcome, console)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::distil::{DistilArgs, StudentConfig, first_student};
 use super::training;
 use crate::config;
 use crate::console::Console;
+use crate::output;
 use crate::sentence_encoder::embedding_head;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config, save_tokenizer};
@@ -113,8 +114,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
             save_tokenizer(&teacher.tokenizer, &student.config, folder)?;
             anyhow::Ok(())
         })?;
-        println!("{}", args.run.output.display());
-        return Ok(());
+        return output::print(&format!("{}\n", args.run.output.display()));
     }
     teacher.model.config.check_precision(rt, config.teacher_precision)?;
     let running = teacher.model.for_inference(rt, config.teacher_precision);
@@ -139,7 +139,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         recipe: Some(recipe),
     };
     training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
-    args.run.report(&outcome, console);
+    args.run.report(&outcome, console)?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
 use crate::config;
 use crate::console::Console;
+use crate::output;
 use crate::sentence_encoder::PoolingChoice;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -321,19 +322,19 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     }
     for (seed, outcome, result) in &results {
         match result {
-            Some(result) if args.run.json => println!("{}", serde_json::to_string(result)?),
+            Some(result) if args.run.json => output::print_json(result)?,
             Some(result) => {
                 let scores: Vec<String> =
                     result.metrics.iter().map(|(name, value)| format!("{name} {:.2}", 100.0 * value)).collect();
-                println!(
-                    "seed {seed}: {} on {} ({} examples); best checkpoint {}",
+                output::print(&format!(
+                    "seed {seed}: {} on {} ({} examples); best checkpoint {}\n",
                     scores.join(", "),
                     result.split,
                     result.n,
                     outcome.best.display()
-                );
+                ))?;
             }
-            None => args.run.report(outcome, console),
+            None => args.run.report(outcome, console)?,
         }
     }
     Ok(())
@@ -351,6 +352,7 @@ fn run_seeds(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Option<Vec<SeedResult>>> {
+    job.check_dev()?;
     let first = job.config().training.seed;
     if let Some(trials) = args.search {
         ensure!(args.seeds == 1, "--search goes with one seed");
@@ -376,7 +378,7 @@ fn run_each(
         };
         let Finetuned { outcome, result } = run(seed, &output)?;
         if outcome.end == End::Stopped {
-            args.run.report(&outcome, console);
+            args.run.report(&outcome, console)?;
             return Ok(None);
         }
         results.push((seed, outcome, result));
@@ -430,6 +432,9 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
 pub trait Job {
     /// All settings.
     fn config(&self) -> &FinetuneRunConfig;
+
+    /// Reads the dev split, if there is one, so that what is wrong with it is told before hours of training.
+    fn check_dev(&self) -> anyhow::Result<()>;
 
     /// Trains in the run's directory; what `config` leaves open is resolved.
     fn fit(
@@ -494,23 +499,37 @@ pub struct Finetuned {
     pub result: Option<EvaluationResult>,
 }
 
+/// Said where a folder has nothing to score on.
+pub const NO_DEV_SPLIT: &str = "no dev split to score; name one with --dev";
+
 /// The split to score: the one named by `--dev`, or else the one beside the training data, if there can be one.
-pub fn dev_split<T>(
+fn dev_split<T>(
     dev: Option<&Path>,
     data: &Path,
     beside: bool,
     console: &Console,
     load: impl Fn(&Path) -> Result<T, DataError>,
 ) -> anyhow::Result<Option<T>> {
+    let found = find_dev_split(dev, data, beside, load)?;
+    if found.is_none() && beside {
+        console.warn(NO_DEV_SPLIT);
+    }
+    Ok(found)
+}
+
+/// As [`dev_split`], without a word if there is none: before a run, so that a broken file costs no training.
+pub fn find_dev_split<T>(
+    dev: Option<&Path>,
+    data: &Path,
+    beside: bool,
+    load: impl Fn(&Path) -> Result<T, DataError>,
+) -> Result<Option<T>, DataError> {
     if dev.is_none() && !beside {
         return Ok(None);
     }
     match load(dev.unwrap_or(data)) {
-        Err(DataError::MissingFile { .. }) if dev.is_none() => {
-            console.warn("no dev split to score; name one with --dev");
-            Ok(None)
-        }
-        loaded => Ok(Some(loaded?)),
+        Err(DataError::MissingFile { .. }) if dev.is_none() => Ok(None),
+        loaded => loaded.map(Some),
     }
 }
 

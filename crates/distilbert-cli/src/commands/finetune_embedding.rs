@@ -1,6 +1,6 @@
 //! `distilbert finetune --objective similarity|contrastive|margin`: a sentence encoder on pairs or triples of texts.
 
-use super::finetune::{FinetuneArgs, dev_split};
+use super::finetune::{FinetuneArgs, NO_DEV_SPLIT, find_dev_split};
 use super::training;
 use super::{evaluate, similarity};
 use crate::classifier::Classifier;
@@ -122,6 +122,10 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
     settings.max_length.get_or_insert(longest);
 
     let sets = load(args, objective)?;
+    if objective == Objective::Similarity {
+        // What is wrong with it is told before the training.
+        dev_pairs(args)?;
+    }
     let data = groups(&sets, &config, &source.tokenizer, rt, console)?;
     let hash = sets.iter().map(DataSet::content_hash).collect::<Vec<_>>().join("+");
     let mut workload = SentenceTuning::new(source.model, &source.tokenizer, settings, &data, config.training.clone())?;
@@ -156,7 +160,7 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
     match result {
         Some(result) => similarity::show(&result, None, args.run.json),
         None => {
-            args.run.report(&outcome, console);
+            args.run.report(&outcome, console)?;
             Ok(())
         }
     }
@@ -305,13 +309,8 @@ fn margins(teacher: &str, columns: &[Vec<&str>], rt: &Runtime, console: &Console
     Ok(rows.map(|(a, (p, n))| a.iter().zip(p.iter().zip(n)).map(|(a, (p, n))| a * (p - n)).sum()).collect())
 }
 
-/// Scores the best checkpoint on the dev file, once; `None` if there is none.
-fn score_dev(
-    args: &FinetuneArgs,
-    best: &Path,
-    rt: &Runtime,
-    console: &Console,
-) -> anyhow::Result<Option<distilbert::evaluate::EvaluationResult>> {
+/// The dev pairs, if there are any.
+fn dev_pairs(args: &FinetuneArgs) -> anyhow::Result<Option<DataSet>> {
     let columns = args.text_column.as_deref().map(|text| Columns {
         pair: args.pair_column.clone(),
         header: !args.no_header,
@@ -319,7 +318,20 @@ fn score_dev(
     });
     let task = similarity::task(args.task.as_deref(), columns, &args.data)?;
     let load = |path: &Path| examples::load(&task, path, Split::Dev);
-    let Some(data) = dev_split(args.dev.as_deref(), &args.data, args.data.is_dir(), console, load)? else {
+    Ok(find_dev_split(args.dev.as_deref(), &args.data, args.data.is_dir(), load)?)
+}
+
+/// Scores the best checkpoint on the dev file, once; `None` if there is none.
+fn score_dev(
+    args: &FinetuneArgs,
+    best: &Path,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Option<distilbert::evaluate::EvaluationResult>> {
+    let Some(data) = dev_pairs(args)? else {
+        if args.data.is_dir() {
+            console.warn(NO_DEV_SPLIT);
+        }
         return Ok(None);
     };
     let encoder = SentenceEncoder::load(&best.to_string_lossy(), HeadFlags::default(), None, rt, console)?;

@@ -119,13 +119,7 @@ struct TokenizerFacts {
 pub fn run(args: &InspectArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let folder = model_source::resolve(&args.model, console)?;
     let inspection = inspect(&folder, rt, console)?;
-    if args.json {
-        let mut line = serde_json::to_string(&inspection)?;
-        line.push('\n');
-        output::print(&line)
-    } else {
-        output::print(&text(&args.model, &inspection))
-    }
+    if args.json { output::print_json(&inspection) } else { output::print(&text(&args.model, &inspection)) }
 }
 
 fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Inspection> {

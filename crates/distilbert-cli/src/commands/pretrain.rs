@@ -3,6 +3,7 @@
 use super::training::{self, RunArgs};
 use crate::config;
 use crate::console::Console;
+use crate::model_source;
 use clap::Args;
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::data::masking::MaskingConfig;
@@ -32,9 +33,9 @@ pub struct PretrainArgs {
     /// Model to start from.
     #[arg(long, value_name = "MODEL", conflicts_with = "tokenizer")]
     init: Option<String>,
-    /// Folder of the tokenizer of a model from scratch.
-    #[arg(long, value_name = "DIR", required_unless_present = "init")]
-    tokenizer: Option<PathBuf>,
+    /// Tokenizer of a model from scratch: its folder, or a model that has it.
+    #[arg(long, value_name = "MODEL", required_unless_present = "init")]
+    tokenizer: Option<String>,
     /// Train the head only, and leave the encoder as it is.
     #[arg(long, requires = "init")]
     head_only: bool,
@@ -207,15 +208,15 @@ pub fn run(args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     ]);
     let config = config::resolve(&PretrainConfig::default(), args.run.config.as_deref(), flags)?;
     let outcome = pretrain(&config, args, rt, console)?;
-    args.run.report(&outcome, console);
+    args.run.report(&outcome, console)?;
     Ok(())
 }
 
 fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console: &Console) -> anyhow::Result<Outcome> {
     let seed = config.training.seed;
     let (mut model, tokenizer) = match (&args.tokenizer, config.init.as_str()) {
-        (Some(folder), _) => {
-            let tokenizer = Tokenizer::from_folder(folder)?;
+        (Some(name), _) => {
+            let tokenizer = Tokenizer::from_folder(&model_source::resolve(name, console)?)?;
             let shape = config.model.config(&tokenizer);
             // Through its own text, so that a bad shape is refused as a bad file would be.
             let checked = ModelConfig::from_json(&shape.to_json())?;

@@ -4,6 +4,7 @@ use clap::Args;
 use distilbert::progress::Progress;
 
 use crate::model_source;
+use crate::output;
 
 /// Download a model, or find it in the cache, and print its folder.
 #[derive(Debug, Args)]
@@ -28,10 +29,8 @@ pub fn run(args: &PullArgs, progress: &dyn Progress) -> anyhow::Result<()> {
         None => args.name.clone(),
     };
     let folder = model_source::resolve(&name, progress)?;
-    if args.json {
-        println!("{}", serde_json::json!({ "name": name, "folder": folder }));
-    } else {
-        println!("{}", folder.display());
+    match args.json {
+        true => output::print_json(&serde_json::json!({ "name": name, "folder": folder })),
+        false => output::print(&format!("{}\n", folder.display())),
     }
-    Ok(())
 }

@@ -83,12 +83,11 @@ pub fn run(args: &ReportArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     };
     let report = Report::new(&input, &Bootstrap::default());
     let (markdown, html) = (args.output.join("report.md"), args.output.join("report.html"));
-    write_atomic(&markdown, report.markdown().as_bytes())?;
+    // The larger one first: on a full disk there is neither.
     write_atomic(&html, report.html().as_bytes())?;
+    write_atomic(&markdown, report.markdown().as_bytes())?;
     if args.json {
-        let mut line = serde_json::to_string(&Written { markdown, html, input: &input })?;
-        line.push('\n');
-        return output::print(&line);
+        return output::print_json(&Written { markdown, html, input: &input });
     }
     output::print(&report.terminal_table())?;
     console.say(&format!("wrote {} and {}", markdown.display(), html.display()));

@@ -3,6 +3,7 @@
 use crate::console::Console;
 use crate::gather::LINEAGE_FILE;
 use crate::model_source;
+use crate::output;
 use anyhow::Context;
 use clap::Args;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded};
@@ -84,7 +85,10 @@ impl RunArgs {
     }
 
     /// Tells how the run ended.
-    pub fn report(&self, outcome: &Outcome, console: &Console) {
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub fn report(&self, outcome: &Outcome, console: &Console) -> anyhow::Result<()> {
         let end = match outcome.end {
             End::Finished => "finished",
             End::NoImprovement => "stopped early: the held-out score no longer improved",
@@ -92,26 +96,21 @@ impl RunArgs {
             End::Stopped => "stopped as asked; continue with --resume",
         };
         console.say(&format!("{end} after {} steps", outcome.steps));
-        if self.json {
-            let score = outcome.best_score;
-            println!(
-                "{}",
-                serde_json::json!({
-                    "end": match outcome.end {
-                        End::Finished => "finished",
-                        End::NoImprovement => "no_improvement",
-                        End::GivenUp => "given_up",
-                        End::Stopped => "stopped",
-                    },
-                    "steps": outcome.steps,
-                    "last": outcome.last,
-                    "best": outcome.best,
-                    "best_score": score,
-                })
-            );
-        } else {
-            println!("{}", outcome.best.display());
+        if !self.json {
+            return output::print(&format!("{}\n", outcome.best.display()));
         }
+        output::print_json(&serde_json::json!({
+            "end": match outcome.end {
+                End::Finished => "finished",
+                End::NoImprovement => "no_improvement",
+                End::GivenUp => "given_up",
+                End::Stopped => "stopped",
+            },
+            "steps": outcome.steps,
+            "last": outcome.last,
+            "best": outcome.best,
+            "best_score": outcome.best_score,
+        }))
     }
 }
 

@@ -2,12 +2,14 @@
 
 use crate::console::Console;
 use crate::model_source;
+use crate::output;
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::model::{Model, Purpose};
 use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
 use distilbert_kernels::{Precision, Runtime};
+use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Check a model against reference numbers, tensor by tensor.
@@ -55,13 +57,16 @@ pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     };
     let failed: Vec<&Comparison> = comparisons.iter().filter(|comparison| !comparison.passed).collect();
     if args.json {
-        println!("{}", serde_json::json!({ "passed": failed.is_empty(), "comparisons": comparisons }));
+        output::print_json(&serde_json::json!({ "passed": failed.is_empty(), "comparisons": comparisons }))?;
     } else {
         let width = comparisons.iter().map(|comparison| comparison.name.len()).max().unwrap_or(0);
-        println!("{:width$}  {:>10}  {:>10}", "tensor", "difference", "allowed");
+        let mut text = format!("{:width$}  {:>10}  {:>10}\n", "tensor", "difference", "allowed");
         for Comparison { name, difference, allowed, passed } in &comparisons {
-            println!("{name:width$}  {difference:10.2e}  {allowed:10.2e}  {}", if *passed { "ok" } else { "FAILED" });
+            let verdict = if *passed { "ok" } else { "FAILED" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:width$}  {difference:10.2e}  {allowed:10.2e}  {verdict}");
         }
+        output::print(&text)?;
     }
     match failed.first() {
         None => Ok(()),

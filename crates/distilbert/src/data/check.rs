@@ -33,6 +33,8 @@ pub struct DataCheck<'a> {
     threads: usize,
     /// Names of the files so far.
     files: Vec<String>,
+    /// The first file that has each context of questions, by hash.
+    contexts: HashMap<u64, u32>,
     /// Where each text was seen first in each file: by hash of the text as it is, and without case and punctuation.
     exact: HashMap<u64, Vec<Seen>>,
     normalised: HashMap<u64, Vec<Seen>>,
@@ -111,6 +113,8 @@ pub struct FileCheck {
     pub conflicts: Cases<Pair>,
     /// Rows whose texts stand in a file before this one, for each of these.
     pub leaks: Vec<Leak>,
+    /// Contexts of questions that stand in an earlier file, under whichever questions.
+    pub shared_contexts: Vec<SharedContexts>,
     /// Lengths, if a tokenizer was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
@@ -143,6 +147,15 @@ pub struct Leak {
     pub exact: Cases<Pair>,
     /// Without regard to case, punctuation and spacing; the exact ones are among these.
     pub near: Cases<Pair>,
+}
+
+/// Contexts that stand in an earlier file too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SharedContexts {
+    /// The earlier file.
+    pub from: String,
+    /// How many.
+    pub count: usize,
 }
 
 /// Labels that are numbers.
@@ -224,6 +237,9 @@ impl FileCheck {
             let count = self.misplaced.count;
             problems.push(format!("{file}: {count} answers do not stand where the file says"));
         }
+        for SharedContexts { from, count } in &self.shared_contexts {
+            problems.push(format!("{file}: {count} contexts stand in {from} too"));
+        }
         for Leak { from, near, .. } in leaks {
             problems.push(format!("{file}: {} rows stand in {from} too", near.count));
         }
@@ -240,6 +256,7 @@ impl<'a> DataCheck<'a> {
             max_length,
             threads,
             files: Vec::new(),
+            contexts: HashMap::new(),
             exact: HashMap::new(),
             normalised: HashMap::new(),
             labels: Vec::new(),
@@ -314,6 +331,17 @@ impl Checking<'_, '_> {
         for misplaced in &set.misplaced {
             self.found.misplaced.add(|| misplaced.reason.clone(), LISTED);
         }
+        let file = (self.check.files.len() - 1) as u32;
+        let mut shared: BTreeMap<u32, usize> = BTreeMap::new();
+        for context in &set.contexts {
+            let first = *self.check.contexts.entry(hash(context)).or_insert(file);
+            if first != file {
+                *shared.entry(first).or_default() += 1;
+            }
+        }
+        let named =
+            |(from, count): (u32, usize)| SharedContexts { from: self.check.files[from as usize].clone(), count };
+        self.found.shared_contexts = shared.into_iter().map(named).collect();
         for (index, Question { text, context, answers, .. }) in set.questions.iter().enumerate() {
             let label = match answers {
                 None => {
@@ -460,10 +488,11 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Letters and digits in lower case, words separated by one space.
+/// Letters and digits in lower case, words separated by one space; of a text without any, such as `:-)`, all that it has.
 fn normalised(text: &str) -> String {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+    let words = words.map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+    if words.is_empty() { text.trim().to_owned() } else { words }
 }
 
 /// Counts of tokens.
@@ -563,6 +592,16 @@ mod tests {
         assert_eq!(dev.near_duplicates, Cases { count: 1, first: vec![Pair { line: 2, like: 1 }] });
         assert_eq!((dev.duplicates.count, &dev.new_labels[..]), (0, &["x".to_owned()][..]));
         assert_eq!(dev.problems(), ["dev: labels that the first file lacks: x", "dev: 2 rows stand in train too"]);
+    }
+
+    #[test]
+    fn texts_without_letters_are_told_apart() {
+        let mut check = DataCheck::new(None, 128, 1);
+        let rows =
+            vec![row(1, ":-)", "p"), row(2, ":-(", "n"), row(3, " :-) ", "p"), row(4, "", "n"), row(5, " ", "n")];
+        let found = checked(&mut check, "f", rows);
+        let near = vec![Pair { line: 3, like: 1 }, Pair { line: 5, like: 4 }];
+        assert_eq!((found.near_duplicates, found.conflicts.count), (Cases { count: 2, first: near }, 0));
     }
 
     #[test]

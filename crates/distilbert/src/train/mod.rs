@@ -246,6 +246,13 @@ pub enum TrainError {
 const DIVERGENCE_FACTOR: f64 = 2.0;
 /// Steps whose mean is the loss of the start.
 const FIRST_STEPS: u64 = 20;
+/// Steps in which nothing can have exploded yet.
+const VERY_FIRST_STEPS: u64 = 3;
+/// A mean this many times the greatest of the very first losses counts as divergence, if it is above [`EXPLODED`] too: a
+/// run that begins well fitted may have hardly any loss in its very first steps.
+const EXPLOSION_FACTOR: f64 = 4.0;
+/// An even guess among 22,000 words.
+const EXPLODED: f64 = 10.0;
 /// Share of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.95;
 
@@ -253,7 +260,7 @@ const SMOOTHING: f64 = 0.95;
 /// A run that has checkpoints goes on behind the last one that can be read.
 ///
 /// # Errors
-/// [`TrainError`]; a loss or gradient that is not finite, or a smoothed loss of twice the first steps', ends the run
+/// [`TrainError`]; a loss or gradient that is not finite, or a smoothed loss far above the first steps', ends the run
 /// with the step and the last good checkpoint named.
 pub fn train(
     rt: &Runtime,
@@ -306,7 +313,7 @@ pub fn train(
         workload.weights_changed(rt);
         state.step = step;
         if let Some(value) = state.follow(report.loss) {
-            return Err(diverged("the smoothed loss, more than twice that of the first steps,", value, run));
+            return Err(diverged("the smoothed loss, far above that of the first steps,", value, run));
         }
         if step.is_multiple_of(log_every) || step == total {
             let mut values = vec![("loss", report.loss)];
@@ -365,12 +372,21 @@ fn describe(report: &StepReport, seconds: f64) -> String {
 impl RunState {
     /// Takes the step's loss in; the smoothed loss if it has diverged.
     fn follow(&mut self, loss: f64) -> Option<f64> {
+        if self.step <= VERY_FIRST_STEPS {
+            self.very_first_loss = self.very_first_loss.max(loss);
+        }
+        let mut diverged = false;
         if self.step <= FIRST_STEPS {
             self.first_loss += (loss - self.first_loss) / self.step as f64;
             self.smoothed_loss = self.first_loss;
-            return None;
+        } else {
+            self.smoothed_loss = SMOOTHING * self.smoothed_loss + (1.0 - SMOOTHING) * loss;
+            diverged = self.smoothed_loss > DIVERGENCE_FACTOR * self.first_loss;
         }
-        self.smoothed_loss = SMOOTHING * self.smoothed_loss + (1.0 - SMOOTHING) * loss;
-        (self.smoothed_loss > DIVERGENCE_FACTOR * self.first_loss).then_some(self.smoothed_loss)
+        // What explodes at once takes the mean of the first steps with it.
+        let exploded = self.step > VERY_FIRST_STEPS
+            && self.very_first_loss > 0.0
+            && self.smoothed_loss > EXPLODED.max(EXPLOSION_FACTOR * self.very_first_loss);
+        (diverged || exploded).then_some(self.smoothed_loss)
     }
 }

@@ -57,6 +57,9 @@ pub enum Resume {
 pub struct RunState {
     /// Steps done.
     pub step: u64,
+    /// The greatest of the very first losses; 0 in a checkpoint that does not say.
+    #[serde(default)]
+    pub very_first_loss: f64,
     /// Mean loss of the first steps.
     pub first_loss: f64,
     /// Smoothed loss.

@@ -8,8 +8,8 @@ use crate::console::Console;
 use anyhow::{Context, bail};
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{DataSet, Label, Metric, Scan, Task};
-use distilbert::data::tagging::TaggedSet;
 use distilbert::data::tagging::words::WordWindows;
+use distilbert::data::tagging::{self, TaggedSet};
 use distilbert::evaluate::metrics::confusion_matrix;
 use distilbert::evaluate::slices::{by_length, by_value};
 use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
@@ -82,6 +82,14 @@ pub fn score_words(
     console: &Console,
 ) -> anyhow::Result<Scored> {
     let outputs = tagger.outputs_for(&data.task)?;
+    let unknown: Vec<_> = tagging::unknown(&data.task, &data.sentences).collect();
+    if let Some(first) = unknown.first() {
+        let (count, all) = (unknown.len(), data.sentences.len());
+        console.warn(&format!(
+            "{count} of {all} sentences have a tag that the model does not know, such as `{}`; it counts as missed",
+            first.name
+        ));
+    }
     let windows = WordWindows::new(&data.sentences, &tagger.tokenizer, max_length, rt.threads());
     let what = format!("evaluating on {} {}", data.task.name, data.split);
     let logits = predict::logits(rt, &tagger.model, &windows.encoded, &what, console)?;

@@ -5,7 +5,7 @@
 //! OUTPUT/best/           the classifier, an ordinary folder
 //! ```
 
-use super::{FinetuneArgs, FinetuneRunConfig, Finetuned, Job, LabelledJob, task, warn_skipped};
+use super::{FinetuneArgs, FinetuneRunConfig, Finetuned, Job, LabelledJob, find_dev_split, task, warn_skipped};
 use crate::commands::training;
 use crate::config;
 use crate::console::Console;
@@ -88,6 +88,7 @@ impl FewShot<'_> {
     pub fn new(args: &FinetuneArgs, examples: usize) -> anyhow::Result<FewShot<'_>> {
         let task = task(args)?;
         check_flags(args, task.problem)?;
+        find_dev_split(args.dev.as_deref(), &args.data, args.data.is_dir(), |path| load(&task, path, Split::Dev))?;
         let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
         let mut flags = args.run.flags("training");
         flags.extend([

@@ -1,6 +1,6 @@
 //! Fine-tuning for intents and slots.
 
-use super::{FinetuneRunConfig, Job, Place, dev_split, fit, warn_skipped};
+use super::{FinetuneRunConfig, Job, Place, dev_split, find_dev_split, fit, warn_skipped};
 use crate::commands::evaluate::intents as scoring;
 use crate::commands::training;
 use crate::console::Console;
@@ -26,6 +26,13 @@ pub struct IntentJob<'a> {
     pub dev: Option<&'a Path>,
 }
 
+impl IntentJob<'_> {
+    /// Unless the folder is that of the training split itself.
+    fn dev_is_beside(&self) -> bool {
+        !self.data.join(intents::WORDS).is_file()
+    }
+}
+
 impl FinetuneRunConfig {
     /// The defaults for intents and slots: those of JointBERT (batches of 32, 10 passes, 5e-5) for short texts.
     pub fn for_intents() -> FinetuneRunConfig {
@@ -37,6 +44,11 @@ impl FinetuneRunConfig {
 impl Job for IntentJob<'_> {
     fn config(&self) -> &FinetuneRunConfig {
         &self.config
+    }
+
+    fn check_dev(&self) -> anyhow::Result<()> {
+        find_dev_split(self.dev, self.data, self.dev_is_beside(), |path| intents::load(path, Split::Dev))?;
+        Ok(())
     }
 
     fn fit(
@@ -71,8 +83,7 @@ impl Job for IntentJob<'_> {
         console: &Console,
     ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
         let hash = intents::load(self.data, Split::Train)?.content_hash();
-        // The folder may be that of the training split itself.
-        let beside = !self.data.join(intents::WORDS).is_file();
+        let beside = self.dev_is_beside();
         let load = |path: &Path| intents::load(path, Split::Dev);
         let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
         warn_skipped(&data.skipped, data.split, console);

@@ -1,6 +1,6 @@
 //! Fine-tuning on texts or words with labels.
 
-use super::{FinetuneRunConfig, Job, Place, dev_split, fit, warn_skipped};
+use super::{FinetuneRunConfig, Job, Place, dev_split, find_dev_split, fit, warn_skipped};
 use crate::classifier::Classifier;
 use crate::commands::{evaluate, training};
 use crate::console::Console;
@@ -29,6 +29,16 @@ pub struct LabelledJob<'a> {
 impl Job for LabelledJob<'_> {
     fn config(&self) -> &FinetuneRunConfig {
         &self.config
+    }
+
+    fn check_dev(&self) -> anyhow::Result<()> {
+        let (dev, beside) = (self.dev, self.data.is_dir());
+        if self.task.problem.is_of_words() {
+            find_dev_split(dev, self.data, beside, |path| tagging::load(&self.task, path, Split::Dev))?;
+        } else {
+            find_dev_split(dev, self.data, beside, |path| load(&self.task, path, Split::Dev))?;
+        }
+        Ok(())
     }
 
     fn fit(

@@ -1,6 +1,6 @@
 //! Fine-tuning for question answering: SQuAD and files like it.
 
-use super::{FinetuneRunConfig, Job, Place, dev_split, fit};
+use super::{FinetuneRunConfig, Job, Place, dev_split, find_dev_split, fit};
 use crate::answerer::Answerer;
 use crate::commands::evaluate::answers::{self, SQUAD};
 use crate::commands::training;
@@ -53,6 +53,12 @@ impl QuestionJob<'_> {
 impl Job for QuestionJob<'_> {
     fn config(&self) -> &FinetuneRunConfig {
         &self.config
+    }
+
+    fn check_dev(&self) -> anyhow::Result<()> {
+        let load = |path: &Path| questions::load(path, Split::Dev);
+        find_dev_split(self.dev, self.data, self.data.is_dir(), load)?;
+        Ok(())
     }
 
     fn fit(

@@ -77,7 +77,7 @@ pub fn run(
         let mut config = with(base, trial);
         let outcome = job.fit(&mut config, run, rt, console)?;
         if outcome.end == End::Stopped {
-            args.report(&outcome, console);
+            args.report(&outcome, console)?;
             return Ok(None);
         }
         let Outcome { end, steps, total_steps, best_score, scores, .. } = outcome;

@@ -3,12 +3,12 @@
 use super::FinetuneRunConfig;
 use crate::commands::training;
 use crate::console::Console;
-use anyhow::{Context, bail, ensure};
-use distilbert::model::{HeadKind, Model};
+use anyhow::{Context, ensure};
+use distilbert::model::Model;
 use distilbert::predict::{self, Logits};
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::finetune::TaskData;
-use distilbert::train::finetune::teachers::mean_of;
+use distilbert::train::finetune::teachers::{in_order, mean_of};
 use distilbert_kernels::Runtime;
 
 /// What the teachers say of the training part, and the teacher itself if terms look at its layers. They see the student's
@@ -47,17 +47,12 @@ fn ask_teacher(
     let teacher = training::load_for_inference(name, config.teacher_precision, rt, console)?;
     tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
     let (expected, found) = (data.head(), &teacher.model.config.head);
-    if expected.class_suffix() != found.class_suffix() {
-        let (expected, found) = (expected.class_suffix(), found.class_suffix());
-        bail!("teacher {name}: expected a model {expected}, found {found}");
-    }
-    if (expected.outputs(), expected.slots().len()) != (found.outputs(), found.slots().len()) {
-        let outputs = |head: &HeadKind| head.outputs() + head.slots().len();
-        let (expected, found) = (outputs(&expected), outputs(found));
-        bail!("teacher {name}: expected {expected} outputs for the task, found {found}");
-    }
+    let of_teacher = || format!("teacher {name}");
+    // Before it is asked, of which there is nothing yet.
+    in_order(Logits::default(), found, &expected).with_context(of_teacher)?;
     let train = data.train();
     let logits = predict::logits(rt, &teacher.model, train, "asking the teacher", console)?;
     ensure!(logits.texts() == train.texts.len(), "stopped as asked, before the first step");
+    let logits = in_order(logits, found, &expected).with_context(of_teacher)?;
     Ok((logits, teacher.model))
 }

@@ -7,6 +7,7 @@
 mod columns; // CSV, TSV, JSONL with named or numbered columns
 pub(in crate::data) mod error; // what can be wrong with a file
 mod glue; // the official TSV layouts
+mod labels; // names of labels that mean the same
 pub(in crate::data) mod rows; // lines and records with their line numbers
 mod scan; // a look at every row, broken ones among them
 mod saved; // task.json beside a model
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use columns::Columns;
 pub use error::DataError;
+pub use labels::{are_unnamed, match_labels};
 pub use saved::{SavedTask, TASK_FILE};
 pub(in crate::data) use saved::{read_task, task_text};
 pub use scan::{Scan, ScannedRow};

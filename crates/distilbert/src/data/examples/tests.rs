@@ -82,6 +82,16 @@ fn mnli_takes_the_gold_label_and_not_a_single_annotators() {
 }
 
 #[test]
+fn qnli_has_a_question_and_wnli_numbers_for_labels() {
+    let text = "index\tquestion\tsentence\tlabel\n0\tWho?\tHe.\tnot_entailment\n";
+    let data = glue("qnli", text, Split::Train).expect("one row");
+    let expected = Example { text_a: "Who?".into(), text_b: Some("He.".into()), label: Label::Class(1), line: 2 };
+    assert_eq!(data.examples, [expected]);
+    let data = glue("wnli", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\t1\n", Split::Train).expect("one row");
+    assert_eq!((data.examples[0].text_b.as_deref(), &data.examples[0].label), (Some("b"), &Label::Class(1)));
+}
+
+#[test]
 fn stsb_scores_are_numbers_from_0_to_5() {
     let row = |score: &str| format!("sentence1\tsentence2\tscore\na\tb\t{score}\n");
     let data = glue("stsb", row("3.800"), Split::Dev).expect("one row");

@@ -109,8 +109,8 @@ impl Task {
 /// its words (`eng.train`, `en_ewt-ud-dev.conllu`; `testa` and `valid` are `dev`, `testb` is `test`).
 ///
 /// # Errors
-/// [`DataError`], naming file and line, for anything that is not as the task says, and for a tag that is none of the
-/// task's labels.
+/// [`DataError`], naming file and line, for anything that is not as the task says, and in training data for a tag that is
+/// none of the task's labels; elsewhere see [`unknown`].
 pub fn load(task: &Task, path: &Path, split: Split) -> Result<TaggedSet, DataError> {
     let Layout::Words(columns) = &task.layout else {
         let (path, found) = (path.to_owned(), format!("task `{}`, which labels whole texts", task.name));
@@ -118,23 +118,49 @@ pub fn load(task: &Task, path: &Path, split: Split) -> Result<TaggedSet, DataErr
     };
     let file = find_file(path, split)?;
     let (sentences, skipped) = read(task, columns, &file)?;
-    // Of entities the types must be known: which tags a model has for them depends on its own scheme.
-    let name = |tag: &str| match (task.problem, tag.split_once('-')) {
-        (Problem::Entities, Some((_, kind))) => kind.to_owned(),
-        _ => tag.to_owned(),
-    };
-    let known: BTreeSet<String> = task.labels.iter().map(|label| name(label)).collect();
-    for sentence in &sentences {
-        let mut named = sentence.tags.iter().map(|tag| name(tag)).zip(&sentence.words);
-        if let Some((found, word)) = named.find(|(name, _)| name != "O" && !known.contains(name)) {
-            let what = if task.problem == Problem::Entities { "types" } else { "tags" };
-            let names: Vec<&str> = known.iter().map(String::as_str).filter(|&name| name != "O").collect();
-            let expected = format!("one of the {what} {}", names.join(", "));
-            let found = format!("`{found}` at the word `{word}` of the sentence that starts here");
-            return Err(DataError::row(&file, sentence.line, expected, found));
-        }
+    if split == Split::Train
+        && let Some(Unknown { sentence, word, name }) = unknown(task, &sentences).next()
+    {
+        let what = if task.problem == Problem::Entities { "types" } else { "tags" };
+        let known = known(task);
+        let names: Vec<&str> = known.iter().map(String::as_str).filter(|&name| name != "O").collect();
+        let expected = format!("one of the {what} {}", names.join(", "));
+        let found = format!("`{name}` at the word `{word}` of the sentence that starts here");
+        return Err(DataError::row(&file, sentence.line, expected, found));
     }
     Ok(TaggedSet { task: task.clone(), split, sentences, skipped })
+}
+
+/// What a tag is of: of entities the type, for which tags a model has depends on its own scheme.
+fn name(task: &Task, tag: &str) -> String {
+    match (task.problem, tag.split_once('-')) {
+        (Problem::Entities, Some((_, kind))) => kind.to_owned(),
+        _ => tag.to_owned(),
+    }
+}
+
+fn known(task: &Task) -> BTreeSet<String> {
+    task.labels.iter().map(|label| name(task, label)).collect()
+}
+
+/// A type or tag that a task lacks.
+pub struct Unknown<'a> {
+    /// The sentence.
+    pub sentence: &'a Sentence,
+    /// Its first such word.
+    pub word: &'a str,
+    /// The type or tag.
+    pub name: String,
+}
+
+/// The sentences with a type or tag that is none of the task's: whatever a model says there is wrong.
+pub fn unknown<'a>(task: &Task, sentences: &'a [Sentence]) -> impl Iterator<Item = Unknown<'a>> {
+    let known = known(task);
+    sentences.iter().filter_map(move |sentence| {
+        let mut named = sentence.tags.iter().map(|tag| name(task, tag)).zip(&sentence.words);
+        let (name, word) = named.find(|(name, _)| name != "O" && !known.contains(name))?;
+        Some(Unknown { sentence, word, name })
+    })
 }
 
 /// Takes a file's sentences, or what is wrong with one; `false` ends the reading.

@@ -117,13 +117,17 @@ fn a_type_that_the_task_lacks_is_refused_and_a_tag_in_bio_is_not() {
     let (_folder, path) = write("train.txt", "a B-X\nb O\n");
     let task = Task::from_words("mine", &path, &WordColumns::default(), Problem::Entities).unwrap();
     let (_folder, dev) = write("dev.txt", "a I-X\nb I-X\n\nc I-Y\n");
-    let error = load(&task, &dev, Split::Dev).unwrap_err().to_string();
+    let error = load(&task, &dev, Split::Train).unwrap_err().to_string();
     assert!(
         error.ends_with(
             "dev.txt:4: expected one of the types X, found `Y` at the word `c` of the sentence that starts here"
         ),
         "{error}"
     );
+    // As seqeval has it, it is one that no model finds.
+    let set = load(&task, &dev, Split::Dev).unwrap();
+    let found: Vec<_> = unknown(&task, &set.sentences).map(|unknown| (unknown.sentence.line, unknown.name)).collect();
+    assert_eq!(found, [(4, "Y".to_owned())]);
     let (_folder, dev) = write("dev.txt", "a I-X\nb I-X\n");
     assert_eq!(tags(&load(&task, &dev, Split::Dev).unwrap()), ["B-X I-X"]);
 }

@@ -1,10 +1,70 @@
 //! Several teachers as one: logits whose probabilities are the mean of theirs. What a student learns of these is the mean
 //! of what it would learn of each, for the divergence's gradient is the same.
 
+use crate::data::examples::match_labels;
 use crate::heads::tokens::starts_then_ends;
 use crate::model::HeadKind;
 use crate::model::Problem;
 use crate::predict::Logits;
+
+/// A teacher that does not say of what the student is asked.
+#[derive(Debug, thiserror::Error)]
+#[error("expected {expected}, found {found}")]
+pub struct OtherLabels {
+    /// The student's labels.
+    pub expected: String,
+    /// The teacher's.
+    pub found: String,
+}
+
+/// What a teacher with the head `teacher` said, with its outputs in the order of the head `student`, by the names of their
+/// labels.
+///
+/// # Errors
+/// [`OtherLabels`] if the heads differ in kind or labels.
+pub fn in_order(logits: Logits, teacher: &HeadKind, student: &HeadKind) -> Result<Logits, OtherLabels> {
+    let differ = |expected: String, found: String| OtherLabels { expected, found };
+    let problem = |head: &HeadKind| match head {
+        HeadKind::Classification { problem, .. } => Some(*problem),
+        _ => None,
+    };
+    if teacher.class_suffix() != student.class_suffix() || problem(teacher) != problem(student) {
+        let what = |head: &HeadKind| match problem(head) {
+            Some(problem) => format!("a model {} ({problem:?})", head.class_suffix()),
+            None => format!("a model {}", head.class_suffix()),
+        };
+        return Err(differ(what(student), what(teacher)));
+    }
+    if teacher.outputs() != student.outputs() || teacher.slots().len() != student.slots().len() {
+        let outputs = |head: &HeadKind| format!("{} outputs", head.outputs() + head.slots().len());
+        return Err(differ(outputs(student), outputs(teacher)));
+    }
+    if problem(student) == Some(Problem::Regression) || matches!(student, HeadKind::QuestionAnswering) {
+        return Ok(logits);
+    }
+    let places = |wanted: &[String], found: &[String]| {
+        let labels = |labels: &[String]| format!("the labels {}", labels.join(", "));
+        match_labels(wanted, found).ok_or_else(|| differ(labels(wanted), labels(found)))
+    };
+    let (of_first, of_second) =
+        (places(student.labels(), teacher.labels())?, places(student.slots(), teacher.slots())?);
+    if of_first.is_sorted() && of_second.is_sorted() {
+        return Ok(logits);
+    }
+    // Of two heads the first has one row for the text; else every row is of the only head.
+    let two = !of_second.is_empty();
+    let mut ordered = Logits::default();
+    for text in 0..logits.texts() {
+        let said = logits.of(text);
+        let (first, second) = said.split_at(if two { of_first.len() } else { said.len() });
+        let rows = |said: &[f32], places: &[usize]| -> Vec<f32> {
+            let rows = said.chunks_exact(places.len().max(1));
+            rows.flat_map(|row| places.iter().map(|&place| row[place])).collect()
+        };
+        ordered.push(&[&rows(first, &of_first), &rows(second, &of_second)]);
+    }
+    Ok(ordered)
+}
 
 /// The mean of what teachers say of the same texts, softened by `temperature`.
 ///
@@ -109,6 +169,34 @@ mod tests {
         let mean = mean_of(&teachers, &classes(Problem::MultiLabel), 1.0);
         assert!((sigmoid(mean.of(0)[1]) - (sigmoid(-2.0) + sigmoid(2.0)) / 2.0).abs() < 1e-6);
         assert_eq!(mean_of(&teachers, &classes(Problem::Regression), 1.0).of(0), [0.0, 0.0, 0.25]);
+    }
+
+    #[test]
+    fn a_teachers_outputs_come_in_the_students_order() {
+        let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let tokens = |labels: &str| HeadKind::TokenClassification { labels: names(labels) };
+        let said = || logits(&[&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]);
+        let ordered = in_order(said(), &tokens("O B-x I-x"), &tokens("B-x I-x O")).unwrap();
+        assert_eq!(ordered.of(0), [2.0, 3.0, 1.0, 5.0, 6.0, 4.0]);
+        assert_eq!(in_order(said(), &tokens("LABEL_0 LABEL_1 LABEL_2"), &tokens("B-x I-x O")).unwrap(), said());
+        let both =
+            |intents: &str, slots: &str| HeadKind::IntentsAndSlots { intents: names(intents), slots: names(slots) };
+        let ordered = in_order(said(), &both("a b", "O B-x"), &both("b a", "B-x O")).unwrap();
+        assert_eq!(ordered.of(0), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
+        let refused =
+            |teacher: HeadKind, student: HeadKind| in_order(said(), &teacher, &student).unwrap_err().to_string();
+        assert_eq!(
+            refused(tokens("O B-x I-x"), tokens("O B-y I-y")),
+            "expected the labels O, B-y, I-y, found the labels O, B-x, I-x"
+        );
+        assert_eq!(refused(tokens("O B-x"), tokens("O B-x I-x")), "expected 3 outputs, found 2 outputs");
+        assert_eq!(
+            refused(classes(Problem::MultiLabel), classes(Problem::Classification)),
+            "expected a model ForSequenceClassification (Classification), found a model ForSequenceClassification \
+             (MultiLabel)"
+        );
+        let regression = || classes(Problem::Regression);
+        assert_eq!(in_order(said(), &regression(), &regression()).unwrap(), said());
     }
 
     #[test]
