@@ -305,7 +305,7 @@ fn a_dev_file_that_cannot_be_scored_costs_no_training() {
     let unknown = folder.write("unknown.tsv", "text\tlabel\nw5\ta\nw6\tc\n");
     finetune(&unknown, &[], &["unknown.tsv:3: expected a label of"]);
     finetune(&unknown, &["--search", "2"], &["unknown.tsv:3"]);
-    finetune(&unknown, &["--few-shot", "1"], &["unknown.tsv:3"]);
+    finetune(&unknown, &["--few-shot", "2"], &["unknown.tsv:3"]);
     for (task, name, text) in [("ner", "a.train", "w5 O\nw6 B-X\n"), ("squad", "squad.json", SQUAD)] {
         let data = folder.write(name, text);
         let dev = folder.write("dev.json", "{");

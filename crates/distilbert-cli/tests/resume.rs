@@ -333,10 +333,15 @@ fn a_run_whose_last_checkpoint_cannot_be_read_goes_on_from_the_one_before_and_sa
 #[test]
 fn a_run_that_breaks_down_stops_at_once_and_names_the_last_good_checkpoint() {
     let workshop = Workshop::new();
+    let (corpus, tokenizer) = (workshop.path("tiny.tokens"), workshop.path("tiny-tokenizer"));
+    let pretrain = |output: &str, more: &[&str]| {
+        let arguments = Arguments::new("pretrain --layers 2 --hidden 32 --heads 2 --batch-tokens 256 --max-steps 40")
+            .with(&["--corpus", &corpus, "--tokenizer", &tokenizer, "-o", output]);
+        error(&arguments.with(more).finish(1))
+    };
     // Far too large a step: the loss explodes within the first ones.
     let path = workshop.path("exploded");
-    let exploded = workshop.pretraining(&path, &["--learning-rate", "50", "--checkpoint-every", "2"]).finish(1);
-    let message = error(&exploded);
+    let message = pretrain(&path, &["--learning-rate", "50", "--checkpoint-every", "2"]);
     let middle = ": the smoothed loss, far above that of the first steps, is ";
     assert!(message.starts_with("error: step ") && message.contains(middle), "{message}");
     let step: u64 =
@@ -349,8 +354,7 @@ fn a_run_that_breaks_down_stops_at_once_and_names_the_last_good_checkpoint() {
     let config = workshop.path("unbounded.toml");
     fs::write(&config, "[optimizer]\nmax-grad-norm = 0.0\nlearning-rate = 1e25\n").expect("a file");
     let path = workshop.path("unbounded");
-    let unbounded = workshop.pretraining(&path, &["--config", &config, "--checkpoint-every", "1"]).finish(1);
-    let message = error(&unbounded);
+    let message = pretrain(&path, &["--config", &config, "--checkpoint-every", "1"]);
     assert!(message.contains(" is NaN; ") || message.contains(" is inf; "), "{message}");
     assert!(message.contains("; the last good checkpoint is ") && message.contains("step-00000"), "{message}");
     assert!(Path::new(message.rsplit(' ').next().expect("a path")).join("model.safetensors").is_file());
