@@ -2,7 +2,8 @@
 
     python reference/study/plot.py WORK OUT
 
-`OUT/perplexity.svg`: the held-out perplexity of the teacher and of each student over the text they have read.
+`OUT/text.svg`: over the text they have read, the teacher's held-out perplexity, and how often each student's first
+guess at a masked word is the teacher's.
 `OUT/scores.svg`: the scores of all models, task by task.
 """
 
@@ -18,23 +19,27 @@ from table import by_model, read
 TOKENS_A_STEP = 4096
 
 
-def held_out(run: Path) -> tuple[list[float], list[float]]:
-    """Millions of tokens read, and perplexity."""
+def held_out(run: Path, name: str) -> tuple[list[float], list[float]]:
+    """Millions of tokens read, and the value of this name."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    measured = [line for line in lines if line["kind"] == "held_out" and "perplexity" in line]
-    return [line["step"] * TOKENS_A_STEP / 1e6 for line in measured], [line["perplexity"] for line in measured]
+    measured = [line for line in lines if line["kind"] == "held_out" and name in line]
+    return [line["step"] * TOKENS_A_STEP / 1e6 for line in measured], [line[name] for line in measured]
 
 
-def perplexity(work: Path, out: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4))
+def text(work: Path, out: Path) -> None:
+    """Distillation masks rare words more often than pre-training does, so perplexities of the two do not compare."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    left.plot(*held_out(work / "teacher", "perplexity"), marker=".")
+    left.set(title="teacher", xlabel="million tokens read", ylabel="held-out perplexity", yscale="log")
     for run in sorted(work.glob("*/metrics.jsonl")):
-        tokens, values = held_out(run.parent)
+        tokens, values = held_out(run.parent, "teacher_agreement")
         if values:
-            axes.plot(tokens, values, marker=".", label=run.parent.name)
-    axes.set(xlabel="million tokens read", ylabel="held-out perplexity", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    figure.savefig(out / "perplexity.svg", bbox_inches="tight")
+            right.plot(tokens, [100 * value for value in values], marker=".", label=run.parent.name)
+    right.set(title="students", xlabel="million tokens read", ylabel="teacher's first guess at masked words, %")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+    right.legend()
+    figure.savefig(out / "text.svg", bbox_inches="tight")
 
 
 def scores(work: Path, out: Path) -> None:
@@ -62,7 +67,7 @@ def main() -> None:
     # The same file from the same numbers.
     matplotlib.rcParams |= {"svg.hashsalt": "study", "svg.fonttype": "none"}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    perplexity(arguments.work, arguments.out)
+    text(arguments.work, arguments.out)
     scores(arguments.work, arguments.out)
 
 
