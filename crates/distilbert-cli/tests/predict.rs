@@ -54,6 +54,22 @@ fn json_is_the_pipelines_shape_with_one_line_an_input_in_order() {
         }
         assert_eq!(best, &all[0]);
     }
+    // By another function; by none, the logits themselves.
+    let by = |function: &str| {
+        let arguments =
+            ["predict", "classify", "--model", name, "--json", "--top-k", "9", "--function-to-apply", function];
+        lines(&stdout(&run_with(&arguments, input.as_bytes())))
+    };
+    for (function, expected) in [("none", (|x| x) as fn(f64) -> f64), ("sigmoid", |x| 1.0 / (1.0 + (-x).exp()))] {
+        for (row, found) in logits(folder.path(), &texts).iter().zip(by(function)) {
+            let mut expected: Vec<f64> = row.iter().map(|&x| expected(f64::from(x))).collect();
+            expected.sort_by(|a, b| b.total_cmp(a));
+            for (found, expected) in found.as_array().unwrap().iter().zip(expected) {
+                assert!((found["score"].as_f64().unwrap() - expected).abs() < 1e-6, "{function} {found} {expected}");
+            }
+        }
+    }
+    assert_eq!(by("softmax"), all);
 }
 
 #[test]

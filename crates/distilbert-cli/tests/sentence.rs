@@ -321,3 +321,20 @@ fn a_plain_encoder_is_pooled_by_the_mean_and_that_is_said() {
     stdout(&output);
     assert!(stderr(&output).contains("not a sentence encoder's folder; taking the mean of its states"));
 }
+
+#[test]
+fn states_of_all_tokens_are_printed_as_the_pipeline_gives_them() {
+    let folder = tempfile::tempdir().unwrap();
+    common::model("distilbert-nohead", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let embed = |flags: &[&str]| {
+        let fixed = ["predict", "embed", "--model", name, "w5 w6 w7", "w9", "--json"];
+        lines(&stdout(&run(&[&fixed[..], flags].concat())))
+    };
+    let (states, first) = (embed(&["--states"]), embed(&["--pooling", "cls", "--normalize", "false"]));
+    for ((states, first), tokens) in states.iter().zip(&first).zip([5, 3]) {
+        let [of_text] = &states.as_array().unwrap()[..] else { panic!("a list of one text") };
+        assert_eq!((of_text.as_array().unwrap().len(), &of_text[0]), (tokens, &first["embedding"]));
+        assert_ne!(of_text[1], of_text[0]);
+    }
+}

@@ -151,6 +151,13 @@ fn texts_of_any_length_are_tagged_whole_and_in_order() {
         }
         assert_eq!(found[3][0]["word"], "wolfgang");
     }
+    // Words that are split already, as a list or under a key.
+    let words = concat!(r#"["wolfgang", "lives", "in", "berlin"]"#, "\n", r#"{"text": ["in", "berlin"]}"#, "\n");
+    let split = ["predict", "tag", "--model", name, "--json", "--input-format", "jsonl"];
+    let joined = ["predict", "tag", "--model", name, "--json", "wolfgang lives in berlin", "in berlin"];
+    assert_eq!(stdout(&run_with(&split, words.as_bytes())), stdout(&run(&joined)));
+    let refused = error(&run_with(&split, br#"{"text": ["in", 7]}"#));
+    assert_eq!(refused, "error: line 1: expected a string or a list of words in `text`, found another kind of value");
 }
 
 #[test]

@@ -12,10 +12,9 @@ use crate::http::error::ApiError;
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
 use distilbert::data::questions::{QuestionSet, QuestionWindows, WindowConfig};
-use distilbert::evaluate::predictions::{sigmoid, softmax};
 use distilbert::heads::tokens::starts_then_ends;
 use distilbert::predict::answers::{Ranking, RankingConfig};
-use distilbert::predict::classify::{ScoredLabel, calibrated, ranked, scores};
+use distilbert::predict::classify::{ScoreFunction, ScoredLabel, calibrated, ranked, scores_by};
 use distilbert::predict::fill_mask::{fill, mask_places, target};
 use distilbert::predict::intents::{Names, understood};
 use distilbert::predict::spans::{Aggregation, spans};
@@ -123,16 +122,8 @@ struct ClassifyParameters {
     #[serde(default, deserialize_with = "present")]
     top_k: Option<Option<usize>>,
     #[serde(alias = "functionToApply")]
-    function_to_apply: Option<Function>,
+    function_to_apply: Option<ScoreFunction>,
     windows: Option<bool>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Function {
-    Sigmoid,
-    Softmax,
-    None,
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
@@ -196,15 +187,9 @@ fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> R
 }
 
 /// The scores of a text's logits by the model's own function, or by the one that was asked for.
-fn apply(model: &ServedModel, logits: &[f32], function: Option<Function>) -> Vec<f32> {
+fn apply(model: &ServedModel, logits: &[f32], function: Option<ScoreFunction>) -> Vec<f32> {
     let ServedTask::Classify { problem, temperature, .. } = &model.task else { return Vec::new() };
-    let logits = calibrated(*problem, *temperature, logits);
-    match function {
-        None => scores(*problem, &logits),
-        Some(Function::None) => logits,
-        Some(Function::Softmax) => softmax(&logits),
-        Some(Function::Sigmoid) => logits.into_iter().map(sigmoid).collect(),
-    }
+    scores_by(function, *problem, &calibrated(*problem, *temperature, logits))
 }
 
 /// A text, `{"text": ..., "text_pair": ...}`, or a list of either; and whether it was one alone.

@@ -2,7 +2,7 @@
 
 use crate::data::examples::Problem;
 use crate::evaluate::predictions::{sigmoid, softmax};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A label of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +29,28 @@ pub fn scores(problem: Problem, logits: &[f32]) -> Vec<f32> {
         Problem::Classification | Problem::Entities | Problem::Tags => softmax(logits),
         Problem::MultiLabel => logits.iter().map(|&logit| sigmoid(logit)).collect(),
         Problem::Regression => logits.to_vec(),
+    }
+}
+
+/// How logits become scores, in place of what the problem says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreFunction {
+    /// Each a probability of its own.
+    Sigmoid,
+    /// Probabilities that sum to 1.
+    Softmax,
+    /// As they are.
+    None,
+}
+
+/// As [`scores`], or by another function.
+pub fn scores_by(function: Option<ScoreFunction>, problem: Problem, logits: &[f32]) -> Vec<f32> {
+    match function {
+        None => scores(problem, logits),
+        Some(ScoreFunction::None) => logits.to_vec(),
+        Some(ScoreFunction::Softmax) => softmax(logits),
+        Some(ScoreFunction::Sigmoid) => logits.iter().map(|&logit| sigmoid(logit)).collect(),
     }
 }
 

@@ -75,7 +75,7 @@ pub fn run(args: &AnswerArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         context,
         waiting: VecDeque::new(),
     };
-    run_task(&args.common, Keys { text: "question", pair: "context", candidates: None }, task, console)
+    run_task(&args.common, Keys { text: "question", pair: "context", ..Keys::TEXTS }, task, console)
 }
 
 struct Answering<'a> {

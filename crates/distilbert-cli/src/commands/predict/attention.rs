@@ -41,7 +41,7 @@ pub fn run(args: &AttentionArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     let (model, tokenizer) = args.common.precision.load(name, &folder, rt, console)?;
     let max_length = model_source::max_length(args.max_length, model.config.encoder.max_positions, &model)?;
     let task = Attention { args, rt, model: &model, tokenizer: &tokenizer, max_length, pages: 0 };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys::TEXTS, task, console)
 }
 
 struct Attention<'a> {

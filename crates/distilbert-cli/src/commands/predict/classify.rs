@@ -4,11 +4,11 @@ use super::{Asked, CommonArgs, Input, Keys, Task, one_line, run_task, write_json
 use crate::classifier::Classifier;
 use crate::console::Console;
 use anyhow::{bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use distilbert::data::batch::Batch;
 use distilbert::data::examples::{Problem, TaskKind};
 use distilbert::predict::LogitsRunner;
-use distilbert::predict::classify::{ScoredLabel, ranked, scores};
+use distilbert::predict::classify::{ScoreFunction, ScoredLabel, ranked, scores_by};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use std::io::Write;
@@ -23,9 +23,32 @@ pub struct ClassifyArgs {
     /// Give every label whose score is at least this, the likeliest first: for models of several labels a text.
     #[arg(long, value_name = "SCORE")]
     threshold: Option<f32>,
+    /// How logits become scores [default: as the model's kind of labels has it]
+    #[arg(long, value_enum)]
+    function_to_apply: Option<FunctionChoice>,
     /// Cut inputs to this many tokens [default: as the model was trained, or all it can take]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FunctionChoice {
+    /// Each score is a probability of its own.
+    Sigmoid,
+    /// Probabilities that sum to 1.
+    Softmax,
+    /// The logits themselves.
+    None,
+}
+
+impl From<FunctionChoice> for ScoreFunction {
+    fn from(choice: FunctionChoice) -> ScoreFunction {
+        match choice {
+            FunctionChoice::Sigmoid => ScoreFunction::Sigmoid,
+            FunctionChoice::Softmax => ScoreFunction::Softmax,
+            FunctionChoice::None => ScoreFunction::None,
+        }
+    }
 }
 
 pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
@@ -47,7 +70,7 @@ pub fn run(args: &ClassifyArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         runner: LogitsRunner::new(&classifier.model)?,
         classifier: &classifier,
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys::TEXTS, task, console)
 }
 
 struct Classify<'a> {
@@ -80,7 +103,8 @@ impl Task for Classify<'_> {
         let Input { text, pair, .. } = &asked.input;
         for logits in &asked.outputs {
             ensure!(logits.iter().all(|logit| logit.is_finite()), "expected finite logits, found {logits:?}");
-            let scores = scores(self.classifier.problem, &self.classifier.calibrated(logits));
+            let function = self.args.function_to_apply.map(ScoreFunction::from);
+            let scores = scores_by(function, self.classifier.problem, &self.classifier.calibrated(logits));
             let mut scored = ranked(&self.classifier.labels, &scores, asked.truncated_tokens());
             let asked_for = self.args.top_k.map(|top| top as usize);
             if let Some(threshold) = self.args.threshold {

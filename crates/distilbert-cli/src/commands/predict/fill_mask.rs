@@ -40,7 +40,7 @@ pub fn run(args: &FillMaskArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     let targets = find_targets(&args.targets, &tokenizer, console)?;
     let runner = FillMaskRunner::new(&model).context("expected a masked-LM head, found another")?;
     let task = FillMask { args, rt, tokenizer: &tokenizer, runner, max_length, targets };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys::TEXTS, task, console)
 }
 
 /// Ids of the words asked for, each once.

@@ -56,6 +56,25 @@ pub struct Keys {
     pub pair: &'static str,
     /// Key of a list of texts, of a task that takes one beside or instead of a second text.
     pub candidates: Option<&'static str>,
+    /// Whether a text may be a list of its words, as files of tagged words have it; they are joined by spaces.
+    pub words: bool,
+}
+
+impl Keys {
+    /// Those of texts and pairs.
+    pub const TEXTS: Keys = Keys { text: "text", pair: "text_pair", candidates: None, words: false };
+
+    /// The text that a JSON value is.
+    fn text_of(self, value: Value) -> Option<String> {
+        match value {
+            Value::String(text) => Some(text),
+            Value::Array(words) if self.words => {
+                let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+                words.map(|words| words.join(" "))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One text or pair.
@@ -234,17 +253,23 @@ impl InputReader {
 
     fn json(&self, text: &str, candidates: &mut Vec<String>) -> anyhow::Result<(String, Option<String>)> {
         let key = self.text_column.as_deref().unwrap_or(self.keys.text);
-        let mut object = match serde_json::from_str(text) {
-            Ok(Value::String(text)) if self.text_column.is_none() => return Ok((text, None)),
-            Ok(Value::Object(object)) => object,
-            _ => {
+        let value = serde_json::from_str(text).unwrap_or_default();
+        let mut object = match value {
+            Value::Object(object) => object,
+            value => {
+                if let Some(text) = self.keys.text_of(value).filter(|_| self.text_column.is_none()) {
+                    return Ok((text, None));
+                }
                 let pair = self.pair_column.as_deref().unwrap_or(self.keys.pair);
                 bail!("expected a JSON string or {{\"{key}\": ..., \"{pair}\": ...}}, found something else")
             }
         };
         let first = match object.remove(key) {
-            Some(Value::String(text)) => text,
-            Some(_) => bail!("expected a string in `{key}`, found another kind of value"),
+            Some(value) => {
+                let or_words = if self.keys.words { " or a list of words" } else { "" };
+                let text = self.keys.text_of(value);
+                text.with_context(|| format!("expected a string{or_words} in `{key}`, found another kind of value"))?
+            }
             None => {
                 let found: Vec<&str> = object.keys().map(String::as_str).collect();
                 bail!(

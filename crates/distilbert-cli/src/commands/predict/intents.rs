@@ -34,7 +34,7 @@ pub fn run(args: &IntentsArgs, rt: &Runtime, console: &Console) -> anyhow::Resul
         model: &model,
         windows: VecDeque::new(),
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys { words: true, ..Keys::TEXTS }, task, console)
 }
 
 struct Intents<'a> {

@@ -55,8 +55,8 @@ pub fn run(args: &RerankArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         seen: 0,
     };
     let keys = match args.query {
-        Some(_) => Keys { text: "text", pair: "text_pair", candidates: None },
-        None => Keys { text: "query", pair: "text", candidates: Some("texts") },
+        Some(_) => Keys::TEXTS,
+        None => Keys { text: "query", pair: "text", candidates: Some("texts"), ..Keys::TEXTS },
     };
     run_task(&args.common, keys, task, console)
 }

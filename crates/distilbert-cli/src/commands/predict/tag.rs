@@ -58,7 +58,7 @@ pub fn run(args: &TagArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()
         tagger: &tagger,
         windows: VecDeque::new(),
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys { words: true, ..Keys::TEXTS }, task, console)
 }
 
 struct Tag<'a> {

@@ -61,7 +61,7 @@ pub fn run(args: &ZeroShotArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         runner: LogitsRunner::new(&classifier.model)?,
         classifier: &classifier,
     };
-    run_task(&args.common, Keys { text: "text", pair: "text_pair", candidates: None }, task, console)
+    run_task(&args.common, Keys::TEXTS, task, console)
 }
 
 struct ZeroShot<'a> {
