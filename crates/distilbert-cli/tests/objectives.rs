@@ -220,6 +220,18 @@ fn fine_tuning_learns_the_layers_of_a_teacher_beside_its_answers_or_alone() {
     };
     assert!(moments(best).contains(&"first_moment.classifier.weight".to_owned()));
 
+    // Of several teachers it is the mean: twice the same one is that one.
+    stdout(&finetune("twice", &format!("--teacher {teacher} --teacher {teacher} --config {beside}")));
+    let first_step = |run: &str| {
+        let metrics = fs::read_to_string(Path::new(&workshop.path(run)).join("metrics.jsonl")).unwrap();
+        common::lines(&metrics).into_iter().find(|line| line["kind"] == "train").unwrap()
+    };
+    let (once, twice) = (first_step("beside"), first_step("twice"));
+    for name in ["loss", "soft", "patient", "attention"] {
+        let [once, twice] = [&once, &twice].map(|line| line[name].as_f64().unwrap());
+        assert!((once - twice).abs() <= 1e-5 * once.abs() && once > 0.0, "{name}: {once} {twice}");
+    }
+
     // No term reaches what lies behind the first layer.
     let alone = workshop.file("alone.toml", &format!("[training.soft-labels]\nhard = 0.0\nsoft = 0.0\n{terms}"));
     stdout(&finetune("alone", &format!("--teacher {teacher} --config {alone}")));

@@ -554,7 +554,7 @@ fn fit(
     console: &Console,
 ) -> anyhow::Result<Outcome> {
     let teacher = ask_teachers(config, &source.tokenizer, data, rt, console)?;
-    let taught = teacher.as_ref().map(|(logits, model)| Taught { logits, model: model.as_ref() });
+    let taught = teacher.as_ref().map(|(logits, models)| Taught { logits, models });
     let training = config.training.clone();
     let mut workload = Finetuning::new(source.model, data, &source.tokenizer, taught, training)?.against(place.rivals);
     if config.training.freeze_layers.is_some() || config.training.lora.is_some() {

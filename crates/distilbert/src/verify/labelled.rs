@@ -155,7 +155,7 @@ fn labelled_loss(
         labels: targets.labels(batch),
         teacher: teacher.as_deref(),
         soft_labels: &soft_labels,
-        layers: soft.and_then(|soft| Some((&soft.layer_terms, soft.teacher.as_ref()?))),
+        layers: soft.map(|soft| (&soft.layer_terms, soft.teacher.as_slice())),
     };
     let mut buffers = StepBuffers::default();
     let losses = labelled_step(rt, model, labelled, Mode::Training(key), gradients, &mut buffers);

@@ -11,29 +11,29 @@ use distilbert::train::finetune::TaskData;
 use distilbert::train::finetune::teachers::{in_order, mean_of};
 use distilbert_kernels::Runtime;
 
-/// What the teachers say of the training part, and the teacher itself if terms look at its layers. They see the student's
-/// tokens, so the vocabularies must agree.
+/// What the teachers say of the training part, and the teachers themselves if terms look at their layers. They see the
+/// student's tokens, so the vocabularies must agree.
 pub fn ask_teachers(
     config: &FinetuneRunConfig,
     tokenizer: &Tokenizer,
     data: &dyn TaskData,
     rt: &Runtime,
     console: &Console,
-) -> anyhow::Result<Option<(Logits, Option<Model>)>> {
-    let wanted = !config.training.layer_terms.is_empty();
-    ensure!(!wanted || config.other_teachers.is_empty(), "layer-terms: expected one teacher, found several");
-    let mut answers = Vec::new();
-    let mut model = None;
+) -> anyhow::Result<Option<(Logits, Vec<Model>)>> {
+    let (mut answers, mut models) = (Vec::new(), Vec::new());
     for name in config.teachers() {
         let (logits, teacher) = ask_teacher(name, config, tokenizer, data, rt, console)?;
         answers.push(logits);
-        model = wanted.then_some(teacher);
+        if !config.training.layer_terms.is_empty() {
+            models.push(teacher);
+        }
     }
-    Ok(match answers.len() {
-        0 => None,
-        1 => answers.pop().map(|logits| (logits, model)),
-        _ => Some((mean_of(&answers, &data.head(), config.training.soft_labels.temperature), None)),
-    })
+    let logits = match answers.len() {
+        0 => return Ok(None),
+        1 => answers.remove(0),
+        _ => mean_of(&answers, &data.head(), config.training.soft_labels.temperature),
+    };
+    Ok(Some((logits, models)))
 }
 
 fn ask_teacher(

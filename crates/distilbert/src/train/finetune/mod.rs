@@ -209,13 +209,13 @@ impl Split {
     }
 }
 
-/// What a teacher says.
+/// What teachers say.
 #[derive(Clone, Copy)]
 pub struct Taught<'a> {
-    /// Its logits of the training part.
+    /// Their logits of the training part: of several those of their mean.
     pub logits: &'a Logits,
-    /// Itself, packed, where terms look at its layers.
-    pub model: Option<&'a Model>,
+    /// Themselves, packed, where terms look at their layers; else none.
+    pub models: &'a [Model],
 }
 
 /// Training of one model on one task.
@@ -277,11 +277,12 @@ impl<'a> Finetuning<'a> {
         if order.total_steps() == 0 {
             return Err(TrainError::Empty(format!("task `{}`", data.name())));
         }
-        let of_teacher: Vec<_> = teacher.and_then(|teacher| Some(&teacher.model?.config)).into_iter().collect();
-        if of_teacher.is_empty() && !config.layer_terms.is_empty() {
+        let models = teacher.map_or(&[][..], |teacher| teacher.models);
+        let of_teachers: Vec<_> = models.iter().map(|model| &model.config).collect();
+        if of_teachers.is_empty() && !config.layer_terms.is_empty() {
             return wrong("layer-terms", "a teacher to compare layers with".into(), "none".into());
         }
-        let layer_terms = LayerTerms::new(&config.layer_terms, &mut model, &of_teacher, config.seed)?;
+        let layer_terms = LayerTerms::new(&config.layer_terms, &mut model, &of_teachers, config.seed)?;
         if !layer_terms.is_empty() {
             layer_terms.freeze_unreached(&mut model, config.soft_labels.look_at());
         }
@@ -396,7 +397,7 @@ impl Workload for Finetuning<'_> {
         let of_texts = if head.slots().is_empty() { 0 } else { head.outputs() };
         let teacher: Option<Vec<f32>> = self.teacher.map(|teacher| teacher.logits.of_batch(samples, of_texts));
         self.layer_terms.pack(rt, self.model.parameters.weights());
-        let layers = self.teacher.and_then(|teacher| Some((&self.layer_terms, teacher.model?)));
+        let layers = self.teacher.map(|teacher| (&self.layer_terms, teacher.models));
         let slots: Vec<u64> = (0..samples.len() as u64).collect();
         let mode = Mode::Training(DropoutKey { seed: self.config.seed, step, slots: &slots });
         let labelled = LabelledBatch {
@@ -454,8 +455,8 @@ pub struct LabelledBatch<'a> {
     pub teacher: Option<&'a [f32]>,
     /// How the teacher enters.
     pub soft_labels: &'a SoftLabels,
-    /// Terms between layers, packed, and the teacher whose layers they look at.
-    pub layers: Option<(&'a LayerTerms, &'a Model)>,
+    /// Terms between layers, packed, and the teachers whose layers they look at.
+    pub layers: Option<(&'a LayerTerms, &'a [Model])>,
 }
 
 /// Memory that passes from step to step.
@@ -487,8 +488,11 @@ pub fn labelled_step(
         buffers;
     let arena = model.parameters.weights();
     *layer_losses = LayerLosses::default();
-    if let Some((terms, teacher)) = layers {
-        terms.encode_teacher(rt, (0, teacher), batch, of_teacher, between);
+    let layers = layers.filter(|(_, teachers)| !teachers.is_empty());
+    if let Some((terms, teachers)) = layers {
+        for (place, teacher) in teachers.iter().enumerate() {
+            terms.encode_teacher(rt, (place, teacher), batch, of_teacher, between);
+        }
     }
     let portion = Portion { positions: Positions::of(batch.cu_seqlens()), share: 1.0 };
     match frozen_states {
