@@ -41,7 +41,8 @@ impl Cost {
             HeadKind::Embedding(head) => {
                 let widths: Vec<f64> = head.dense.iter().map(|dense| dense.outputs as f64).collect();
                 let inputs = std::iter::once(h).chain(widths.iter().copied());
-                (inputs.zip(&widths).map(|(inputs, outputs)| inputs * outputs).sum(), "sequence")
+                // A sum of nothing is -0.
+                (0.0 + inputs.zip(&widths).map(|(inputs, outputs)| inputs * outputs).sum::<f64>(), "sequence")
             }
         };
         Cost {

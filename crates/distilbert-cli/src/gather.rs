@@ -122,6 +122,11 @@ impl Place {
         if let Some(run) = [path.to_owned()].into_iter().chain(seeds(path)).find(|run| run.join("best").is_dir()) {
             return Ok(Place { model: run.join("best"), run });
         }
+        if let Some((run, model)) =
+            [path.to_owned()].into_iter().chain(seeds(path)).find_map(|run| Some((run.clone(), last_checkpoint(&run)?)))
+        {
+            return Ok(Place { model, run });
+        }
         let model = if path.is_dir() {
             path.to_owned()
         } else {
@@ -133,6 +138,12 @@ impl Place {
         }
         Ok(Place { run: model.clone(), model })
     }
+}
+
+/// The last checkpoint of a run that measured nothing, and so has no best one.
+fn last_checkpoint(run: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).ok()?.flatten().map(|entry| entry.path());
+    entries.filter(|checkpoint| checkpoint.join("config.json").is_file()).max()
 }
 
 /// The runs for each seed, by seed.

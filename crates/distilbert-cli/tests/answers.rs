@@ -58,6 +58,22 @@ fn a_question_answerer_is_trained_from_a_teacher_scored_and_reported() {
     let output = finetune(&at("teacher"), &at("model"), &[]);
     let result: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
     assert_eq!((&result["task"], &result["n"]), (&json!("squad"), &json!(8)));
+
+    // In a folder of languages MLQA's rules are those of each file: `der` counts for nothing in German alone.
+    fs::create_dir(at("languages")).unwrap();
+    let german: Vec<String> = contexts(8).iter().map(|context| context.replace("w20", "der w20")).collect();
+    let german: Vec<_> = german.iter().map(|context| (context.as_str(), Some("der w20"))).collect();
+    squad(&at("languages/dev-en.json"), &train[..8]);
+    squad(&at("languages/dev-de.json"), &german);
+    let (best, languages) = (at("teacher/best"), at("languages"));
+    let scored = |rules: &[&str]| -> Value {
+        let base = ["evaluate", "--model", text(&best), "--languages", text(&languages), "--json"];
+        serde_json::from_str(&stdout(&run(&[&base[..], rules].concat()))).unwrap()
+    };
+    let [plain, ruled] = [scored(&[]), scored(&["--mlqa-language", "en"])];
+    let exact = |found: &Value, place: usize| found["files"][place]["metrics"]["exact_match"].as_f64().unwrap();
+    assert_eq!((exact(&plain, 0), exact(&ruled, 0)), (exact(&ruled, 0), exact(&plain, 0)));
+    assert!(exact(&ruled, 1) > 0.5 && exact(&plain, 1) < 0.5, "{plain} {ruled}");
     let found: Vec<&String> = result["metrics"].as_object().unwrap().keys().collect();
     assert_eq!(found, ["f1", "exact_match"]);
     assert!(result["metrics"]["exact_match"].as_f64().unwrap() > 0.5, "{result}");

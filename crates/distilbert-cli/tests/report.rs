@@ -72,6 +72,24 @@ fn runs_are_gathered_whole_and_written_in_every_form() {
 }
 
 #[test]
+fn a_run_that_measured_nothing_is_shown_by_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    finished(&folder.join("run"), "distilbert-classify");
+    fs::create_dir(folder.join("run/checkpoints")).unwrap();
+    model("distilbert-nohead", &folder.join("run/checkpoints/step-000009"));
+    fs::rename(folder.join("run/best"), folder.join("run/checkpoints/step-000010")).unwrap();
+    let (run_folder, out) = (path(folder, "run"), path(folder, "out"));
+    let found = stdout(&run(&["report", &run_folder, "--output", &out, "--no-speed", "--json"]));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["models"][0]["evaluations"][0]["result"]["n"], 30);
+    let parameters = |name: &str| -> Value {
+        serde_json::from_str(&stdout(&run(&["inspect", &path(folder, name), "--json"]))).unwrap()
+    };
+    assert_eq!(found["models"][0]["parameters"], parameters("run/checkpoints/step-000010")["parameters"]);
+}
+
+#[test]
 fn a_plain_model_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

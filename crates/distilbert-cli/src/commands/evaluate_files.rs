@@ -52,7 +52,7 @@ pub fn run(
     let of_words = classifier.problem.is_of_words();
     let task = if of_words { word_task(args, first, &classifier)? } else { task(args, first, &classifier)? };
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
-    each(files, args.json, |path| {
+    each(files, args.json, |_, path| {
         let result = if of_words {
             score_words(&classifier, &tagging::load(&task, path, args.split)?, max_length, rt, console)?.result
         } else {
@@ -63,18 +63,18 @@ pub fn run(
     })
 }
 
-/// Prints what `score` finds on each file, with the means.
+/// Prints what `score` finds on each file, of its language if that is known, with the means.
 ///
 /// # Errors
 /// If a file cannot be scored or has no labels.
 pub fn each(
     named: &[(Option<String>, PathBuf)],
     json: bool,
-    mut score: impl FnMut(&Path) -> anyhow::Result<EvaluationResult>,
+    mut score: impl FnMut(Option<&str>, &Path) -> anyhow::Result<EvaluationResult>,
 ) -> anyhow::Result<()> {
     let mut files = Vec::new();
     for (language, path) in named {
-        let result = score(path)?;
+        let result = score(language.as_deref(), path)?;
         if result.metrics.is_empty() {
             bail!("{}: expected labels to score, found none", path.display());
         }

@@ -38,7 +38,8 @@ pub struct AnswerArgs {
     /// Give no answer where its odds are above this [default: as fitted in training, or always an answer]
     #[arg(long, value_name = "ODDS", allow_negative_numbers = true)]
     null_threshold: Option<f32>,
-    /// Compare answers by MLQA's rules for this language of the contexts: en, es, hi, vi, de, ar or zh.
+    /// Compare answers by MLQA's rules for this language of the contexts: en, es, hi, vi, de, ar or zh. With --languages
+    /// by those of each file's own language.
     #[arg(long, value_name = "LANGUAGE")]
     mlqa_language: Option<AnswerLanguage>,
 }
@@ -49,7 +50,7 @@ pub struct AnswerArgs {
 /// If the data does not fit, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let answerer = load(args, rt, console)?;
-    let mut answered = answer_file(args, path, &answerer, rt, console)?;
+    let mut answered = answer_file(args, args.answers.mlqa_language, path, &answerer, rt, console)?;
     if let Some(file) = &args.against {
         answered.analysis.against = Some(against(Path::new(file), &answered.predictions)?);
     }
@@ -75,7 +76,12 @@ pub fn run_files(
     console: &Console,
 ) -> anyhow::Result<()> {
     let answerer = load(args, rt, console)?;
-    evaluate_files::each(files, args.json, |path| Ok(answer_file(args, path, &answerer, rt, console)?.result))
+    evaluate_files::each(files, args.json, |language, path| {
+        // MLQA's rules for one language stand for those of each.
+        let rules =
+            args.answers.mlqa_language.map(|asked| language.and_then(|code| code.parse().ok()).unwrap_or(asked));
+        Ok(answer_file(args, rules, path, &answerer, rt, console)?.result)
+    })
 }
 
 fn load(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<Answerer> {
@@ -96,6 +102,7 @@ fn load(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<
 
 fn answer_file(
     args: &EvaluateArgs,
+    mlqa_language: Option<AnswerLanguage>,
     path: &Path,
     answerer: &Answerer,
     rt: &Runtime,
@@ -108,7 +115,7 @@ fn answer_file(
         bail!("{}: not all questions have gold answers to score{instead}", path.display());
     }
     let windows = answerer.windows(args.max_length, args.answers.doc_stride)?;
-    let task = args.answers.task(answerer.saved.as_ref(), windows, &data)?;
+    let task = args.answers.task(answerer.saved.as_ref(), mlqa_language, windows, &data)?;
     let threshold = args.answers.threshold(answerer.saved.as_ref(), &data, console);
     answer(answerer, &task, threshold, &data, args.split, rt, console)
 }
@@ -131,11 +138,12 @@ impl AnswerArgs {
     fn task(
         &self,
         saved: Option<&AnsweringTask>,
+        mlqa_language: Option<AnswerLanguage>,
         windows: WindowConfig,
         data: &QuestionSet,
     ) -> anyhow::Result<AnsweringTask> {
         let name = saved.map_or(SQUAD, |saved| saved.name.as_str());
-        let normalisation = self.mlqa_language.map_or(Normalisation::Squad, Normalisation::Mlqa);
+        let normalisation = mlqa_language.map_or(Normalisation::Squad, Normalisation::Mlqa);
         let unanswerable = if data.is_labelled() {
             data.has_unanswerable()
         } else {
