@@ -25,6 +25,21 @@ use std::path::{Path, PathBuf};
 /// Different values of a column that examples are scored by; more are hardly meant.
 const MAX_SLICES: usize = 100;
 
+/// Sentences whose logits exist at a time.
+const SENTENCES_AT_A_TIME: usize = 512;
+
+/// A part of work that shows how far the whole is.
+struct Part<'a>(&'a Console);
+
+impl Progress for Part<'_> {
+    fn begin(&self, _what: &str, _total: Option<u64>, _unit: &'static str) {}
+    fn advance(&self, _done: u64) {}
+    fn end(&self) {}
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
+
 /// Runs the classifier over a split and scores it. Model and task labels are matched by name.
 ///
 /// # Errors
@@ -90,19 +105,29 @@ pub fn score_words(
             first.name
         ));
     }
-    let windows = WordWindows::new(&data.sentences, &tagger.tokenizer, max_length, rt.threads());
-    let what = format!("evaluating on {} {}", data.task.name, data.split);
-    let logits = predict::logits(rt, &tagger.model, &windows.encoded, &what, console)?;
-    if console.stop_requested() {
-        bail!("stopped");
-    }
-    let words = predict::word_logits(&windows, &logits, outputs.len());
     let mut predictions = Predictions::new(&data.task, data.split);
-    for ((sentence, rows), &tokens) in data.sentences.iter().zip(words).zip(&windows.tokens) {
-        let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
-        let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
-        predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
+    console.begin(
+        &format!("evaluating on {} {}", data.task.name, data.split),
+        Some(data.sentences.len() as u64),
+        "sentences",
+    );
+    // Logits exist for some sentences at a time: there are many more of them than of what is kept.
+    for sentences in data.sentences.chunks(SENTENCES_AT_A_TIME) {
+        let windows = WordWindows::new(sentences, &tagger.tokenizer, max_length, rt.threads());
+        let logits = predict::logits(rt, &tagger.model, &windows.encoded, "", &Part(console))?;
+        if console.stop_requested() {
+            console.end();
+            bail!("stopped");
+        }
+        let words = predict::word_logits(&windows, &logits, outputs.len());
+        for ((sentence, rows), &tokens) in sentences.iter().zip(words).zip(&windows.tokens) {
+            let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
+            let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
+            predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
+        }
+        console.advance(sentences.len() as u64);
     }
+    console.end();
     let counts = (data.skipped.len(), 0);
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
     Ok(Scored::new(result, predictions, tagger.model.precision()))
