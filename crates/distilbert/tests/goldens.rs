@@ -2,8 +2,9 @@
 //! tolerances are what they are.
 
 use distilbert::checkpoint::model_folder::HeadChoice;
+use distilbert::checkpoint::{TensorData, TensorToWrite, Tensors, write_safetensors};
 use distilbert::model::{HeadKind, Model, Purpose};
-use distilbert::verify::{Comparison, replay_distillation, verify_labelled_batch, verify_outputs};
+use distilbert::verify::{Comparison, LabelledCheck, replay_distillation, verify_labelled_batch, verify_outputs};
 use distilbert_kernels::{Isa, Precision, Runtime};
 use std::path::{Path, PathBuf};
 
@@ -102,7 +103,9 @@ fn losses_and_gradients_of_labelled_batches_are_the_references() {
         for name in LABELLED {
             let folder = golden(name);
             let mut model = load(rt, &folder, Purpose::Training);
-            let comparisons = verify_labelled_batch(rt, &mut model, &folder).expect(name);
+            let LabelledCheck { comparisons, not_compared } =
+                verify_labelled_batch(rt, &mut model, &folder).expect(name);
+            assert_eq!(not_compared, None, "{name}");
             let gradients = comparisons.iter().filter(|comparison| comparison.name.starts_with("grad.")).count();
             assert_eq!(gradients, model.parameters.table().len(), "{name}: every parameter has a gradient");
             assert_all_pass(rt, name, &comparisons);
@@ -186,4 +189,53 @@ fn a_head_that_a_folder_lacks_starts_as_that_of_a_random_model_and_the_rest_as_s
         let same = from.table().iter().find(|other| other.name == parameter.name).unwrap();
         assert!(loaded.model.parameters.tensor(parameter) == from.tensor(same), "{}", parameter.name);
     }
+}
+
+#[test]
+fn a_loss_of_answers_that_counts_padding_is_known_for_what_it_is() {
+    let rt = Runtime::new(Isa::detect(), 1).unwrap();
+    let source = Tensors::open_file(&golden("finetune-qa").join("expected.safetensors")).unwrap();
+    let width = source.shape("start_logits").unwrap()[1];
+    // As in transformers: the softmax is over all tokens of the padded batch, a position past its end is ignored.
+    let side = |side: &str| {
+        let logits = source.read_f32(&format!("{side}_logits")).unwrap();
+        let positions = source.read_i64(&format!("{side}_positions")).unwrap();
+        let inside = logits.chunks_exact(width).zip(positions).filter(|(_, position)| (*position as usize) < width);
+        let losses = inside.map(|(row, position)| {
+            row.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln() - f64::from(row[position as usize])
+        });
+        let losses: Vec<f64> = losses.collect();
+        losses.iter().sum::<f64>() / losses.len() as f64
+    };
+    let padded = ((side("start") + side("end")) / 2.0) as f32;
+    let check = |loss: f32| {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut floats, mut integers) = (Vec::new(), Vec::new());
+        for name in source.names() {
+            let shape = source.shape(name).unwrap().to_vec();
+            match source.read_i64(name) {
+                Ok(values) => integers.push((name.to_owned(), shape, values)),
+                Err(_) if name == "loss" => floats.push((name.to_owned(), shape, vec![loss])),
+                Err(_) => floats.push((name.to_owned(), shape, source.read_f32(name).unwrap())),
+            }
+        }
+        let floats = floats.iter().map(|(name, shape, values)| (name, shape, TensorData::F32(values)));
+        let integers = integers.iter().map(|(name, shape, values)| (name, shape, TensorData::I64(values)));
+        let tensors = floats.chain(integers).map(|(name, shape, data)| TensorToWrite {
+            name: name.into(),
+            shape: shape.clone(),
+            data,
+        });
+        write_safetensors(&folder.path().join("expected.safetensors"), tensors, &Default::default()).unwrap();
+        let mut model = load(&rt, &golden("finetune-qa"), Purpose::Training);
+        verify_labelled_batch(&rt, &mut model, folder.path()).unwrap()
+    };
+    let LabelledCheck { comparisons, not_compared } = check(padded);
+    assert!(not_compared.is_some_and(|why| why.contains("gradients are not compared")));
+    let names: Vec<&str> = comparisons.iter().map(|comparison| comparison.name.as_str()).collect();
+    assert_eq!(names, ["start_logits", "end_logits", "loss"]);
+    assert_all_pass(&rt, "padded", &comparisons);
+    // Any other loss is wrong.
+    let LabelledCheck { comparisons, not_compared } = check(padded + 0.01);
+    assert!(not_compared.is_none() && comparisons.iter().any(|comparison| !comparison.passed));
 }

@@ -39,13 +39,19 @@ pub struct VerifyArgs {
 /// Runs the command; fails if a tensor is past its tolerance.
 pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let folder = args.model.as_deref().map(|name| model_source::resolve(name, console)).transpose()?;
+    let mut not_compared = None;
     let comparisons = match (&args.expected, &args.run, &args.finetune) {
         (_, Some(run), _) => replay_distillation(rt, folder.as_deref(), run)?,
         (_, None, Some(batch)) => {
             let mut model = Model::load(folder.as_deref().unwrap_or(batch), HeadChoice::AsSaved)?.model;
             model.disable_dropout();
             model.pack(rt, Precision::F32, Purpose::Training);
-            verify_labelled_batch(rt, &mut model, batch)?
+            let checked = verify_labelled_batch(rt, &mut model, batch)?;
+            if let Some(why) = checked.not_compared {
+                console.warn(why);
+            }
+            not_compared = checked.not_compared;
+            checked.comparisons
         }
         (expected, None, None) => {
             let folder = folder.context("name a model to verify")?;
@@ -57,7 +63,10 @@ pub fn run(args: &VerifyArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     };
     let failed: Vec<&Comparison> = comparisons.iter().filter(|comparison| !comparison.passed).collect();
     if args.json {
-        output::print_json(&serde_json::json!({ "passed": failed.is_empty(), "comparisons": comparisons }))?;
+        let passed = failed.is_empty();
+        output::print_json(
+            &serde_json::json!({ "passed": passed, "comparisons": comparisons, "not_compared": not_compared }),
+        )?;
     } else {
         let width = comparisons.iter().map(|comparison| comparison.name.len()).max().unwrap_or(0);
         let mut text = format!("{:width$}  {:>10}  {:>10}\n", "tensor", "difference", "allowed");

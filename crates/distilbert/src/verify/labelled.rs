@@ -38,7 +38,7 @@ struct SoftSettings {
 ///
 /// # Errors
 /// [`VerifyError`] if a file cannot be read or does not fit the model.
-pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> Result<Vec<Comparison>, VerifyError> {
+pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> Result<LabelledCheck, VerifyError> {
     let path = folder.join("expected.safetensors");
     let tensors = Tensors::open_file(&path)?;
     let reference = ReferenceBatch::read(&tensors)?;
@@ -98,9 +98,65 @@ pub fn verify_labelled_batch(rt: &Runtime, model: &mut Model, folder: &Path) -> 
             return Err(VerifyError::Unexpected { path, name: "labels".into(), reason });
         }
     };
-    comparisons.push(compare_values("loss", &[loss as f32], &tensors.read_f32("loss")?));
+    let expected = tensors.read_f32("loss")?;
+    let of_question_answering = model.config.head == HeadKind::QuestionAnswering && soft.is_none();
+    if of_question_answering && let Some(real) = loss_without_padding(&tensors, &reference, &expected)? {
+        comparisons.push(compare_values("loss", &[loss as f32], &[real as f32]));
+        return Ok(LabelledCheck { comparisons, not_compared: Some(WITH_PADDING) });
+    }
+    comparisons.push(compare_values("loss", &[loss as f32], &expected));
     comparisons.extend(compare_gradients(model, &tensors, &gradients, "")?);
-    Ok(comparisons)
+    Ok(LabelledCheck { comparisons, not_compared: None })
+}
+
+/// What became of a labelled batch.
+pub struct LabelledCheck {
+    /// Each tensor's difference.
+    pub comparisons: Vec<Comparison>,
+    /// Why some of the reference's tensors were not compared.
+    pub not_compared: Option<&'static str>,
+}
+
+const WITH_PADDING: &str = "the reference's distributions over tokens count padding, as those of the loss in transformers \
+                            do, and here padding takes no part: the loss is compared with that of the reference's logits \
+                            over real tokens, and gradients are not compared";
+
+/// If the reference's loss is the one that counts padding, the one that its logits have without.
+fn loss_without_padding(
+    tensors: &Tensors,
+    reference: &ReferenceBatch,
+    expected: &[f32],
+) -> Result<Option<f64>, VerifyError> {
+    let sequences = reference.batch.sequences();
+    let width = reference.attention_mask.len() / sequences.max(1);
+    if reference.attention_mask.iter().all(|&mask| mask != 0) {
+        return Ok(None);
+    }
+    // The mean of -ln p over the sequences whose position is inside, once over all tokens and once over real ones.
+    let mean = |logits: &[f32], positions: &[i64], with_padding: bool| {
+        let (mut sum, mut count) = (0.0, 0u32);
+        let rows = logits.chunks_exact(width).zip(reference.attention_mask.chunks_exact(width)).zip(positions);
+        for ((logits, mask), &position) in rows {
+            let counts = |&place: &usize| with_padding || mask[place] != 0;
+            let Some(position) = usize::try_from(position).ok().filter(|place| *place < width && counts(place)) else {
+                continue;
+            };
+            let powers = (0..width).filter(counts).map(|place| f64::from(logits[place]).exp());
+            sum += powers.sum::<f64>().ln() - f64::from(logits[position]);
+            count += 1;
+        }
+        sum / f64::from(count)
+    };
+    let mut losses = [0.0; 2];
+    for (side, name) in ["start", "end"].into_iter().zip(SPAN_LOGITS) {
+        let (logits, positions) = (tensors.read_f32(name)?, tensors.read_i64(&format!("{side}_positions"))?);
+        for (loss, with_padding) in losses.iter_mut().zip([true, false]) {
+            *loss += 0.5 * mean(&logits, &positions, with_padding);
+        }
+    }
+    let [with, without] = losses;
+    let is_padded = compare_values("loss", &[with as f32], expected).passed;
+    Ok(is_padded.then_some(without))
 }
 
 /// Compares every parameter's gradient with `grad.NAME`.

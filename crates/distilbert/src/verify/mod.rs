@@ -8,7 +8,7 @@ pub(crate) mod outputs; // hidden states, logits, embeddings
 mod replay; // a distillation run: losses, gradients, parameters after each step
 
 #[cfg(feature = "train")]
-pub use labelled::verify_labelled_batch;
+pub use labelled::{LabelledCheck, verify_labelled_batch};
 pub use outputs::verify_outputs;
 #[cfg(feature = "train")]
 pub use replay::replay_distillation;
