@@ -74,6 +74,7 @@ fn sound_files_pass_in_every_format_with_lengths_of_the_models_tokens() {
         lines(&stdout(&output))[0]["tokens"].clone()
     };
     let found = tokens(&tsv, &numbered);
+    assert_eq!(found, tokens(&tsv, &[&numbered[..], &["--task", "mine"]].concat()), "a name of one's own");
     assert_eq!(found, tokens(&jsonl, &named));
     assert_eq!((&found["p50"], &found["max"], &found["max_length"]), (&5.into(), &22.into(), &18.into()));
     assert_eq!((&found["cut"], &found["cut_tokens"], &found["rows_with_unknown"]), (&1.into(), &4.into(), &1.into()));

@@ -154,13 +154,14 @@ impl Source {
         match (name, &args.text_column, &args.label_column) {
             (SQUAD, ..) => Ok(Source::Questions),
             (INTENTS, ..) => Ok(Source::Intents),
-            ("", Some(text), Some(label)) => {
+            // A name of one's own is fine, as in `finetune`.
+            (_, Some(text), Some(label)) if Task::glue(name).is_err() => {
                 let columns =
                     Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
                 let problem = problem.unwrap_or(Problem::Classification);
                 Ok(Source::Rows { layout: Layout::Columns(columns), task: String::new(), problem })
             }
-            ("", ..) => bail!("expected a --task, or --text-column and --label-column"),
+            ("", ..) => bail!("expected a --task, or both --text-column and --label-column"),
             _ if own_columns || problem.is_some() => {
                 bail!("--task {name}: expected neither columns nor --problem, which GLUE's tasks have by themselves")
             }
