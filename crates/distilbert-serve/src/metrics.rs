@@ -12,14 +12,9 @@ pub struct Metrics {
     requests: IntCounterVec,
     successes: IntCounterVec,
     failures: IntCounterVec,
-    embed_requests: IntCounter,
-    embed_successes: IntCounter,
-    predict_requests: IntCounter,
-    predict_successes: IntCounter,
-    request_duration: Histogram,
-    tokenization_duration: Histogram,
-    queue_duration: Histogram,
-    inference_duration: Histogram,
+    durations: Durations,
+    embedded: OfInputs,
+    predicted: OfInputs,
     input_length: Histogram,
     batch_size: Histogram,
     batch_tokens: Histogram,
@@ -30,6 +25,31 @@ pub struct Metrics {
     truncated_tokens: IntCounter,
     /// Open connections.
     pub connections: IntGauge,
+}
+
+/// Seconds of requests.
+struct Durations {
+    total: Histogram,
+    tokenization: Histogram,
+    queue: Histogram,
+    inference: Histogram,
+}
+
+impl Durations {
+    fn observe(&self, times: &Times) {
+        self.total.observe(times.total.as_secs_f64());
+        self.tokenization.observe(times.tokenization.as_secs_f64());
+        self.queue.observe(times.queue.as_secs_f64());
+        self.inference.observe(times.inference.as_secs_f64());
+    }
+}
+
+/// Of inputs that one thing is done to.
+struct OfInputs {
+    count: IntCounter,
+    successes: IntCounter,
+    /// Of their requests.
+    durations: Durations,
 }
 
 /// What was done for a request.
@@ -86,18 +106,31 @@ impl Metrics {
         // From 15 microseconds to a quarter of a minute, as text-embeddings-inference has them.
         let seconds = || exponential_buckets(15e-6, 1.5, 35);
         let powers = || exponential_buckets(1.0, 2.0, 18);
+        let durations = |prefix: &str, of: &str| -> prometheus::Result<Durations> {
+            let seconds_of = |name: &str, what: &str| {
+                histogram(&format!("{prefix}_{name}"), &format!("Seconds {what} {of}."), seconds()?)
+            };
+            Ok(Durations {
+                total: seconds_of("duration", "from request to answer,")?,
+                tokenization: seconds_of("tokenization_duration", "of parsing,")?,
+                queue: seconds_of("queue_duration", "in the queue,")?,
+                inference: seconds_of("inference_duration", "of the batches,")?,
+            })
+        };
+        let of_inputs = |prefix: &str, to_do: &str, done: &str| -> prometheus::Result<OfInputs> {
+            Ok(OfInputs {
+                count: counter(&format!("{prefix}_count"), &format!("{to_do}."))?,
+                successes: counter(&format!("{prefix}_success"), &format!("{done}."))?,
+                durations: durations(prefix, &format!("of requests with {}", to_do.to_lowercase()))?,
+            })
+        };
         Ok(Metrics {
             requests: counters("te_request_count", "Requests with one input or several.", &["method"])?,
             successes: counters("te_request_success", "Requests that were answered.", &["method"])?,
             failures: counters("te_request_failure", "Requests that failed, by reason.", &["err"])?,
-            embed_requests: counter("te_embed_count", "Texts to embed.")?,
-            embed_successes: counter("te_embed_success", "Texts embedded.")?,
-            predict_requests: counter("te_predict_count", "Texts or pairs to classify.")?,
-            predict_successes: counter("te_predict_success", "Texts or pairs classified.")?,
-            request_duration: histogram("te_request_duration", "Seconds from request to answer.", seconds()?)?,
-            tokenization_duration: histogram("te_request_tokenization_duration", "Seconds of parsing.", seconds()?)?,
-            queue_duration: histogram("te_request_queue_duration", "Seconds in the queue.", seconds()?)?,
-            inference_duration: histogram("te_request_inference_duration", "Seconds of its batches.", seconds()?)?,
+            durations: durations("te_request", "of all requests")?,
+            embedded: of_inputs("te_embed", "Texts to embed", "Texts embedded")?,
+            predicted: of_inputs("te_predict", "Texts or pairs to classify", "Texts or pairs classified")?,
             input_length: histogram("te_request_input_length", "Tokens of a sequence.", powers()?)?,
             batch_size: histogram("te_batch_next_size", "Sequences of a batch.", powers()?)?,
             batch_tokens: histogram("te_batch_next_tokens", "Tokens of a batch.", powers()?)?,
@@ -113,23 +146,23 @@ impl Metrics {
     /// A request that was understood, with this many inputs.
     pub fn asked(&self, done: Done, inputs: usize) {
         self.requests.with_label_values(&[method(inputs)]).inc();
+        self.of(done).count.inc_by(inputs as u64);
+    }
+
+    fn of(&self, done: Done) -> &OfInputs {
         match done {
-            Done::Embedded => self.embed_requests.inc_by(inputs as u64),
-            Done::Predicted => self.predict_requests.inc_by(inputs as u64),
+            Done::Embedded => &self.embedded,
+            Done::Predicted => &self.predicted,
         }
     }
 
     /// The same request, answered; `lengths` are the tokens of its sequences.
     pub fn answered(&self, done: Done, inputs: usize, times: &Times, lengths: &[usize], truncated: usize) {
         self.successes.with_label_values(&[method(inputs)]).inc();
-        match done {
-            Done::Embedded => self.embed_successes.inc_by(inputs as u64),
-            Done::Predicted => self.predict_successes.inc_by(inputs as u64),
-        }
-        self.request_duration.observe(times.total.as_secs_f64());
-        self.tokenization_duration.observe(times.tokenization.as_secs_f64());
-        self.queue_duration.observe(times.queue.as_secs_f64());
-        self.inference_duration.observe(times.inference.as_secs_f64());
+        let of = self.of(done);
+        of.successes.inc_by(inputs as u64);
+        of.durations.observe(times);
+        self.durations.observe(times);
         for &length in lengths {
             self.input_length.observe(length as f64);
         }

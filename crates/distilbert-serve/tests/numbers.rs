@@ -195,6 +195,12 @@ fn the_pipelines_shapes_follow_top_k_and_the_kind_of_input() {
     assert!(one[0]["label"].is_string() && one[0].get("truncated_tokens").is_none());
     let two = classify(json!({"inputs": ["w5 w6", {"text": "w7", "text_pair": "w8"}]}));
     assert_eq!((two.as_array().unwrap().len(), &two[0]), (2, &one[0]));
+    // Of an object alone the pipeline gives no list, unless labels are counted.
+    let pair = json!({"text": "w7", "text_pair": "w8"});
+    assert_eq!(classify(json!({"inputs": pair})), two[1]);
+    assert_eq!(classify(json!({"inputs": [pair]})), json!([two[1]]));
+    let counted = classify(json!({"inputs": pair, "parameters": {"top_k": 1}}));
+    assert_eq!(counted, json!([two[1]]));
     let all = classify(json!({"inputs": "w5 w6", "parameters": {"top_k": null}}));
     assert_eq!((all.as_array().unwrap().len(), &all[0]), (3, &one[0]));
     let lists = classify(json!({"inputs": ["w5 w6", "w7"], "parameters": {"top_k": 2}}));
@@ -363,6 +369,7 @@ fn answers_are_those_of_the_library_window_by_window() {
     assert_eq!(found, Value::from(expected.clone()));
     let one = ask(&server, "/models/answers", &json!({"inputs": inputs[1]}));
     assert_eq!(one, expected[1][0]);
+    assert_eq!(ask(&server, "/answer", &json!({"inputs": [inputs[1]]})), one);
     let text: String = context.chars().collect();
     let first = &found[0][0];
     let (start, end) = (first["start"].as_u64().unwrap() as usize, first["end"].as_u64().unwrap() as usize);

@@ -66,6 +66,15 @@ fn errors_have_the_shape_of_their_protocol_for_every_kind_of_mistake() {
     }
     let deep = [&b"{\"inputs\": "[..], &[b'['; 5000]].concat();
     check_error("/embed", &exchange(server.address(), &post_bytes("/embed", &deep)), 400, "Syntax");
+    // Behind a model's name the protocol is the same.
+    check_error("/v1", &post(&server, "/models/none/v1/embeddings", &json!({"model": "none", "input": "a"})), 404, "");
+    // Who waits to be asked for a body is not asked for one that is refused.
+    for path in ["/embed", "/nothing"] {
+        let head = "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2000001";
+        // Else the first answer would be 100.
+        let answer = raw(format!("POST {path} HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n"));
+        assert!(matches!(answer.status, 404 | 413), "{}", answer.status);
+    }
     for path in ["/nothing", "/v1/nothing", "/models/cls/nothing"] {
         check_error(path, &post(&server, path, &json!({})), 404, "NotFound");
     }
@@ -244,6 +253,8 @@ fn the_server_says_what_it_is_and_counts_what_it_does() {
         ("te_embed_success", 2.0),
         ("te_predict_success", 1.0),
         ("te_request_duration_count", 2.0),
+        ("te_embed_duration_count", 1.0),
+        ("te_predict_inference_duration_count", 1.0),
         ("te_request_input_length_count", 3.0),
         ("te_queue_size", 0.0),
         (r#"distilbert_responses{route="embed",status="400"}"#, 1.0),

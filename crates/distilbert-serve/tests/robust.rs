@@ -244,6 +244,8 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
         common::tagger(),
         common::masked(),
         common::answerer(),
+        common::entailment(),
+        common::intents(),
     ];
     let server = start(Config { memory: Some(256 << 20), ..config() }, models);
     let paths = [
@@ -257,6 +259,7 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
         "/decode",
         "/classify",
         "/tag",
+        "/intents",
         "/fill-mask",
         "/zero-shot",
         "/answer",
@@ -265,9 +268,14 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
         "/v2/models/sentiment/infer",
         "/v2/models/masked/infer",
         "/v2/models/answers/infer",
+        "/v2/models/tagger/infer",
+        "/v2/models/intents/infer",
         "/models/cls",
         "/models/sentiment",
         "/models/masked",
+        "/models/tagger",
+        "/models/answers",
+        "/models/nli",
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -322,6 +330,13 @@ fn bodies_of_any_bytes_are_answered_and_never_with_a_mistake_of_the_server() {
             Just("datatype"),
             Just("data"),
             Just("outputs"),
+            Just("hypothesis_template"),
+            Just("multi_label"),
+            Just("function_to_apply"),
+            Just("ignore_labels"),
+            Just("encoding_format"),
+            Just("binary_data"),
+            Just("binary_data_output"),
         ];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),

@@ -24,16 +24,16 @@ pub struct Held {
     pub share: Share,
 }
 
-/// Checks that a body is declared as JSON, not compressed, and not too large.
+/// Checks that a body is declared as JSON, not compressed, and not too large. Not every protocol makes clients declare it.
 ///
 /// # Errors
 /// [`ErrorKind::MediaType`] or [`ErrorKind::TooLarge`].
-pub fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+pub fn check_head(headers: &HeaderMap, limit: usize, must_be_declared: bool) -> Result<(), ApiError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json =
         media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"));
-    if !is_json {
+    if !is_json && (must_be_declared || headers.contains_key(CONTENT_TYPE)) {
         let message = "expected a request with `Content-Type: application/json`";
         return Err(ApiError::new(ErrorKind::MediaType, message));
     }

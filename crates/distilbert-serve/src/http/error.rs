@@ -19,6 +19,9 @@ pub enum Protocol {
 impl Protocol {
     /// By the path.
     pub fn of(path: &str) -> Protocol {
+        // Behind a model's name a route keeps its protocol.
+        let of_model = path.strip_prefix("/models/").and_then(|rest| rest.find('/').map(|end| &rest[end..]));
+        let path = of_model.unwrap_or(path);
         let is_below = |prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         match path {
             _ if is_below("/v1") || path == "/embeddings" => Protocol::OpenAi,

@@ -105,7 +105,7 @@ fn not_allowed(allowed: &str) -> ApiError {
 /// Loads a model and puts it in the place of the one of its name, if there is one, when it is ready.
 async fn load(app: &Arc<App>, name: &str, head: &Parts, body: &mut Incoming) -> Result<Reply, ApiError> {
     ServedModel::check_name(name).map_err(|error| ApiError::new(ErrorKind::Validation, error.to_string()))?;
-    body::check_head(&head.headers, MAX_BODY)?;
+    body::check_head(&head.headers, MAX_BODY, true)?;
     let Held { bytes, .. } = body::read(body, MAX_BODY, app.config.io_timeout, &app.memory).await?;
     let request: LoadRequest = routes::parse(&bytes)?;
     let (reply, answer) = oneshot::channel();

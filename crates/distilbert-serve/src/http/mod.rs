@@ -17,7 +17,7 @@ use body::Held;
 use error::{ApiError, ErrorKind, Protocol};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,6 +39,8 @@ pub type Answered = Response<Full<Bytes>>;
 /// What was done for a request, for headers and log.
 #[derive(Default)]
 struct Facts {
+    /// The client was asked for its body.
+    body_asked: bool,
     model: String,
     inputs: usize,
     characters: usize,
@@ -93,7 +95,10 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let response = match result {
         Ok(reply) => success(reply, &facts),
         Err(error) => {
-            body::drain(&mut body, app.config.max_body_bytes).await;
+            // Who waits to be asked for the body is told at once, and sends none.
+            if facts.body_asked || !head.headers.contains_key(EXPECT) {
+                body::drain(&mut body, app.config.max_body_bytes).await;
+            }
             app.metrics.failed(error.kind.reason());
             open.event.error_type = Some(error.error_type());
             failure(&error, protocol)
@@ -127,8 +132,9 @@ async fn infer(
 ) -> Result<Reply, ApiError> {
     let Handler::Post(prepare) = route.handler else { return Err(ApiError::internal()) };
     let limit = app.config.max_body_bytes;
-    body::check_head(headers, limit)?;
+    body::check_head(headers, limit, route.needs_media_type())?;
     app.engine.check_room(client)?;
+    facts.body_asked = true;
     let Held { bytes, share } = body::read(body, limit, app.config.io_timeout, &app.memory).await?;
     let parsing_share = app.memory.for_parsing(&bytes).await?;
     let text_bytes = bytes.len();

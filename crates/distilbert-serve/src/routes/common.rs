@@ -105,6 +105,14 @@ pub fn objects<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) 
     Vec::<Map<String, Value>>::deserialize(deserializer)?.into_iter().map(of_object).collect()
 }
 
+/// The same, or `null`.
+pub fn objects_or_null<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Option::<Vec<Map<String, Value>>>::deserialize(deserializer)?;
+    list.map(|list| list.into_iter().map(of_object).collect()).transpose()
+}
+
 /// The model that path or body names, or the only one that can do it.
 ///
 /// # Errors

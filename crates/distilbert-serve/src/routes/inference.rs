@@ -2,8 +2,8 @@
 //! numbers as BYTES, a JSON text for each input.
 
 use super::common::{
-    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, objects, parameters,
-    parse, prompt, whole, wholes,
+    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, object_or_null,
+    objects, objects_or_null, parameters, parse, prompt, whole, wholes,
 };
 use super::pipelines::{
     self, AnswerParameters, FillMaskParameters, IntentParameters, Pipeline, Question, TagParameters,
@@ -23,6 +23,11 @@ use std::sync::Arc;
 
 /// Every model has one version: a model that is replaced is gone.
 pub const VERSION: &str = "1";
+
+/// Triton's clients say with these whether they would take binary data: of a tensor, and of all outputs.
+pub const BINARY_TENSOR: &str = "binary_data";
+/// Of a request.
+pub const BINARY_OUTPUTS: &str = "binary_data_output";
 
 /// Of vectors.
 const EMBEDDING: &str = "embedding";
@@ -89,12 +94,12 @@ pub fn output_names(task: &ServedTask) -> &'static [&'static str] {
 #[serde(deny_unknown_fields)]
 struct InferRequest {
     id: Option<String>,
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    #[serde(default, deserialize_with = "object_or_null")]
+    parameters: Option<Map<String, Value>>,
     #[serde(deserialize_with = "objects")]
     inputs: Vec<InputTensor>,
-    #[serde(default, deserialize_with = "objects")]
-    outputs: Vec<WantedOutput>,
+    #[serde(default, deserialize_with = "objects_or_null")]
+    outputs: Option<Vec<WantedOutput>>,
 }
 
 #[derive(Deserialize)]
@@ -104,8 +109,8 @@ struct InputTensor {
     #[serde(deserialize_with = "wholes")]
     shape: Vec<u64>,
     datatype: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    #[serde(default, deserialize_with = "object_or_null")]
+    parameters: Option<Map<String, Value>>,
     data: Value,
 }
 
@@ -113,8 +118,8 @@ struct InputTensor {
 #[serde(deny_unknown_fields)]
 struct WantedOutput {
     name: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    #[serde(default, deserialize_with = "object_or_null")]
+    parameters: Option<Map<String, Value>>,
 }
 
 /// Of a sentence encoder, as `/embed` has them.
@@ -218,27 +223,29 @@ impl Answering {
 pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: InferRequest = parse(body)?;
     let model = model(app, name, None, Ability::Tokenize)?;
-    let wanted = wanted(&model.task, request.outputs)?;
+    let wanted = wanted(&model.task, request.outputs.unwrap_or_default())?;
+    let mut given = request.parameters.unwrap_or_default();
+    check_binary("parameters", given.shift_remove(BINARY_OUTPUTS))?;
     let (required, optional) = input_names(&model.task);
     let [first, second] = input_texts(app, request.inputs, [required, optional].concat(), required.len())?;
     let answering = Answering { model: Arc::clone(&model), id: request.id, wanted };
     match &model.task {
-        ServedTask::Embed { .. } => embed(app, model, answering, &first, parameters(request.parameters)?),
-        ServedTask::Classify { .. } => classify(app, answering, &first, &second, parameters(request.parameters)?),
+        ServedTask::Embed { .. } => embed(app, model, answering, &first, parameters(given)?),
+        ServedTask::Classify { .. } => classify(app, answering, &first, &second, parameters(given)?),
         ServedTask::Tag { .. } => {
-            let asked: TagParameters = parameters(request.parameters)?;
+            let asked: TagParameters = parameters(given)?;
             answering.of_pipeline(pipelines::tags(model, first, asked))
         }
         ServedTask::Intents { .. } => {
-            let IntentParameters {} = parameters(request.parameters)?;
+            let IntentParameters {} = parameters(given)?;
             answering.of_pipeline(pipelines::understandings(model, first))
         }
         ServedTask::FillMask => {
-            let asked: FillMaskParameters = parameters(request.parameters)?;
+            let asked: FillMaskParameters = parameters(given)?;
             answering.of_pipeline(pipelines::fillings(app, model, &first, asked)?)
         }
         ServedTask::Answer { .. } => {
-            let asked: AnswerParameters = parameters(request.parameters)?;
+            let asked: AnswerParameters = parameters(given)?;
             let questions = first.into_iter().zip(second);
             let questions = questions.map(|(question, context)| Question { question, context }).collect();
             answering.of_pipeline(pipelines::answers(model, questions, asked)?)
@@ -314,7 +321,7 @@ fn wanted(task: &ServedTask, asked: Vec<WantedOutput>) -> Result<Vec<&'static st
     }
     let mut wanted: Vec<&'static str> = Vec::new();
     for output in asked {
-        check_no_parameters("outputs", &output.parameters)?;
+        check_tensor_parameters("outputs", output.parameters)?;
         let found = possible.iter().find(|name| **name == output.name && !wanted.contains(name));
         wanted.push(found.ok_or_else(|| {
             ApiError::invalid("outputs", format!("`outputs`: expected some of {}, each once", possible.join(", ")))
@@ -331,12 +338,12 @@ fn input_texts(
     required: usize,
 ) -> Result<[Vec<String>; 2], ApiError> {
     let mut found = [None, None];
-    for tensor in tensors {
+    for mut tensor in tensors {
         let place = names.iter().position(|name| *name == tensor.name);
         let place = place.filter(|&place| found[place].is_none()).ok_or_else(|| {
             ApiError::invalid("inputs", format!("`inputs`: expected tensors named {}, each once", names.join(", ")))
         })?;
-        check_no_parameters("inputs", &tensor.parameters)?;
+        check_tensor_parameters("inputs", tensor.parameters.take())?;
         found[place] = Some(texts_of(tensor)?);
     }
     if let Some(missing) = (0..required).find(|&place| found[place].is_none()) {
@@ -354,11 +361,27 @@ fn input_texts(
     Ok([first, second.unwrap_or_default()])
 }
 
-/// Parameters of a tensor are none of this server's, and ignoring one would be guessing.
-fn check_no_parameters(param: &'static str, parameters: &Map<String, Value>) -> Result<(), ApiError> {
-    match parameters.is_empty() {
-        true => Ok(()),
-        false => Err(ApiError::invalid(param, format!("`{param}`: expected tensors without parameters, found some"))),
+/// A tensor has one parameter: whether it may be binary. Of another, ignoring it would be guessing.
+fn check_tensor_parameters(param: &'static str, parameters: Option<Map<String, Value>>) -> Result<(), ApiError> {
+    let mut parameters = parameters.unwrap_or_default();
+    check_binary(param, parameters.shift_remove(BINARY_TENSOR))?;
+    match parameters.keys().next() {
+        None => Ok(()),
+        Some(found) => {
+            let message = format!("`{param}`: expected tensors with no parameter but {BINARY_TENSOR}, found {found:?}");
+            Err(ApiError::invalid(param, message))
+        }
+    }
+}
+
+/// That data may be binary is heard, and answered with JSON, which every client of that extension reads.
+fn check_binary(param: &'static str, allowed: Option<Value>) -> Result<(), ApiError> {
+    match allowed {
+        None | Some(Value::Bool(_)) => Ok(()),
+        Some(other) => {
+            let message = format!("`{param}`: expected true or false of binary data, found {}", kind(&other));
+            Err(ApiError::invalid(param, message))
+        }
     }
 }
 

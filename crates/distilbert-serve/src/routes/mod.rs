@@ -129,6 +129,7 @@ static ROUTES: &[Route] = &[
     Route { name: "live", path: "/v2/health/live", handler: Handler::Get(status::live) },
     Route { name: "ready", path: "/v2/health/ready", handler: Handler::Get(status::ready) },
     Route { name: "v2", path: "/v2", handler: Handler::Get(inference::server) },
+    Route { name: "v2", path: "/v2/", handler: Handler::Get(inference::server) },
     Route { name: "root", path: "/", handler: Handler::Post(tei::root) },
     Route { name: "embed", path: "/embed", handler: Handler::Post(tei::embed) },
     Route { name: "embed_all", path: "/embed_all", handler: Handler::Post(tei::embed_all) },
@@ -203,6 +204,11 @@ impl Route {
     /// Whether it needs no key: what watches a server has none.
     pub fn is_open(&self) -> bool {
         matches!(self.name, "health" | "ready" | "live" | "metrics")
+    }
+
+    /// Whether its body must be declared as JSON: clients of the Open Inference Protocol declare nothing.
+    pub fn needs_media_type(&self) -> bool {
+        self.name != "v2-infer"
     }
 
     fn takes(&self, method: &Method) -> bool {

@@ -20,8 +20,7 @@ use std::time::UNIX_EPOCH;
 struct EmbeddingsRequest {
     model: String,
     input: Value,
-    #[serde(default)]
-    encoding_format: EncodingFormat,
+    encoding_format: Option<EncodingFormat>,
     #[serde(default, deserialize_with = "whole")]
     dimensions: Option<usize>,
     /// The client's name for its user, which nothing here depends on.
@@ -75,7 +74,7 @@ pub fn embeddings(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepa
     let items = items(app, request.input, "input")?;
     let prompt = prompt(&model, None)?;
     let read = Inputs::of_items(&model, &items, &prompt, Cut::or_windows(app, None, None, None))?;
-    let (rt, of, format) = (Arc::clone(&app.rt), Arc::clone(&model), request.encoding_format);
+    let (rt, of, format) = (Arc::clone(&app.rt), Arc::clone(&model), request.encoding_format.unwrap_or_default());
     let windows = read.windows.clone();
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
         let tokens = encodings.iter().map(Encoding::len).sum();

@@ -147,6 +147,7 @@ pub fn classify(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
 fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
     let request: Envelope<ClassifyParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
+    let is_object = request.inputs.is_object();
     let (inputs, is_single) = texts_or_pairs(app, request.inputs)?;
     let ClassifyParameters { top_k, function_to_apply, windows } = request.parameters.unwrap_or_default();
     if top_k == Some(Some(0)) {
@@ -180,6 +181,8 @@ fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> R
         let all: Vec<Vec<ScoredLabel>> = scores.into_iter().zip(windows.truncated(encodings)).map(label).collect();
         match (shape, top_k.is_some(), is_single) {
             (Shape::ListOfLists, ..) | (_, true, false) => to_json(&all),
+            // Of an object the pipeline gives the label alone, of a text a list of it.
+            (_, false, true) if is_object => to_json(&all.concat().first()),
             _ => to_json(&all.concat()),
         }
     });
@@ -509,8 +512,9 @@ pub struct Question {
 pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<AnswerParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Answer)?;
-    let (questions, is_single) = questions(app, request.inputs)?;
-    answers(model, questions, request.parameters.unwrap_or_default())?.listed(is_single)
+    let questions = questions(app, request.inputs)?;
+    // The pipeline takes a list of one question for the question.
+    answers(model, questions, request.parameters.unwrap_or_default())?.listed(true)
 }
 
 /// The answer to each question, or a list of answers with `top_k`.
@@ -586,8 +590,8 @@ pub fn answers(
     Ok(Pipeline { model, work: Work::Logits, encodings, characters, truncated, windows, answers })
 }
 
-/// `{"question": ..., "context": ...}` or a list of these, and whether it was one alone.
-fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError> {
+/// `{"question": ..., "context": ...}` or a list of these.
+fn questions(app: &App, value: Value) -> Result<Vec<Question>, ApiError> {
     let wrong = |error: &str| {
         let expected = r#"expected {"question": ..., "context": ...} or a list of these"#;
         ApiError::invalid("inputs", format!("`inputs`: {expected}: {error}"))
@@ -599,9 +603,9 @@ fn questions(app: &App, value: Value) -> Result<(Vec<Question>, bool), ApiError>
     match value {
         Value::Array(list) => {
             check_count(app, list.len(), "inputs")?;
-            Ok((list.into_iter().map(question).collect::<Result<_, _>>()?, false))
+            list.into_iter().map(question).collect()
         }
-        one => Ok((vec![question(one)?], true)),
+        one => Ok(vec![question(one)?]),
     }
 }
 

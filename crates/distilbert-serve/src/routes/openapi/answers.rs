@@ -45,7 +45,8 @@ impl Document<'_> {
             "decode" => list(text()),
             "classify" => {
                 let labelled = || list(object(&[("label", label()), ("score", number())], &[lost()]));
-                any_of(vec![labelled(), list(labelled())])
+                let label = object(&[("label", label()), ("score", number())], &[lost()]);
+                any_of(vec![label, labelled(), list(labelled())])
             }
             "tag" => {
                 let shared = [("score", number()), ("word", text()), ("start", at_least(0)), ("end", at_least(0))];

@@ -6,7 +6,7 @@ use super::{
     scores_single_labels, tag_parameters, trained_on,
 };
 use crate::model::{Ability, ServedModel, ServedTask};
-use crate::routes::inference::{input_names, output_names};
+use crate::routes::inference::{BINARY_OUTPUTS, BINARY_TENSOR, input_names, output_names};
 use crate::routes::pipelines::MAX_FILLINGS;
 use crate::routes::{ROUTES, Route};
 use distilbert::data::examples::TaskKind;
@@ -155,7 +155,7 @@ impl Document<'_> {
                 (object(&[("inputs", texts()), ("parameters", parameters)], &optional), example)
             }
             "embeddings" => {
-                let formats = json!({"type": "string", "enum": ["float", "base64"]});
+                let formats = one_of_or_null(["float", "base64"].map(str::to_owned).to_vec());
                 let optional = [("encoding_format", formats), dimensions(), ("user", or_null(text()))];
                 let name = json!({"type": "string", "const": model.name});
                 let example = json!({"model": model.name, "input": "a man is eating"});
@@ -168,6 +168,7 @@ impl Document<'_> {
 
     fn infer_body(&self, model: &ServedModel) -> Body {
         let most = self.app.config.max_texts;
+        let tensor_parameters = || or_null(object(&[], &[(BINARY_TENSOR, flag())]));
         let tensor = |name: &str| {
             let item = match model.task {
                 ServedTask::FillMask => json!({"type": "string", "pattern": escaped(mask(model))}),
@@ -185,7 +186,7 @@ impl Document<'_> {
                         json!({"type": "array", "items": item, "minItems": 1, "maxItems": most, "description": description}),
                     ),
                 ],
-                &[("parameters", json!({"type": "object", "maxProperties": 0}))],
+                &[("parameters", tensor_parameters())],
             )
         };
         let (required, optional) = input_names(&model.task);
@@ -201,9 +202,9 @@ impl Document<'_> {
         });
         let output_names = output_names(&model.task);
         let name = one_of(output_names.iter().map(|&name| name.to_owned()).collect());
-        let output = object(&[("name", name)], &[("parameters", json!({"type": "object", "maxProperties": 0}))]);
+        let output = object(&[("name", name)], &[("parameters", tensor_parameters())]);
         let outputs = json!({"type": "array", "items": output, "maxItems": output_names.len()});
-        let parameters = match &model.task {
+        let mut parameters = match &model.task {
             ServedTask::Embed { .. } => vec![
                 ("truncate", or_null(flag())),
                 ("truncation_direction", direction()),
@@ -223,9 +224,11 @@ impl Document<'_> {
             }
             ServedTask::Answer { .. } => answer_parameters(model),
         };
+        parameters.push((BINARY_OUTPUTS, flag()));
+        let parameters = or_null(object(&[], &parameters));
         let schema = object(
             &[("inputs", inputs)],
-            &[("id", or_null(text())), ("parameters", object(&[], &parameters)), ("outputs", outputs)],
+            &[("id", or_null(text())), ("parameters", parameters), ("outputs", or_null(outputs))],
         );
         let tensor =
             |name: &&str, text: String| json!({"name": name, "shape": [1], "datatype": "BYTES", "data": [text]});
