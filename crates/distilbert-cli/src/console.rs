@@ -2,7 +2,7 @@
 
 use distilbert::progress::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,11 @@ const BAR_AFTER: Duration = Duration::from_millis(500);
 
 /// Where a terminal is missing, a line is printed this often instead of a bar.
 const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Writes a line to standard error. That nobody reads it any more, or that its disk is full, is no reason to end the work.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// Progress, warnings and the wish to stop.
 pub struct Console {
@@ -42,7 +47,7 @@ impl Console {
                 std::process::exit(1);
             }
             flag.store(true, Ordering::SeqCst);
-            eprintln!("stopping at the next safe point; press Ctrl-C again to stop at once");
+            line("stopping at the next safe point; press Ctrl-C again to stop at once");
         })?;
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -51,7 +56,7 @@ impl Console {
 
     /// A line on standard error that bars do not overwrite.
     pub fn say(&self, line: &str) {
-        self.bars.suspend(|| eprintln!("{line}"));
+        self.bars.suspend(|| self::line(line));
     }
 
     /// A warning.
@@ -94,7 +99,8 @@ impl Progress for Console {
                 work.last_line = Instant::now();
                 let total = work.bar.length().map_or(String::new(), |total| format!("/{total}"));
                 let left = indicatif::HumanDuration(work.bar.eta());
-                eprintln!("{}: {}{total} {}, {left} left", work.bar.message(), work.bar.position(), work.bar.prefix());
+                let (what, at, unit) = (work.bar.message(), work.bar.position(), work.bar.prefix());
+                line(&format!("{what}: {at}{total} {unit}, {left} left"));
             }
         });
     }

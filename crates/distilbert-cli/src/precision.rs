@@ -76,6 +76,7 @@ enum Choice {
     /// A quarter of the memory, the fastest; scores move a little.
     Int8,
     /// The fastest on this CPU whose outputs stay within 5 % of those in f32 on a set of sentences; says which, and why.
+    /// Of sentence encoders only `serve` chooses.
     Auto,
 }
 

@@ -1,5 +1,6 @@
 //! Traces of served requests, sent to an OpenTelemetry collector: OTLP over HTTP, as JSON.
 
+use crate::console;
 use anyhow::{Context, ensure};
 use distilbert::random::mix_key;
 use distilbert_serve::Event;
@@ -99,13 +100,13 @@ impl Sending {
                 Ok(_) => failing = false,
                 // Once, until it works again.
                 Err(error) if !failing => {
-                    eprintln!("warning: traces cannot be sent to {}: {error}", self.url);
+                    console::line(&format!("warning: traces cannot be sent to {}: {error}", self.url));
                     failing = true;
                 }
                 Err(_) => {}
             }
             if dropped > 0 {
-                eprintln!("warning: {dropped} traces dropped: the collector is too slow");
+                console::line(&format!("warning: {dropped} traces dropped: the collector is too slow"));
             }
         }
     }

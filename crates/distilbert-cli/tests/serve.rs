@@ -9,7 +9,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStderr, Command};
 use std::sync::Arc;
 
 /// The parts of a request's way, as traces call them.
@@ -20,7 +21,7 @@ struct Served {
     child: Child,
     said: Vec<String>,
     address: String,
-    rest: BufReader<std::process::ChildStderr>,
+    rest: BufReader<ChildStderr>,
 }
 
 fn serve(arguments: &[&str]) -> Served {
@@ -111,6 +112,18 @@ fn several_models_answer_with_the_numbers_of_predict_until_sigterm() {
         (&json!("embed"), &json!(200), &json!(2))
     );
     assert!(!said.contains("w5"), "{said}");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_any_more_answers_on() {
+    let encoder = golden("sentence-cls");
+    let mut served = serve(&["--model", encoder.to_str().unwrap(), "--log", "json"]);
+    let nothing = std::fs::File::open("/dev/null").unwrap();
+    served.rest = BufReader::new(ChildStderr::from(OwnedFd::from(nothing)));
+    for _ in 0..3 {
+        served.post("/embed", &json!({"inputs": "w5"}));
+    }
+    assert_eq!(served.end().0, Some(0));
 }
 
 #[test]

@@ -36,7 +36,8 @@ struct BuildArgs {
     /// Model whose tokenizer to use: a folder, a hub name, or pip:PACKAGE.
     #[arg(long, value_name = "MODEL", required_unless_present = "train_vocabulary")]
     model: Option<String>,
-    /// Train a WordPiece vocabulary of this size from the inputs, and save it beside the output as OUTPUT-tokenizer.
+    /// Train a WordPiece vocabulary of this size from the inputs, and save it beside the output as NAME-tokenizer
+    /// (of mine.tokens: mine-tokenizer).
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     train_vocabulary: Option<usize>,
     /// Keep letter case and accents in the trained vocabulary.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Widest bar of the length histogram, in characters.
 const BAR: usize = 40;
 
-/// Look at data.
+/// Look at labelled data before training on it.
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -34,8 +34,8 @@ enum DataCommand {
     ///
     /// Counts labels, duplicates, texts with contradicting labels, texts of the training file that stand in the others
     /// too, empty texts, broken rows with their lines, and, with --model, lengths in tokens, what would be cut, and
-    /// words that the vocabulary cannot spell. Exit code 1 if rows are broken, a label is missing in the training
-    /// file, or texts stand in two files.
+    /// words that the vocabulary cannot spell. Exit code 1 if there are no rows, rows are broken, answers do not stand
+    /// where the file says, a label is missing in the training file, or texts stand in two files.
     Check(CheckArgs),
 }
 

@@ -55,7 +55,7 @@ pub struct DistilArgs {
     /// Token file made by `distilbert corpus build`; its held-out part is measured on.
     #[arg(long, value_name = "FILE", required_unless_present = "init_only")]
     pub corpus: Option<PathBuf>,
-    /// All settings at once: `default`, or `distilbert-paper`, the published recipe to the letter.
+    /// All settings at once: `default`, or `distilbert-paper`, the published script's settings.
     #[arg(long, value_enum, default_value_t)]
     preset: Preset,
     /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
@@ -87,31 +87,31 @@ pub struct DistilArgs {
     /// Write the student's first weights to the output folder and stop: the control that was never distilled.
     #[arg(long)]
     pub init_only: bool,
-    /// Which positions the soft targets look at.
+    /// Which positions the soft targets look at [default: all]
     #[arg(long, value_enum)]
     kl_positions: Option<PositionsChoice>,
-    /// Softens both models' distributions.
+    /// Softmax temperature of both models, above 0 [default: 2]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// Weight of the soft targets' divergence.
+    /// Weight of the soft targets' divergence [default: as --objective has it; 5 of language]
     #[arg(long, value_name = "WEIGHT")]
     kl: Option<f64>,
-    /// Weight of the masked words' cross-entropy.
+    /// Weight of the masked words' cross-entropy [default: as --objective has it; 2 of language]
     #[arg(long, value_name = "WEIGHT")]
     mlm: Option<f64>,
-    /// Weight of the hidden states' cosine distance.
+    /// Weight of the hidden states' cosine distance [default: as --objective has it; 1 of language and of embedding]
     #[arg(long, value_name = "WEIGHT")]
     pub cosine: Option<f64>,
-    /// Weight of the logits' squared error.
+    /// Weight of the squared error of logits, or of embeddings [default: 0]
     #[arg(long, value_name = "WEIGHT")]
     pub mse: Option<f64>,
-    /// Ends the run early.
+    /// Ends the run after so many steps [default: after the passes over the corpus]
     #[arg(long, value_name = "STEPS")]
     pub max_steps: Option<u32>,
-    /// Tokens of a micro-batch.
+    /// Most tokens of a micro-batch
     #[arg(long, value_name = "TOKENS")]
     pub batch_tokens: Option<u32>,
-    /// Micro-batches of a step.
+    /// Micro-batches of a step [default: 1]
     #[arg(long, value_name = "N")]
     pub accumulation: Option<u32>,
     #[command(flatten)]
@@ -325,6 +325,8 @@ impl DistilArgs {
     pub fn language_flag(&self) -> Option<&'static str> {
         let given = [
             ("--preset", self.preset != Preset::Default),
+            ("--cache-teacher", self.cache_teacher.is_some()),
+            ("--teacher-top-k", self.teacher_top_k.is_some()),
             ("--kl-positions", self.kl_positions.is_some()),
             ("--temperature", self.temperature.is_some()),
             ("--kl", self.kl.is_some()),

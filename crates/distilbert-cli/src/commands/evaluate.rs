@@ -43,7 +43,7 @@ pub struct EvaluateArgs {
     pub(super) model: String,
     #[command(flatten)]
     pub(super) precision: PrecisionArgs,
-    /// A GLUE task (sst2, mnli, ...), or squad [default: what the model was fine-tuned for]
+    /// A GLUE task (sst2, mnli, ...), squad, or the model's own task [default: what the model was fine-tuned for]
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
     #[command(flatten)]

@@ -104,10 +104,11 @@ pub struct FinetuneArgs {
     /// keeps the best on the slice of the training examples that chooses checkpoints.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub search: Option<u32>,
-    /// Examples a step.
+    /// Examples a step [default: 32; 16 of squad]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
-    /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows.
+    /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows [default: 128;
+    /// 384 of squad, 64 of intents]
     #[arg(long, value_name = "TOKENS")]
     pub max_length: Option<u32>,
     /// Tokens of a long context that neighbouring windows share, for question answering [default: 128, or half of a shorter
@@ -127,16 +128,16 @@ pub struct FinetuneArgs {
     /// The matrices that are adapted: query, key, value, attention-output, lin1, lin2 [default: query,value]
     #[arg(long, value_name = "NAMES", requires = "lora", value_delimiter = ',')]
     pub lora_targets: Vec<String>,
-    /// Stops after this many measurements in a row without a better one; 0 never does.
+    /// Stops after this many measurements in a row without a better one; 0 never does [default: 0]
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
     /// Precision of the teacher's matrix products: f32, bf16 or int8 [default: f32].
     #[arg(long, value_name = "NAME", requires = "teacher")]
     teacher_precision: Option<Precision>,
-    /// Softens teacher and student.
+    /// Softmax temperature of teacher and student, above 0 [default: 2]
     #[arg(long, value_name = "T", requires = "teacher")]
     pub temperature: Option<f64>,
-    /// Share of the teacher's answers in the loss, 0 to 1; the labels have the rest.
+    /// Share of the teacher's answers in the loss, 0 to 1; the labels have the rest [default: 0.5]
     #[arg(long, value_name = "SHARE", requires = "teacher")]
     pub soft_share: Option<f64>,
     #[command(flatten)]

@@ -45,16 +45,16 @@ pub struct PretrainArgs {
     /// Layers of a model from scratch [default: 4].
     #[arg(long, value_name = "N", conflicts_with = "init")]
     layers: Option<u32>,
-    /// Width of a model from scratch [default: 256].
+    /// Width of a model from scratch; its feed-forward is four times as wide [default: 256].
     #[arg(long, value_name = "N", conflicts_with = "init")]
     hidden: Option<u32>,
     /// Attention heads of a model from scratch [default: 4].
     #[arg(long, value_name = "N", conflicts_with = "init")]
     heads: Option<u32>,
-    /// Ends the run early.
+    /// Ends the run after so many steps [default: after the passes over the corpus]
     #[arg(long, value_name = "STEPS")]
     max_steps: Option<u32>,
-    /// Tokens of a step.
+    /// Most tokens of a step
     #[arg(long, value_name = "TOKENS")]
     batch_tokens: Option<u32>,
     #[command(flatten)]

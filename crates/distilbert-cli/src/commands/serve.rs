@@ -2,7 +2,7 @@
 
 use crate::answerer::Answerer;
 use crate::classifier::Classifier;
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::intent_model::IntentModel;
 use crate::measure::resident_bytes;
 use crate::model_source;
@@ -57,7 +57,8 @@ pub struct ServeArgs {
     /// Listen on this port; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
-    /// Load, replace and remove models on this port of this machine while others are served; see docs/serving.md.
+    /// Load, replace and remove models on this port of this machine while others are served:
+    /// GET, PUT and DELETE /models/NAME.
     #[arg(long, value_name = "PORT")]
     manage_port: Option<u16>,
     /// Answer only to the keys of this file (TOML: a [[key]] with `name` and `sha256` each, and quotas).
@@ -78,7 +79,7 @@ pub struct ServeArgs {
     /// Tokens that may wait; requests past that are answered with 429. One client may fill half of it.
     #[arg(long, value_name = "TOKENS", default_value_t = defaults().engine.queue_tokens, value_parser = positive)]
     queue_tokens: usize,
-    /// Memory that the process may take, such as 800M or 4G: what requests need is estimated, and what does not fit waits or
+    /// Memory that the process may take in bytes, or with K, M or G for 1024, 1024^2 or 1024^3: what requests need is estimated, and what does not fit waits or
     /// is refused. Without it only the queue and the bodies of requests are bounded.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_limit: Option<usize>,
@@ -289,12 +290,13 @@ fn read_tls(certificates: &Path, key: &Path) -> anyhow::Result<Tls> {
 
 /// `NAME=MODEL`, or a model whose name is the last part of its own.
 fn name_and_source(argument: &str) -> anyhow::Result<(String, &str)> {
-    let (name, source) = match argument.split_once('=') {
+    // A package may be named with its version: `pip:NAME==1.0`.
+    let (name, source) = match argument.split_once('=').filter(|_| !argument.starts_with("pip:")) {
         Some((name, source)) => (name.to_owned(), source),
         None => {
             let plain = argument.strip_prefix("pip:").unwrap_or(argument);
             let plain = plain.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-            let plain = plain.split('@').next().unwrap_or_default();
+            let plain = plain.split(['@', '=']).next().unwrap_or_default();
             (plain.to_owned(), argument)
         }
     };
@@ -374,7 +376,7 @@ fn line_of(format: LogFormat) -> Log {
         LogFormat::Json => Box::new(|event| {
             // An event is plain data; what cannot be written is no reason to end a request.
             if let Ok(line) = serde_json::to_string(event) {
-                eprintln!("{line}");
+                console::line(&line);
             }
         }),
         LogFormat::Text => Box::new(|event| {
@@ -390,7 +392,7 @@ fn line_of(format: LogFormat) -> Log {
             if let Some(error) = &event.error_type {
                 line += &format!(", {error}");
             }
-            eprintln!("{line}");
+            console::line(&line);
         }),
     }
 }

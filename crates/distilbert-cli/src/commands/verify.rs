@@ -19,10 +19,10 @@ use std::path::PathBuf;
 /// names the tensors and fails.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The model: a folder, a hub name, or pip:PACKAGE. With --run and --finetune the one in DIR unless named.
+    /// The model: a folder, a hub name, or pip:PACKAGE. With --run or --finetune the one in DIR unless named.
     #[arg(required_unless_present_any = ["run", "finetune"])]
     model: Option<String>,
-    /// A safetensors file of `input.*` tensors and the outputs expected for them.
+    /// A safetensors file of `input.*` tensors and the outputs expected for them [default: MODEL/expected.safetensors]
     #[arg(long, value_name = "FILE")]
     expected: Option<PathBuf>,
     /// A folder with a reference distillation run: losses, gradients and parameters of each step.
