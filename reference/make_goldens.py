@@ -340,7 +340,10 @@ def finetune_goldens(goldens: Goldens) -> None:
     def masked(inputs: Tensors, generator: torch.Generator) -> Tensors:
         return {"labels": masked_labels(inputs, 0.25, generator)}
 
-    soft = {"temperature": 3.0, "alpha_hard": 0.5, "alpha_soft": 0.5}
+    soft = {"temperature": 3.0, "alpha_hard": 0.5, "alpha_soft": 0.5, "alpha_mse": 0.125}
+
+    def squares(logits: Tensor, teacher: Tensor) -> Tensor:
+        return (logits - teacher).square().sum(-1)
 
     def soft_loss(output: Any, _inputs: Tensors, labels: Tensors) -> Tensor:
         """Means over the rows (texts or tokens) that have a label."""
@@ -348,7 +351,8 @@ def finetune_goldens(goldens: Goldens) -> None:
         logits, teacher = output.logits[labelled], labels["teacher_logits"][labelled]
         hard = F.cross_entropy(logits, labels["labels"][labelled])
         kl = kl_rows(logits, teacher, soft["temperature"]).mean()
-        return soft["alpha_hard"] * hard + soft["alpha_soft"] * kl
+        mse = squares(logits, teacher).mean()
+        return soft["alpha_hard"] * hard + soft["alpha_soft"] * kl + soft["alpha_mse"] * mse
 
     def tags(inputs: Tensors, generator: torch.Generator) -> Tensors:
         ids = inputs["input_ids"]
@@ -382,14 +386,16 @@ def finetune_goldens(goldens: Goldens) -> None:
         return torch.stack(losses).mean()
 
     def soft_span_loss(output: Any, inputs: Tensors, labels: Tensors) -> Tensor:
-        kl = []
+        kl, mse = [], []
         for side in ("start", "end"):
             student, teacher = output[f"{side}_logits"], labels[f"teacher_{side}_logits"]
             lengths = inputs["attention_mask"].sum(1).tolist()
-            rows = [kl_rows(student[i, :n], teacher[i, :n], soft["temperature"]) for i, n in enumerate(lengths)]
-            kl.append(torch.stack(rows).mean())
+            pairs = [(student[i, :n], teacher[i, :n]) for i, n in enumerate(lengths)]
+            kl.append(torch.stack([kl_rows(*pair, soft["temperature"]) for pair in pairs]).mean())
+            mse.append(torch.stack([squares(*pair) for pair in pairs]).mean())
         hard = span_loss(output, inputs, labels)
-        return soft["alpha_hard"] * hard + soft["alpha_soft"] * torch.stack(kl).mean()
+        of_teacher = soft["alpha_soft"] * torch.stack(kl).mean() + soft["alpha_mse"] * torch.stack(mse).mean()
+        return soft["alpha_hard"] * hard + of_teacher
 
     def intents(inputs: Tensors, generator: torch.Generator) -> Tensors:
         """The last sequence has no intent, as a later window of a long utterance."""
@@ -409,12 +415,14 @@ def finetune_goldens(goldens: Goldens) -> None:
         return of_texts + F.cross_entropy(output.slot_logits.flatten(0, 1), labels["slot_labels"].flatten())
 
     def both_soft_losses(output: Any, inputs: Tensors, labels: Tensors) -> Tensor:
-        kl = 0
+        kl = mse = 0
         for of, teacher in (("", "teacher_"), ("slot_", "teacher_slot_")):
             labelled = labels[f"{of}labels"] >= 0
             rows = output[f"{of}logits"][labelled], labels[f"{teacher}logits"][labelled]
             kl = kl + kl_rows(*rows, soft["temperature"]).mean()
-        return soft["alpha_hard"] * both_losses(output, inputs, labels) + soft["alpha_soft"] * kl
+            mse = mse + squares(*rows).mean()
+        of_teacher = soft["alpha_soft"] * kl + soft["alpha_mse"] * mse
+        return soft["alpha_hard"] * both_losses(output, inputs, labels) + of_teacher
 
     def family(make: Callable[..., hf.PreTrainedModel], config: Callable[..., Any], **options: Any) -> Any:
         return lambda: make(config(**NO_DROPOUT_BERT, **options))

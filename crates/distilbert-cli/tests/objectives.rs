@@ -229,7 +229,8 @@ fn fine_tuning_learns_the_layers_of_a_teacher_beside_its_answers_or_alone() {
     let (once, twice) = (first_step("beside"), first_step("twice"));
     for name in ["loss", "soft", "patient", "attention"] {
         let [once, twice] = [&once, &twice].map(|line| line[name].as_f64().unwrap());
-        assert!((once - twice).abs() <= 1e-5 * once.abs() && once > 0.0, "{name}: {once} {twice}");
+        // The mean's logits are logarithms of probabilities, rounded anew: measured 7e-8 of a divergence of 0.005.
+        assert!((once - twice).abs() <= 1e-5 * once + 5e-7 && once > 0.0, "{name}: {once} {twice}");
     }
 
     // No term reaches what lies behind the first layer.

@@ -4,9 +4,9 @@ use super::{Mean, mean_scale};
 use crate::data::masking::IGNORED;
 use crate::heads::tokens::starts_then_ends;
 use distilbert_kernels::Runtime;
-use distilbert_kernels::losses::{LogitLoss, LogitSums, bce_with_logits, logit_losses, mse};
+use distilbert_kernels::losses::{LogitLoss, LogitSums, bce_with_logits, logit_losses, mse as squared_error};
 
-/// How a fine-tuned teacher's logits enter: `hard · L(labels) + soft · L(teacher)`.
+/// How a fine-tuned teacher's logits enter: `hard · L(labels) + soft · L(teacher) + mse · ‖logits − teacher's‖²`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SoftLabels {
@@ -17,12 +17,22 @@ pub struct SoftLabels {
     /// Weight of the teacher's: `T² · KL` for one class, cross-entropy of the sigmoids for several, squared error for
     /// a number.
     pub soft: f64,
+    /// Weight of the squared distance to the teacher's logits: a mean over rows, summed over their outputs; of
+    /// multi-label and numbers a mean over outputs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mse: f64,
+}
+
+// Runs from before there was such a weight resume.
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 /// Even weights at temperature 2, the setting of the published second distillation.
 impl Default for SoftLabels {
     fn default() -> Self {
-        SoftLabels { temperature: 2.0, hard: 0.5, soft: 0.5 }
+        SoftLabels { temperature: 2.0, hard: 0.5, soft: 0.5, mse: 0.0 }
     }
 }
 
@@ -84,13 +94,15 @@ impl Labels<'_> {
     }
 }
 
-/// What a step summed: the two terms, each over the positions of [`Labels::positions`] and [`Labels::soft_positions`].
+/// What a step summed: the terms, each over the positions of [`Labels::positions`] and [`Labels::soft_positions`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LabelledLosses {
     /// The labels' loss.
     pub hard: Mean,
     /// The teacher's.
     pub soft: Mean,
+    /// The squared distance to its logits, if it has a weight.
+    pub mse: Mean,
 }
 
 impl LabelledLosses {
@@ -98,14 +110,16 @@ impl LabelledLosses {
     pub fn add(&mut self, other: LabelledLosses) {
         self.hard.add(other.hard);
         self.soft.add(other.soft);
+        self.mse.add(other.mse);
     }
 
     /// The weighted sum of the means that exist.
     pub fn total(&self, soft_labels: &SoftLabels) -> f64 {
+        let mse = soft_labels.mse * self.mse.value().unwrap_or(0.0);
         match (self.hard.value(), self.soft.value()) {
-            (Some(hard), Some(soft)) => soft_labels.hard * hard + soft_labels.soft * soft,
+            (Some(hard), Some(soft)) => soft_labels.hard * hard + soft_labels.soft * soft + mse,
             (Some(hard), None) => hard,
-            (None, soft) => soft_labels.soft * soft.unwrap_or(0.0),
+            (None, soft) => soft_labels.soft * soft.unwrap_or(0.0) + mse,
         }
     }
 }
@@ -127,7 +141,7 @@ impl StepPositions {
 }
 
 /// Loss of `logits` `[rows, outputs]`, which become their gradient; of sequences and tokens both, `outputs` is that of the
-/// sequences, and the step is this batch. With `teacher` of the same shape the two terms are
+/// sequences, and the step is this batch. With `teacher` of the same shape the terms are
 /// mixed by `soft_labels`, without it the labels count whole. Of tokens with labels the teacher's loss looks at those
 /// alone that have one; of spans it is the divergence of the distributions over all tokens of a sequence.
 pub fn labelled_loss(
@@ -139,17 +153,21 @@ pub fn labelled_loss(
     soft_labels: &SoftLabels,
     step: StepPositions,
 ) -> LabelledLosses {
-    let (hard, soft) = if teacher.is_some() { (soft_labels.hard, soft_labels.soft) } else { (1.0, 0.0) };
-    let soft_count = if teacher.is_some() { labels.soft_positions() } else { 0 };
+    let SoftLabels { temperature, hard, soft, mse } = match teacher {
+        Some(_) => *soft_labels,
+        None => SoftLabels { hard: 1.0, soft: 0.0, mse: 0.0, ..*soft_labels },
+    };
     let loss = LogitLoss {
-        temperature: soft_labels.temperature as f32,
+        temperature: temperature as f32,
         kl_scale: mean_scale(soft, step.soft),
         ce_scale: mean_scale(hard, step.hard),
-        mse_scale: 0.0,
+        mse_scale: mean_scale(mse, step.soft),
     };
+    let soft_count = if teacher.is_some() { labels.soft_positions() } else { 0 };
     let losses = |sums: LogitSums| LabelledLosses {
         hard: Mean { sum: sums.ce, count: labels.positions() },
         soft: Mean { sum: sums.kl, count: soft_count },
+        mse: Mean { sum: sums.mse, count: if mse == 0.0 { 0 } else { soft_count } },
     };
     match labels {
         Labels::Classes(classes) => {
@@ -171,20 +189,18 @@ pub fn labelled_loss(
                 (None, None) => Mean::default(),
                 (first, second) => Mean { sum: first.unwrap_or(0.0) + second.unwrap_or(0.0), count: 1 },
             };
-            LabelledLosses { hard: both(first.hard, second.hard), soft: both(first.soft, second.soft) }
+            LabelledLosses {
+                hard: both(first.hard, second.hard),
+                soft: both(first.soft, second.soft),
+                mse: both(first.mse, second.mse),
+            }
         }
         Labels::Multi(targets) => {
-            let soft_targets = teacher.map(|teacher| teacher.iter().map(|&z| 1.0 / (1.0 + (-z).exp())).collect());
-            by_output(logits, targets, soft_targets, [loss.ce_scale, loss.kl_scale], |logits, targets, scale| {
-                bce_with_logits(rt, logits, targets, scale)
-            })
+            let chances: Option<Vec<f32>> =
+                teacher.map(|teacher| teacher.iter().map(|&z| 1.0 / (1.0 + (-z).exp())).collect());
+            by_output(rt, logits, &loss, bce_with_logits, targets, chances.as_deref(), teacher)
         }
-        Labels::Scores(targets) => {
-            let soft_targets = teacher.map(<[f32]>::to_vec);
-            by_output(logits, targets, soft_targets, [loss.ce_scale, loss.kl_scale], |logits, targets, scale| {
-                mse(rt, logits, targets, scale)
-            })
-        }
+        Labels::Scores(targets) => by_output(rt, logits, &loss, squared_error, targets, teacher, teacher),
     }
 }
 
@@ -212,31 +228,70 @@ fn span_losses(
         }
         total.ce += sums.ce;
         total.kl += sums.kl;
+        total.mse += sums.mse;
     }
     total
 }
 
-/// A loss that looks at each output by itself, against labels and against the teacher; `scales` of their gradients.
+/// Sum of a loss over outputs, which become its gradient times a scale.
+type OutputLoss = fn(&Runtime, &mut [f32], &[f32], f32) -> f64;
+
+/// A loss that looks at each output by itself, against labels and against a teacher's answers, and the squared distance
+/// to its logits.
 fn by_output(
+    rt: &Runtime,
     logits: &mut [f32],
+    scales: &LogitLoss,
+    loss: OutputLoss,
     targets: &[f32],
-    soft_targets: Option<Vec<f32>>,
-    scales: [f32; 2],
-    loss: impl Fn(&mut [f32], &[f32], f32) -> f64,
+    soft_targets: Option<&[f32]>,
+    teacher: Option<&[f32]>,
 ) -> LabelledLosses {
     let count = logits.len() as u64;
-    let soft_part = soft_targets.map(|soft_targets| {
-        let mut gradient = logits.to_vec();
-        let sum = loss(&mut gradient, &soft_targets, scales[1]);
-        (gradient, Mean { sum, count })
-    });
-    let sum = loss(logits, targets, scales[0]);
-    let hard = Mean { sum, count };
-    match soft_part {
-        None => LabelledLosses { hard, soft: Mean::default() },
-        Some((gradient, soft)) => {
-            logits.iter_mut().zip(gradient).for_each(|(total, gradient)| *total += gradient);
-            LabelledLosses { hard, soft }
+    let own = logits.to_vec();
+    let hard = Mean { sum: loss(rt, logits, targets, scales.ce_scale), count };
+    let mut add = |loss: OutputLoss, targets: &[f32], scale: f32| {
+        let mut gradient = own.clone();
+        let sum = loss(rt, &mut gradient, targets, scale);
+        logits.iter_mut().zip(gradient).for_each(|(total, gradient)| *total += gradient);
+        Mean { sum, count }
+    };
+    let soft = soft_targets.map(|targets| add(loss, targets, scales.kl_scale)).unwrap_or_default();
+    let teacher = teacher.filter(|_| scales.mse_scale != 0.0);
+    let mse = teacher.map(|teacher| add(squared_error, teacher, scales.mse_scale)).unwrap_or_default();
+    LabelledLosses { hard, soft, mse }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distilbert_kernels::Isa;
+
+    #[test]
+    fn of_several_labels_and_of_numbers_the_gradient_is_that_of_all_three_terms() {
+        let rt = Runtime::new(Isa::Portable, 1).unwrap();
+        let (logits, teacher) = ([0.5f32, -1.0, 2.0, 0.25, -0.75, 1.0], [1.5f32, -0.5, -1.0, 0.0, 0.5, 1.0]);
+        let targets = [1.0f32, 0.0, 1.0, 0.0, 0.0, 1.0];
+        let soft_labels = SoftLabels { temperature: 2.0, hard: 0.5, soft: 0.25, mse: 0.125 };
+        for labels in [Labels::Multi(&targets), Labels::Scores(&targets)] {
+            let loss = |logits: &[f32]| {
+                let mut gradient = logits.to_vec();
+                let step = StepPositions::of(&labels);
+                let losses = labelled_loss(&rt, &mut gradient, 3, labels, Some(&teacher), &soft_labels, step);
+                (losses, gradient)
+            };
+            let (losses, gradient) = loss(&logits);
+            let squares = logits.iter().zip(&teacher).map(|(s, t)| f64::from((s - t) * (s - t)));
+            assert!((losses.mse.value().unwrap() - squares.sum::<f64>() / 6.0).abs() < 1e-6);
+            for (at, found) in gradient.iter().enumerate() {
+                let total = |by: f32| {
+                    let mut moved = logits;
+                    moved[at] += by;
+                    loss(&moved).0.total(&soft_labels)
+                };
+                let expected = (total(0.0625) - total(-0.0625)) / 0.125;
+                assert!((f64::from(*found) - expected).abs() < 1e-3, "{labels:?} {at}: {found} {expected}");
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ struct SoftSettings {
     temperature: f64,
     alpha_hard: f64,
     alpha_soft: f64,
+    #[serde(default)]
+    alpha_mse: f64,
     /// Terms between the layers of the model and of `teacher`.
     #[serde(default)]
     layer_terms: Vec<LayerTerm>,
@@ -309,7 +311,12 @@ impl Soft {
         let wrong = |reason: String| VerifyError::Settings { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         let soft: SoftSettings = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let labels = SoftLabels { temperature: soft.temperature, hard: soft.alpha_hard, soft: soft.alpha_soft };
+        let labels = SoftLabels {
+            temperature: soft.temperature,
+            hard: soft.alpha_hard,
+            soft: soft.alpha_soft,
+            mse: soft.alpha_mse,
+        };
         let Some(teacher) = soft.teacher else {
             return Ok(Soft { labels, layer_terms: LayerTerms::default(), teacher: None });
         };

@@ -20,6 +20,9 @@ pub fn ask_teachers(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Option<(Logits, Vec<Model>)>> {
+    let (mse, teachers) = (config.training.soft_labels.mse, config.teachers().count());
+    // Their mean is one of probabilities.
+    ensure!(mse == 0.0 || teachers < 2, "soft-labels.mse: expected 0 with several teachers, found {mse}");
     let (mut answers, mut models) = (Vec::new(), Vec::new());
     for name in config.teachers() {
         let (logits, teacher) = ask_teacher(name, config, tokenizer, data, rt, console)?;

@@ -268,6 +268,10 @@ impl<'a> Finetuning<'a> {
         if config.soft_labels.temperature <= 0.0 || !config.soft_labels.temperature.is_finite() {
             return wrong("temperature", "above 0".into(), config.soft_labels.temperature.to_string());
         }
+        let SoftLabels { hard, soft, mse, .. } = config.soft_labels;
+        if let Some(found) = [hard, soft, mse].iter().find(|weight| !weight.is_finite() || **weight < 0.0) {
+            return wrong("hard, soft and mse", "0 or more".into(), found.to_string());
+        }
         let train = data.train();
         if let Some(teacher) = teacher {
             assert_eq!(teacher.logits.texts(), train.texts.len(), "the teacher's logits for each sample");
@@ -364,7 +368,7 @@ fn validation_failed(error: &dyn std::fmt::Display) -> TrainError {
 impl SoftLabels {
     /// How far these terms look beside a teacher. Without weights they do not, and terms between layers are alone.
     pub(crate) fn look_at(&self) -> LookedAt {
-        if self.hard == 0.0 && self.soft == 0.0 { LookedAt::Layers } else { LookedAt::Head }
+        if [self.hard, self.soft, self.mse] == [0.0; 3] { LookedAt::Layers } else { LookedAt::Head }
     }
 }
 
@@ -416,6 +420,7 @@ impl Workload for Finetuning<'_> {
         if teacher.is_some() {
             parts.extend(losses.hard.value().map(|value| ("hard", value)));
             parts.extend(losses.soft.value().map(|value| ("soft", value)));
+            parts.extend(losses.mse.value().map(|value| ("mse", value)));
         }
         self.layer_terms.name_parts(&self.buffers.layer_losses, &mut parts);
         let loss = losses.total(&self.config.soft_labels) + self.layer_terms.total(&self.buffers.layer_losses);
