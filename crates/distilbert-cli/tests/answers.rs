@@ -88,10 +88,21 @@ fn a_question_answerer_is_trained_from_a_teacher_scored_and_reported() {
 
     // The same scores from `evaluate`, with what was said of each question.
     let (teacher, data) = (text(&teacher), at("data"));
-    let scored =
-        run(&["evaluate", "--model", teacher, "--data", text(&data), "--json", "--output", text(&at("scores"))]);
+    let scored = run(&[
+        "evaluate",
+        "--model",
+        teacher,
+        "--data",
+        text(&data),
+        "--by-length",
+        "--json",
+        "--output",
+        text(&at("scores")),
+    ]);
     let again: Value = serde_json::from_str(&stdout(&scored)).unwrap();
     assert_eq!(again["metrics"], result["metrics"]);
+    let parts = again["by_length"].as_array().unwrap();
+    assert_eq!(parts.iter().map(|part| part["n"].as_u64().unwrap()).sum::<u64>(), 8);
     let said: Value = serde_json::from_slice(&fs::read(at("scores/predictions.json")).unwrap()).unwrap();
     assert_eq!(said.as_object().unwrap().len(), 8);
     let rows = lines(&fs::read_to_string(at("scores/predictions.jsonl")).unwrap());

@@ -155,8 +155,13 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
     assert!(lineage.contains("seed 7, embeddings frozen, by adapters of rank 4\""), "{lineage}");
     let best = first.join("best");
     assert_eq!(common::config(&best)["slot_labels"].as_array().unwrap().len(), 5);
-    let evaluated = run(&["evaluate", "--model", string(&best), "--data", string(folder.path()), "--json"]);
-    assert_eq!(scores(&lines(&stdout(&evaluated))[0]), [Some(1.0); 3]);
+    let data = string(folder.path());
+    let evaluated =
+        lines(&stdout(&run(&["evaluate", "--model", string(&best), "--data", data, "--by-length", "--json"])));
+    assert_eq!(scores(&evaluated[0]), [Some(1.0); 3]);
+    let parts = evaluated[0]["by_length"].as_array().unwrap();
+    assert_eq!(parts.iter().map(|part| part["n"].as_u64().unwrap()).sum::<u64>(), evaluated[0]["n"]);
+    assert_eq!(parts[0]["metrics"]["slot_f1"], 1.0);
 
     // Side by side, with a paired test of whole sentences; one utterance is made wrong in the other's file.
     let kept = fs::read_to_string(first.join("predictions.jsonl")).unwrap();

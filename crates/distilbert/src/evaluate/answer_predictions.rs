@@ -10,6 +10,7 @@ use super::answers::{AnswerScore, ThresholdCase, best_threshold, score_answer};
 use super::metrics::{MetricError, Outcomes};
 use super::predictions::{PredictionsError, wrong};
 use super::result::{EvaluationResult, NullThresholds};
+use super::slices::{Slice, rows_by_length};
 use super::statistics::{Bootstrap, intervals};
 use crate::data::examples::{Metric, Split};
 use crate::data::questions::{AnswerRules, Question};
@@ -47,6 +48,9 @@ pub struct AnswerRow {
     pub f1: Option<f64>,
     /// Score of no answer minus that of the best answer; `None` if the model had none at all.
     pub null_odds: Option<f32>,
+    /// Tokens of question and context together.
+    #[serde(default)]
+    pub tokens: usize,
     /// The likeliest answers, the best first.
     pub n_best: Vec<AnswerCandidate>,
 }
@@ -92,8 +96,8 @@ impl AnswerPredictions {
         AnswerPredictions { task: task.to_owned(), split, rules, null_threshold, rows: Vec::new() }
     }
 
-    /// Adds what the model said of `question` about `context`, of which `n_best` candidates are kept.
-    pub fn push(&mut self, question: &Question, context: &str, found: &SpanPrediction, n_best: usize) {
+    /// Adds what the model said of `question` about `context`, together of `tokens` tokens; `n_best` candidates are kept.
+    pub fn push(&mut self, question: &Question, context: &str, tokens: usize, found: &SpanPrediction, n_best: usize) {
         let candidates = found.n_best(n_best, self.rules.unanswerable).into_iter().map(|(candidate, probability)| {
             let bytes = candidate.bytes.clone().unwrap_or(0..0);
             let characters = character_range(context, &bytes);
@@ -120,6 +124,7 @@ impl AnswerPredictions {
             exact_match: score.map(|score| f64::from(u8::from(score.exact))),
             f1: score.map(|score| score.f1),
             null_odds: Some(found.null_odds()).filter(|odds| odds.is_finite()),
+            tokens,
             n_best,
         });
     }
@@ -194,6 +199,18 @@ impl AnswerPredictions {
             skipped: 0,
             truncated,
         })
+    }
+
+    /// F1 and exact match by the length of question and context together, short ones first.
+    ///
+    /// # Errors
+    /// As [`AnswerPredictions::outcomes`].
+    pub fn by_length(&self, bootstrap: &Bootstrap) -> Result<Vec<Slice>, MetricError> {
+        let part = |rows| {
+            let none = AnswerPredictions::new(&self.task, self.split, self.rules, self.null_threshold);
+            AnswerPredictions { rows, ..none }
+        };
+        rows_by_length(&self.rows, |row| row.tokens, |rows| part(rows).result(bootstrap, 0))
     }
 
     /// The result of questions without gold answers: no metrics.
@@ -329,9 +346,9 @@ mod tests {
     fn predictions() -> AnswerPredictions {
         let rules = AnswerRules { normalisation: Normalisation::Squad, unanswerable: true };
         let mut predictions = AnswerPredictions::new("squad", Split::Dev, rules, Some(0.0));
-        predictions.push(&question("a", &["in Köln", "Köln"]), CONTEXT, &says(-1.0), 20);
-        predictions.push(&question("b", &[]), CONTEXT, &says(0.5), 20);
-        predictions.push(&question("c", &["Köln"]), CONTEXT, &says(0.25), 20);
+        predictions.push(&question("a", &["in Köln", "Köln"]), CONTEXT, 9, &says(-1.0), 20);
+        predictions.push(&question("b", &[]), CONTEXT, 200, &says(0.5), 20);
+        predictions.push(&question("c", &["Köln"]), CONTEXT, 16, &says(0.25), 20);
         predictions
     }
 
@@ -344,6 +361,16 @@ mod tests {
         assert_eq!((best.text.as_str(), best.start, best.end), ("Köln", 13, 17));
         let null = &predictions.rows[1].n_best[0];
         assert_eq!((null.text.as_str(), null.start, null.end), ("", 0, 0));
+    }
+
+    #[test]
+    fn answers_are_scored_by_the_length_of_what_was_read() {
+        let lengths = predictions().by_length(&Bootstrap::default()).unwrap();
+        let shown: Vec<_> =
+            lengths.iter().map(|slice| (slice.value.as_str(), slice.n, slice.metrics.get("f1").copied())).collect();
+        assert_eq!(shown, [("9 to 16", 2, Some(0.5)), ("129 to 256", 1, Some(1.0))]);
+        let names: Vec<&str> = lengths[1].metrics.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["f1", "exact_match"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::answers::AnswerScore;
 use super::metrics::{MetricError, Outcomes};
 use super::predictions::{PredictionsError, wrong};
 use super::result::EvaluationResult;
+use super::slices::{Slice, rows_by_length};
 use super::statistics::{Bootstrap, intervals, mean_interval};
 use crate::data::examples::{Metric, Split};
 use crate::data::intents::Utterance;
@@ -49,6 +50,9 @@ pub struct IntentRow {
     pub intent_score: f32,
     /// What the model says of each word.
     pub predicted_tags: Vec<String>,
+    /// Length of the utterance in tokens, special ones included.
+    #[serde(default)]
+    pub tokens: usize,
 }
 
 impl IntentPredictions {
@@ -61,7 +65,7 @@ impl IntentPredictions {
     }
 
     /// Adds what the model said of an utterance.
-    pub fn push(&mut self, utterance: &Utterance, intent: (String, f32), predicted_tags: Vec<String>) {
+    pub fn push(&mut self, utterance: &Utterance, intent: (String, f32), predicted_tags: Vec<String>, tokens: usize) {
         self.rows.push(IntentRow {
             id: utterance.sentence.line,
             words: utterance.sentence.words.clone(),
@@ -70,6 +74,7 @@ impl IntentPredictions {
             predicted_intent: intent.0,
             intent_score: intent.1,
             predicted_tags,
+            tokens,
         });
     }
 
@@ -105,6 +110,15 @@ impl IntentPredictions {
             skipped,
             truncated: 0,
         })
+    }
+
+    /// The scores by length in tokens, short utterances first.
+    ///
+    /// # Errors
+    /// [`MetricError`] if there are no predictions.
+    pub fn by_length(&self, bootstrap: &Bootstrap) -> Result<Vec<Slice>, MetricError> {
+        let part = |rows| IntentPredictions { rows, ..IntentPredictions::new(&self.task, self.split) };
+        rows_by_length(&self.rows, |row| row.tokens, |rows| part(rows).result(bootstrap, 0))
     }
 
     /// What was right, for paired tests of one of the three scores, and the metric that it is of these outcomes; `None`
@@ -207,7 +221,7 @@ mod tests {
         {
             let sentence = Sentence { words: strings("u v w"), tags: strings(tags), line: line + 1 };
             let utterance = Utterance { sentence, intent: intent.to_owned() };
-            predictions.push(&utterance, (said.to_owned(), 0.5), strings(said_tags));
+            predictions.push(&utterance, (said.to_owned(), 0.5), strings(said_tags), 7 + line);
         }
         let result = predictions.result(&Bootstrap::default(), 1).unwrap();
         let value = |name: &str| result.metrics.get(name).copied().unwrap();
@@ -215,6 +229,11 @@ mod tests {
         // 3 of 3 predicted spans are right, of 5 true ones.
         assert!((value(SLOT_F1) - 2.0 * 3.0 / 8.0).abs() < 1e-12, "{}", value(SLOT_F1));
         assert_eq!((result.n, result.skipped), (4, 1));
+        let lengths = predictions.by_length(&Bootstrap::default()).unwrap();
+        let shown: Vec<_> = lengths.iter().map(|slice| (slice.value.as_str(), slice.n)).collect();
+        assert_eq!(shown, [("up to 8", 2), ("9 to 16", 2)]);
+        assert_eq!(lengths[0].metrics.get(SENTENCE_ACCURACY), Some(&0.5));
+        assert_eq!(lengths[1].intervals.len(), 3);
         let mut bytes = Vec::new();
         predictions.write(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap();

@@ -8,8 +8,8 @@ use crate::data::examples::Metric;
 
 use super::metrics::MetricError;
 use super::ordered::OrderedMap;
-use super::predictions::{PredictionRow, Predictions};
-use super::result::Metrics;
+use super::predictions::Predictions;
+use super::result::{EvaluationResult, Metrics};
 use super::statistics::{Bootstrap, Interval, intervals};
 
 /// Longest input of each part, in tokens, and what the part is called.
@@ -46,9 +46,32 @@ pub fn by_length(
     metrics: &[Metric],
     bootstrap: &Bootstrap,
 ) -> Result<Vec<Slice>, MetricError> {
-    let part = |row: &PredictionRow| LENGTHS.iter().position(|&(longest, _)| row.tokens <= longest);
-    let parts = parts(predictions, |_, row| part(row).unwrap_or_default());
+    let parts = parts(&predictions.rows, |_, row| part_of_length(row.tokens));
     parts.into_iter().map(|(part, rows)| slice(predictions, metrics, bootstrap, LENGTHS[part].1, &rows)).collect()
+}
+
+/// Scores by length in tokens of rows of any kind, of which `result` makes an evaluation; short ones first.
+///
+/// # Errors
+/// Those of `result`.
+pub fn rows_by_length<R: Clone>(
+    rows: &[R],
+    tokens: impl Fn(&R) -> usize,
+    result: impl Fn(Vec<R>) -> Result<EvaluationResult, MetricError>,
+) -> Result<Vec<Slice>, MetricError> {
+    let parts = parts(rows, |_, row| part_of_length(tokens(row)));
+    let slice = |(part, places): (usize, Vec<usize>)| {
+        let result = result(places.into_iter().map(|place| rows[place].clone()).collect())?;
+        let is_sure = |name: &str| result.intervals.get(name).is_some();
+        let metrics = result.metrics.iter().filter(|(name, _)| is_sure(name));
+        let metrics = metrics.map(|(name, &value)| (name.to_owned(), value)).collect();
+        Ok(Slice { value: LENGTHS[part].1.to_owned(), n: result.n, metrics, intervals: result.intervals })
+    };
+    parts.into_iter().map(slice).collect()
+}
+
+fn part_of_length(tokens: usize) -> usize {
+    LENGTHS.iter().position(|&(longest, _)| tokens <= longest).unwrap_or_default()
 }
 
 /// Scores by a value for each example, the value of most examples first, of equals in byte order.
@@ -61,16 +84,16 @@ pub fn by_value(
     metrics: &[Metric],
     bootstrap: &Bootstrap,
 ) -> Result<Vec<Slice>, MetricError> {
-    let parts = parts(predictions, |index, _| values.get(index).map(String::as_str).unwrap_or_default());
+    let parts = parts(&predictions.rows, |index, _| values.get(index).map(String::as_str).unwrap_or_default());
     let mut parts: Vec<(&str, Vec<usize>)> = parts.into_iter().collect();
     parts.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
     parts.into_iter().map(|(value, rows)| slice(predictions, metrics, bootstrap, value, &rows)).collect()
 }
 
 /// The rows of each part, by what `part` says of them.
-fn parts<P: Ord>(predictions: &Predictions, part: impl Fn(usize, &PredictionRow) -> P) -> BTreeMap<P, Vec<usize>> {
+fn parts<R, P: Ord>(rows: &[R], part: impl Fn(usize, &R) -> P) -> BTreeMap<P, Vec<usize>> {
     let mut parts: BTreeMap<P, Vec<usize>> = BTreeMap::new();
-    for (index, row) in predictions.rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         parts.entry(part(index, row)).or_default().push(index);
     }
     parts

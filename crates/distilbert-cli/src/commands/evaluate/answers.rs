@@ -54,6 +54,9 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     if let Some(file) = &args.against {
         answered.analysis.against = Some(against(Path::new(file), &answered.predictions)?);
     }
+    if args.by_length {
+        answered.analysis.by_length = answered.predictions.by_length(&Bootstrap::default())?;
+    }
     if let Some(folder) = &args.output {
         write(folder, &answered)?;
     }
@@ -90,7 +93,6 @@ fn load(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<
         ("--text-column", args.text_column.is_some()),
         ("--pair-column", args.pair_column.is_some()),
         ("--label-column", args.label_column.is_some()),
-        ("--by-length", args.by_length),
         ("--by", args.by.is_some()),
         ("--calibrate", args.calibrate),
     ];
@@ -110,8 +112,9 @@ fn answer_file(
 ) -> anyhow::Result<Answered> {
     let data = questions::load(path, args.split)?;
     warn_misplaced(&data, console);
-    if !data.is_labelled() && (args.output.is_none() || args.against.is_some()) {
-        let instead = if args.against.is_some() { "" } else { "; ask for an --output" };
+    let needs_golds = args.against.is_some() || args.by_length;
+    if !data.is_labelled() && (args.output.is_none() || needs_golds) {
+        let instead = if needs_golds { "" } else { "; ask for an --output" };
         bail!("{}: not all questions have gold answers to score{instead}", path.display());
     }
     let windows = answerer.windows(args.max_length, args.answers.doc_stride)?;
@@ -224,8 +227,9 @@ pub fn answer(
         bail!("stopped");
     }
     let mut predictions = AnswerPredictions::new(&task.name, split, task.rules, null_threshold);
-    for (question, found) in data.questions.iter().zip(&found) {
-        predictions.push(question, &data.contexts[question.context], found, task.spans.n_best);
+    for (index, (question, found)) in data.questions.iter().zip(&found).enumerate() {
+        let context = &data.contexts[question.context];
+        predictions.push(question, context, windows.tokens(index), found, task.spans.n_best);
     }
     let result = if data.is_labelled() {
         predictions.result(&Bootstrap::default(), windows.truncated_questions)?

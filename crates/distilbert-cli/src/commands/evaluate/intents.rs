@@ -31,7 +31,6 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         ("--text-column", args.text_column.is_some()),
         ("--pair-column", args.pair_column.is_some()),
         ("--label-column", args.label_column.is_some()),
-        ("--by-length", args.by_length),
         ("--by", args.by.is_some()),
         ("--calibrate", args.calibrate),
     ];
@@ -44,6 +43,9 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     warn(&scored.result, 0, console);
     if let Some(file) = &args.against {
         scored.analysis.against = Some(against(Path::new(file), &scored.predictions)?);
+    }
+    if args.by_length {
+        scored.analysis.by_length = scored.predictions.by_length(&Bootstrap::default())?;
     }
     if let Some(folder) = &args.output {
         write(folder, &scored)?;
@@ -115,8 +117,8 @@ pub fn score(
         bail!("stopped");
     }
     let mut predictions = IntentPredictions::new(name, split);
-    for (utterance, said) in data.utterances.iter().zip(said) {
-        predictions.push(utterance, said.intent, said.tags);
+    for ((utterance, said), &tokens) in data.utterances.iter().zip(said).zip(&windows.tokens) {
+        predictions.push(utterance, said.intent, said.tags, tokens);
     }
     let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
     Ok(ScoredIntents { result, predictions, precision: model.model.precision(), analysis: Analysis::default() })

@@ -169,6 +169,12 @@ impl QuestionWindows {
         self.questions[question].truncated
     }
 
+    /// Tokens of a question and its context, cut ones included.
+    pub fn tokens(&self, question: usize) -> usize {
+        let QuestionTokens { input_ids, context, truncated, .. } = &self.questions[question];
+        input_ids.len() + truncated + self.contexts[*context].input_ids.len()
+    }
+
     /// Length of each window in tokens, special ones included.
     pub fn lengths(&self) -> Vec<usize> {
         self.windows

@@ -99,8 +99,9 @@ impl TaskData for IntentData<'_> {
         let said = utterances(rt, model, &self.validation_windows, "validation", &())
             .map_err(|error| validation_failed(&error))?;
         let mut predictions = IntentPredictions::new(&self.task.name, examples::Split::Train);
-        for (utterance, said) in self.validation.iter().zip(said) {
-            predictions.push(utterance, said.intent, said.tags);
+        let windows = &self.validation_windows;
+        for ((utterance, said), &tokens) in self.validation.iter().zip(said).zip(&windows.tokens) {
+            predictions.push(utterance, said.intent, said.tags, tokens);
         }
         let values = predictions.scores().map_err(|error| validation_failed(&error))?;
         let score = values.iter().map(|(_, value)| value).sum::<f64>() / values.len() as f64;

@@ -108,8 +108,10 @@ impl<'a> QuestionData<'a> {
         let found = answers::spans(rt, model, &self.validation_windows, spans, "validation", progress)?;
         let mut predictions =
             AnswerPredictions::new(&self.task.name, Split::Train, self.task.rules, self.task.null_threshold());
-        for (question, found) in self.validation.questions.iter().zip(&found) {
-            predictions.push(question, &self.validation.contexts[question.context], found, spans.n_best);
+        for (index, (question, found)) in self.validation.questions.iter().zip(&found).enumerate() {
+            let (context, tokens) =
+                (&self.validation.contexts[question.context], self.validation_windows.tokens(index));
+            predictions.push(question, context, tokens, found, spans.n_best);
         }
         Ok(Some(predictions))
     }
