@@ -179,6 +179,15 @@ fn what_cannot_be_answered_is_refused_by_name() {
         refusal(&zero_shot),
         "error: model `F/bert-classify`: expected a label that begins with `entail`, found LABEL_0, LABEL_1, LABEL_2"
     );
+    let named = [&zero_shot[..], &["--multi-label", "--json"]].concat();
+    let verdicts = ["--entailment-label", "LABEL_1", "--contradiction-label", "LABEL_2"];
+    let of_verdicts = stdout(&run(&[&named[..], &verdicts].concat()));
+    assert_eq!(
+        refusal(&[&named[..], &["--entailment-label", "yes"]].concat()),
+        "error: model `F/bert-classify`: expected a label \"yes\", found LABEL_0, LABEL_1, LABEL_2"
+    );
+    set_labels(Path::new(&classes), &["neutral", "entailment", "contradiction"]);
+    assert_eq!(stdout(&run(&named)), of_verdicts);
     set_labels(Path::new(&classes), &["neutral", "entailment", "other"]);
     assert_eq!(
         refusal(&[&zero_shot[..], &["--multi-label"]].concat()),

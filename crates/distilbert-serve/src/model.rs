@@ -6,7 +6,7 @@ use distilbert::data::examples::{Problem, TaskKind};
 use distilbert::data::questions::WindowConfig;
 use distilbert::heads::Head;
 use distilbert::model::{HeadKind, Model};
-use distilbert::predict::zero_shot::Scoring;
+use distilbert::predict::zero_shot::{Scoring, Verdicts};
 use distilbert::tokenizer::Tokenizer;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -194,7 +194,7 @@ impl ServedModel {
             | (ServedTask::FillMask, Ability::FillMask) => true,
             (ServedTask::Classify { labels, .. }, Ability::Rerank) => labels.len() == 1,
             (ServedTask::Classify { problem, labels, .. }, Ability::ZeroShot) => {
-                Scoring::of(*problem, labels, false).is_ok()
+                Scoring::of(*problem, labels, Verdicts::default(), false).is_ok()
             }
             _ => false,
         }

@@ -12,7 +12,7 @@ use crate::App;
 use crate::http::error::{ApiError, ErrorKind, Protocol};
 use crate::model::{Ability, ServedModel, ServedTask};
 use distilbert::data::examples::TaskKind;
-use distilbert::predict::zero_shot::Scoring;
+use distilbert::predict::zero_shot::{Scoring, Verdicts};
 use schema::*;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -380,7 +380,9 @@ fn labels(model: &ServedModel) -> Vec<String> {
 /// Whether candidates of zero-shot classification may be scored by themselves.
 fn scores_single_labels(model: &ServedModel) -> bool {
     match &model.task {
-        ServedTask::Classify { problem, labels, .. } => Scoring::of(*problem, labels, true).is_ok(),
+        ServedTask::Classify { problem, labels, .. } => {
+            Scoring::of(*problem, labels, Verdicts::default(), true).is_ok()
+        }
         _ => false,
     }
 }

@@ -19,7 +19,7 @@ use distilbert::predict::fill_mask::{fill, mask_places, target};
 use distilbert::predict::intents::{Names, understood};
 use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
-use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
+use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring, Verdicts};
 use distilbert::tokenizer::Encoding;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -444,8 +444,8 @@ fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> 
     }
     let ServedTask::Classify { problem, labels: outputs, .. } = &model.task else { return Err(ApiError::internal()) };
     let each = parameters.multi_label.unwrap_or(false) || labels.len() == 1;
-    let scoring =
-        Scoring::of(*problem, outputs, each).map_err(|error| ApiError::invalid("parameters", error.to_string()))?;
+    let scoring = Scoring::of(*problem, outputs, Verdicts::default(), each);
+    let scoring = scoring.map_err(|error| ApiError::invalid("parameters", error.to_string()))?;
     let mut encodings = Vec::new();
     for text in &texts {
         for label in &labels {

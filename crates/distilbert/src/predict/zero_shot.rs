@@ -21,12 +21,29 @@ pub enum ZeroShotError {
         /// The model's labels.
         found: String,
     },
+    /// The label that was named is none of the model's.
+    #[error("expected a label {expected:?}, found {found}")]
+    Named {
+        /// The name.
+        expected: String,
+        /// The model's labels.
+        found: String,
+    },
     /// No label says that the opposite follows.
     #[error("scores of single labels need one that begins with `contradict`, found {found}")]
     Contradiction {
         /// The model's labels.
         found: String,
     },
+}
+
+/// What a model calls its verdicts, where their names do not begin with `entail` and `contradict`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verdicts<'a> {
+    /// The hypothesis follows.
+    pub entailment: Option<&'a str>,
+    /// The opposite follows.
+    pub contradiction: Option<&'a str>,
 }
 
 /// How the logits of the hypotheses become scores.
@@ -51,18 +68,31 @@ impl Scoring {
     ///
     /// # Errors
     /// [`ZeroShotError`] if it has no output for what is asked.
-    pub fn of(problem: Problem, labels: &[String], each: bool) -> Result<Scoring, ZeroShotError> {
-        let find = |beginning: &str| labels.iter().position(|label| label.to_lowercase().starts_with(beginning));
+    pub fn of(
+        problem: Problem,
+        labels: &[String],
+        verdicts: Verdicts<'_>,
+        each: bool,
+    ) -> Result<Scoring, ZeroShotError> {
         let found = || labels.join(", ");
-        let entailment = find("entail")
+        let find = |name: Option<&str>, beginning: &str| match name {
+            None => Ok(labels.iter().position(|label| label.to_lowercase().starts_with(beginning))),
+            Some(name) => {
+                let place = labels.iter().position(|label| label == name);
+                let unknown = || ZeroShotError::Named { expected: name.to_owned(), found: found() };
+                place.map(Some).ok_or_else(unknown)
+            }
+        };
+        let entailment = find(verdicts.entailment, "entail")?
             .filter(|_| problem == Problem::Classification)
             .ok_or_else(|| ZeroShotError::Entailment { found: found() })?;
         if !each {
             return Ok(Scoring::Among { entailment });
         }
         let other = (labels.len() == 2).then_some(1 - entailment.min(1));
-        let contradiction =
-            find("contradict").or(other).ok_or_else(|| ZeroShotError::Contradiction { found: found() })?;
+        let contradiction = find(verdicts.contradiction, "contradict")?
+            .or(other)
+            .ok_or_else(|| ZeroShotError::Contradiction { found: found() })?;
         Ok(Scoring::Each { entailment, contradiction })
     }
 

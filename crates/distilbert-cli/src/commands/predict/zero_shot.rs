@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::data::batch::Batch;
 use distilbert::predict::LogitsRunner;
-use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring};
+use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring, Verdicts};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use std::io::Write;
@@ -23,6 +23,13 @@ pub struct ZeroShotArgs {
     /// The sentence that the model judges for each label, which stands at {}.
     #[arg(long, value_name = "TEXT", default_value = DEFAULT_TEMPLATE)]
     hypothesis_template: String,
+    /// The model's label for a sentence that follows [default: the one that begins with `entail`]
+    #[arg(long, value_name = "LABEL")]
+    entailment_label: Option<String>,
+    /// Its label for one of which the opposite follows [default: the one that begins with `contradict`, or of two labels
+    /// the other one]
+    #[arg(long, value_name = "LABEL")]
+    contradiction_label: Option<String>,
     /// Labels do not exclude each other: each gets a score of its own.
     #[arg(long)]
     multi_label: bool,
@@ -48,8 +55,10 @@ pub fn run(args: &ZeroShotArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         labels.iter().map(|label| args.hypothesis_template.replace(PLACEHOLDER, label)).collect();
     let classifier = Classifier::load_in(args.common.precision, name, rt, console)?.of_texts(name)?;
     let each = args.multi_label || labels.len() == 1;
-    let scoring =
-        Scoring::of(classifier.problem, &classifier.labels, each).with_context(|| format!("model `{name}`"))?;
+    let verdicts =
+        Verdicts { entailment: args.entailment_label.as_deref(), contradiction: args.contradiction_label.as_deref() };
+    let scoring = Scoring::of(classifier.problem, &classifier.labels, verdicts, each);
+    let scoring = scoring.with_context(|| format!("model `{name}`"))?;
     let positions = classifier.model.config.encoder.max_positions;
     let task = ZeroShot {
         args,
