@@ -370,6 +370,10 @@ fn answers_are_those_of_the_library_window_by_window() {
     let one = ask(&server, "/models/answers", &json!({"inputs": inputs[1]}));
     assert_eq!(one, expected[1][0]);
     assert_eq!(ask(&server, "/answer", &json!({"inputs": [inputs[1]]})), one);
+    let heard = json!({"inputs": inputs[1], "parameters": {"max_question_len": 64, "align_to_words": true}});
+    assert_eq!(ask(&server, "/answer", &heard), one);
+    let refused = json!({"inputs": inputs[1], "parameters": {"align_to_words": false}});
+    assert_eq!(common::post(&server, "/answer", &refused).status, 422);
     let text: String = context.chars().collect();
     let first = &found[0][0];
     let (start, end) = (first["start"].as_u64().unwrap() as usize, first["end"].as_u64().unwrap() as usize);

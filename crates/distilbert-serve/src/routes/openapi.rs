@@ -400,7 +400,11 @@ fn mask(model: &ServedModel) -> &str {
 
 fn tag_parameters() -> Vec<(&'static str, Value)> {
     let strategies = ["none", "simple", "first", "average", "max"].map(str::to_owned).to_vec();
-    vec![("aggregation_strategy", one_of_or_null(strategies)), ("ignore_labels", or_null(list(text())))]
+    vec![
+        ("aggregation_strategy", one_of_or_null(strategies)),
+        ("ignore_labels", or_null(list(text()))),
+        ("stride", or_null(at_least(0))),
+    ]
 }
 
 fn answer_parameters(model: &ServedModel) -> Vec<(&'static str, Value)> {
@@ -413,6 +417,8 @@ fn answer_parameters(model: &ServedModel) -> Vec<(&'static str, Value)> {
         ("handle_impossible_answer", or_null(flag())),
         ("doc_stride", or_null(at_least(0))),
         ("max_seq_len", or_null(from_to(least, most))),
+        ("max_question_len", or_null(at_least(0))),
+        ("align_to_words", or_null(json!({"type": "boolean", "const": true}))),
     ]
 }
 

@@ -233,6 +233,9 @@ pub struct TagParameters {
     aggregation_strategy: Option<Strategy>,
     #[serde(alias = "ignoreLabels")]
     ignore_labels: Option<Vec<String>>,
+    /// By how much the pipeline's windows overlap, without which it cuts. Here they always do, by a quarter.
+    #[serde(default, rename = "stride", deserialize_with = "whole")]
+    _stride: Option<usize>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -496,6 +499,11 @@ pub struct AnswerParameters {
     doc_stride: Option<usize>,
     #[serde(default, alias = "maxSeqLen", deserialize_with = "whole")]
     max_seq_len: Option<usize>,
+    /// The pipeline takes it and does not apply it.
+    #[serde(default, rename = "max_question_len", alias = "maxQuestionLen", deserialize_with = "whole")]
+    _max_question_len: Option<usize>,
+    #[serde(alias = "alignToWords")]
+    align_to_words: Option<bool>,
 }
 
 /// A question and what to answer it from.
@@ -528,6 +536,10 @@ pub fn answers(
 ) -> Result<Pipeline, ApiError> {
     if questions.iter().any(|input| input.question.trim().is_empty() || input.context.trim().is_empty()) {
         return Err(ApiError::empty("inputs"));
+    }
+    if parameters.align_to_words == Some(false) {
+        let message = "`align_to_words`: expected true, since answers are whole words, found false";
+        return Err(ApiError::invalid("parameters", message));
     }
     let ServedTask::Answer { windows, null_threshold } = &model.task else { return Err(ApiError::internal()) };
     let max_length = parameters.max_seq_len.unwrap_or(windows.max_length);
