@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 Row = dict[str, Any]
 NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|nothing|none|without|hardly|n't)\b|n't\b", re.IGNORECASE)
 
@@ -75,6 +78,17 @@ def slices(teacher: list[Row], student: list[Row]) -> None:
         print(f"| {name} | {len(pairs)} | {share(of_teacher)} | {share(of_student)} | {lost} | {won} |")
 
 
+def paired_test(teacher: list[Row], student: list[Row]) -> str:
+    """McNemar's exact test, and the difference in points with its bootstrap interval over the examples."""
+    differences = np.array([float(right(s)) - float(right(t)) for t, s in zip(teacher, student, strict=True)])
+    alone = [int((differences == side).sum()) for side in (1, -1)]
+    p = stats.binomtest(alone[0], max(sum(alone), 1)).pvalue if sum(alone) else 1.0
+    draws = np.random.default_rng(1).integers(len(differences), size=(2000, len(differences)))
+    low, high = np.percentile(100 * differences[draws].mean(1), [2.5, 97.5])
+    mean = 100 * differences.mean()
+    return f"Student minus teacher: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], McNemar's exact test p = {p:.2g}."
+
+
 def by_confidence(student: list[Row]) -> None:
     print("| the student's confidence | number | right |")
     print("| --- | --- | --- |")
@@ -92,7 +106,7 @@ def main() -> None:
     arguments = parser.parse_args()
     teacher, student = read(arguments.teacher), read(arguments.student)
     slices(teacher, student)
-    print()
+    print(f"\n{paired_test(teacher, student)}\n")
     by_confidence(student)
     areas = f"teacher {area_under_roc(teacher):.3f}, student {area_under_roc(student):.3f}"
     print(f"\nArea under the curve of confidence against being right: {areas}.")
