@@ -266,6 +266,19 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
         Some(Strategy::Average) => Aggregation::Average,
         Some(Strategy::Max) => Aggregation::Max,
     };
+    in_windows(model, texts, move |model, text, windows, said| {
+        let ServedTask::Tag { labels } = &model.task else { return Err(ApiError::internal()) };
+        let tokens = windows.tokens(said, labels.len());
+        json_text(&spans(text, &tokens, labels, &model.tokenizer, aggregation, &ignored))
+    })
+}
+
+/// Texts of any length. `answer` makes JSON of a text, its windows, and what the model says of each.
+fn in_windows(
+    model: Arc<ServedModel>,
+    texts: Vec<String>,
+    answer: impl Fn(&ServedModel, &str, &TextWindows, &[Vec<f32>]) -> Result<String, ApiError> + Send + 'static,
+) -> Pipeline {
     let windows: Vec<TextWindows> =
         texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
     let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
@@ -273,12 +286,11 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
     let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
     let (of, windows_read) = (Arc::clone(&model), counts.clone());
     let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
-        let ServedTask::Tag { labels } = &of.task else { return Err(ApiError::internal()) };
         let mut outputs = outputs.into_iter().map(numbers);
-        let all = texts.iter().zip(&windows).zip(counts).map(|((text, windows), count)| {
-            let logits: Vec<Vec<f32>> = outputs.by_ref().take(count).collect();
-            let tokens = windows.tokens(&logits, labels.len());
-            json_text(&spans(text, &tokens, labels, &of.tokenizer, aggregation, &ignored))
+        let of_texts = texts.iter().zip(&windows).zip(counts);
+        let all = of_texts.map(|((text, windows), count)| {
+            let said: Vec<Vec<f32>> = outputs.by_ref().take(count).collect();
+            answer(&of, text, windows, &said)
         });
         all.collect()
     });
@@ -301,28 +313,16 @@ pub fn intents(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared
 
 /// Intent and slots of each text.
 pub fn understandings(model: Arc<ServedModel>, texts: Vec<String>) -> Pipeline {
-    let windows: Vec<TextWindows> =
-        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
-    let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
-    let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
-    let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
-    let (of, windows_read) = (Arc::clone(&model), counts.clone());
-    let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
-        let ServedTask::Intents { intents, slots } = &of.task else { return Err(ApiError::internal()) };
-        let mut outputs = outputs.into_iter().map(|output| {
-            let mut of_text = numbers(output);
-            let of_tokens = of_text.split_off(intents.len().min(of_text.len()));
-            [of_text, of_tokens]
-        });
-        let all = texts.iter().zip(&windows).zip(counts).map(|((text, windows), count)| {
-            let said: Vec<[Vec<f32>; 2]> = outputs.by_ref().take(count).collect();
-            let found = understood(text, windows, &said, Names { intents, slots }, &of.tokenizer);
-            json_text(&found.ok_or_else(ApiError::internal)?)
-        });
-        all.collect()
-    });
-    let (work, encodings) = (Work::Logits, sequences.concat());
-    Pipeline { model, work, encodings, characters, truncated, windows: windows_read, answers }
+    in_windows(model, texts, |model, text, windows, said| {
+        let ServedTask::Intents { intents, slots } = &model.task else { return Err(ApiError::internal()) };
+        let of_heads = |said: &Vec<f32>| {
+            let (of_text, of_tokens) = said.split_at(intents.len().min(said.len()));
+            [of_text.to_vec(), of_tokens.to_vec()]
+        };
+        let said: Vec<[Vec<f32>; 2]> = said.iter().map(of_heads).collect();
+        let found = understood(text, windows, &said, Names { intents, slots }, &model.tokenizer);
+        json_text(&found.ok_or_else(ApiError::internal)?)
+    })
 }
 
 /// Of [`fill_mask`].
