@@ -28,7 +28,8 @@ const SUMMARY_FILE: &str = "summary.json";
 /// same seed; the scores of all are their spread.
 ///
 /// # Errors
-/// If there is no model, or a file of the run is not what it should be. What is merely missing stays unknown.
+/// If there is neither a model nor an evaluation, or a file of the run is not what it should be. What is merely missing
+/// stays unknown: a run whose weights were deleted has its scores still.
 pub fn gather(
     name: &str,
     role: Role,
@@ -38,12 +39,9 @@ pub fn gather(
     console: &Console,
 ) -> anyhow::Result<ModelReport> {
     let place = Place::find(path, console)?;
-    let model = Model::load_for_inference(&place.model, rt, None)?.model;
     let mut report = ModelReport {
         name: name.to_owned(),
         role,
-        parameters: Some(model.parameters.count() as u64),
-        size_bytes: Some(size_bytes(&Checkpoint::open(&place.model)?)?),
         evaluations: evaluations(&place.run)?,
         loss_curves: loss_curves(&place.run.join("metrics.jsonl"))?,
         lineage: lineage(&place)?,
@@ -60,6 +58,13 @@ pub fn gather(
             _ => report.seed_scores = summary.scores,
         }
     }
+    let Some(folder) = &place.model else {
+        console.warn(&format!("{}: no weights are left, so neither size nor speed is known", path.display()));
+        return Ok(report);
+    };
+    let model = Model::load_for_inference(folder, rt, None)?.model;
+    report.parameters = Some(model.parameters.count() as u64);
+    report.size_bytes = Some(size_bytes(&Checkpoint::open(folder)?)?);
     if speed {
         let speed = measure(rt, &model).with_context(|| format!("measuring {name}"))?;
         report.latency_ms_p50 = speed.latency_ms_p50();
@@ -113,19 +118,18 @@ fn read_text(path: &Path) -> anyhow::Result<Option<String>> {
 struct Place {
     /// Holds metrics and scores.
     run: PathBuf,
-    /// Holds weights and configuration.
-    model: PathBuf,
+    /// Holds weights and configuration; `None` if they are gone and the scores are left.
+    model: Option<PathBuf>,
 }
 
 impl Place {
     fn find(path: &Path, console: &Console) -> anyhow::Result<Place> {
-        if let Some(run) = [path.to_owned()].into_iter().chain(seeds(path)).find(|run| run.join("best").is_dir()) {
-            return Ok(Place { model: run.join("best"), run });
-        }
-        if let Some((run, model)) =
-            [path.to_owned()].into_iter().chain(seeds(path)).find_map(|run| Some((run.clone(), last_checkpoint(&run)?)))
-        {
-            return Ok(Place { model, run });
+        let runs: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(seeds(path)).collect();
+        let found = |model: fn(&Path) -> Option<PathBuf>| {
+            runs.iter().find_map(|run| Some(Place { run: run.clone(), model: Some(model(run)?) }))
+        };
+        if let Some(place) = found(best).or_else(|| found(last_checkpoint)) {
+            return Ok(place);
         }
         let model = if path.is_dir() {
             path.to_owned()
@@ -133,11 +137,21 @@ impl Place {
             let name = path.to_str().with_context(|| format!("{}: not a name", path.display()))?;
             model_source::resolve(name, console)?
         };
-        if !model.join("config.json").is_file() {
-            bail!("{}: expected a finished run (`best`) or a model (`config.json`), found neither", model.display());
+        if model.join("config.json").is_file() {
+            return Ok(Place { run: model.clone(), model: Some(model) });
         }
-        Ok(Place { run: model.clone(), model })
+        let scored = runs.into_iter().find(|run| run.join(EVALUATION_FILE).is_file());
+        let run = scored.with_context(|| {
+            let expected = "a finished run (`best`), a model (`config.json`) or scores";
+            format!("{}: expected {expected} (`{EVALUATION_FILE}`), found none of them", path.display())
+        })?;
+        Ok(Place { run, model: None })
     }
+}
+
+/// The best checkpoint of a run that measured something.
+fn best(run: &Path) -> Option<PathBuf> {
+    Some(run.join("best")).filter(|best| best.is_dir())
 }
 
 /// The last checkpoint of a run that measured nothing, and so has no best one.
@@ -214,6 +228,9 @@ fn lineage(place: &Place) -> anyhow::Result<Lineage> {
     let of_run = read_json(&place.run.join(LINEAGE_FILE))?;
     Ok(match of_run {
         Some(lineage) => lineage,
-        None => read_json(&place.model.join(LINEAGE_FILE))?.unwrap_or_default(),
+        None => match &place.model {
+            Some(model) => read_json(&model.join(LINEAGE_FILE))?.unwrap_or_default(),
+            None => Lineage::default(),
+        },
     })
 }

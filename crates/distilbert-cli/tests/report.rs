@@ -90,6 +90,25 @@ fn a_run_that_measured_nothing_is_shown_by_its_last_checkpoint() {
 }
 
 #[test]
+fn a_run_whose_weights_were_deleted_has_its_scores_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    finished(&folder.join("run"), "distilbert-classify");
+    fs::remove_dir_all(folder.join("run/best")).unwrap();
+    let (run_folder, out) = (path(folder, "run"), path(folder, "out"));
+    let output = run(&["report", &run_folder, "--output", &out, "--json"]);
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let model = &found["models"][0];
+    assert_eq!(model["evaluations"][0]["result"]["n"], 30);
+    assert_eq!(model["lineage"]["teacher"], "big");
+    for unknown in ["parameters", "size_bytes", "latency_ms_p50"] {
+        assert_eq!(model[unknown], Value::Null, "{unknown}");
+    }
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("no weights are left"), "{warning}");
+}
+
+#[test]
 fn a_plain_model_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -163,7 +182,9 @@ fn runs_that_cannot_be_compared_are_refused_by_name_and_nothing_is_written() {
     fs::create_dir(&unfinished).unwrap();
     let message = refused(&[good, unfinished.to_str().unwrap()]);
     assert!(
-        message.ends_with("expected a finished run (`best`) or a model (`config.json`), found neither"),
+        message.ends_with(
+            "expected a finished run (`best`), a model (`config.json`) or scores (`evaluation.json`), found none of them"
+        ),
         "{message}"
     );
 
