@@ -6,6 +6,7 @@ use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::Label;
 use distilbert::evaluate::Predictions;
 use distilbert::evaluate::calibration::{Calibration, calibration_error, fit_temperature, negative_log_likelihood};
+use distilbert::evaluate::metrics::argmax;
 use distilbert::evaluate::predictions::softmax;
 use std::path::Path;
 
@@ -37,32 +38,40 @@ pub fn write(folder: &Path, calibration: &Calibration) -> anyhow::Result<()> {
     Ok(write_atomic(&folder.join(CALIBRATION_FILE), text.as_bytes())?)
 }
 
-/// Fits a temperature to logits as the model gives them, a row for each prediction.
+/// Fits a temperature to logits as the model gives them, a row for each prediction or, of a tagger, for each word.
 ///
 /// # Errors
 /// If no example has a class or a set of labels.
 pub fn fit(predictions: &Predictions, logits: &[Vec<f32>]) -> anyhow::Result<Calibration> {
-    let labels = predictions.rows.iter().map(|row| &row.label);
-    let rows: Vec<(&[f32], &Label)> = logits.iter().map(Vec::as_slice).zip(labels).collect();
+    let class = |tag: &String| predictions.labels.iter().position(|label| label == tag);
+    let labels: Vec<Label> = (predictions.rows.iter())
+        .flat_map(|row| match &row.label {
+            // A tag that the model does not know has no logit.
+            Label::Tags(tags) => tags.iter().map(|tag| class(tag).map_or(Label::None, Label::Class)).collect(),
+            label => vec![label.clone()],
+        })
+        .collect();
+    let rows: Vec<(&[f32], &Label)> = logits.iter().map(Vec::as_slice).zip(&labels).collect();
     let temperature = fit_temperature(&rows).context("--calibrate: expected examples with classes, found none")?;
     let nll = |temperature| negative_log_likelihood(rows.iter().copied(), temperature);
     let error = |temperature: f64| {
-        let scaled = rows.iter().filter_map(|(logits, label)| match label {
-            Label::Class(class) => {
-                let scaled: Vec<f32> = logits.iter().map(|&x| (f64::from(x) / temperature) as f32).collect();
-                Some((softmax(&scaled), *class))
-            }
-            _ => None,
-        });
-        let scaled: Vec<(Vec<f32>, usize)> = scaled.collect();
-        let rows = scaled.iter().map(|(probabilities, class)| (probabilities.as_slice(), *class));
-        (!scaled.is_empty()).then(|| calibration_error(rows))
+        let mut decisions = (rows.iter())
+            .filter_map(|(logits, label)| match label {
+                Label::Class(class) => {
+                    let scaled: Vec<f32> = logits.iter().map(|&x| (f64::from(x) / temperature) as f32).collect();
+                    let (probabilities, best) = (softmax(&scaled), argmax(&scaled));
+                    Some((probabilities[best], best == *class))
+                }
+                _ => None,
+            })
+            .peekable();
+        decisions.peek().is_some().then(|| calibration_error(decisions))
     };
     Ok(Calibration {
         temperature,
         task: predictions.task.clone(),
         split: predictions.split.name().to_owned(),
-        n: rows.len(),
+        n: labels.iter().filter(|label| !matches!(label, Label::None)).count(),
         nll_before: nll(1.0),
         nll_after: nll(temperature),
         calibration_error_before: error(1.0),

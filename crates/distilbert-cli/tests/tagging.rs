@@ -104,13 +104,33 @@ fn a_tagger_is_trained_scored_reported_and_used() {
     assert_eq!(against["metric"], "entity_f1");
     let difference = against["difference"].as_f64().unwrap();
     assert!((difference - (1.0 - 10.0 / 11.0)).abs() < 1e-9, "{against}");
-    let refused = run(&["evaluate", "--model", string(&best), "--file", string(&three), "--calibrate"]);
-    assert_eq!(
-        stderr(&refused),
-        "error: --by and --calibrate: expected a classifier of texts, found a tagger of words\n"
-    );
+    let refused = run(&["evaluate", "--model", string(&best), "--file", string(&three), "--by", "tags"]);
+    assert_eq!(stderr(&refused), "error: --by: expected a classifier of texts, found a tagger of words\n");
 
+    // A temperature is fitted to words, and used from then on.
     let text = "Wolfgang lives in New York!";
+    let surest = || {
+        let found = stdout(&run(&["predict", "tag", "--model", string(&best), "--json", text]));
+        lines(&found)[0][0]["score"].as_f64().unwrap()
+    };
+    let before = surest();
+    let mistaken = folder.path().join("mistaken.txt");
+    fs::write(&mistaken, sentences(3).replacen("I-PER", "I-LOC", 1)).unwrap();
+    let on_mistaken = |extra: &[&str]| {
+        let fixed = ["evaluate", "--model", string(&best), "--file", string(&mistaken), "--json"];
+        lines(&stdout(&run(&fixed.iter().chain(extra).copied().collect::<Vec<_>>())))[0].clone()
+    };
+    let fitted = on_mistaken(&["--calibrate"]);
+    let number = |key: &str| fitted["calibration"][key].as_f64().unwrap();
+    assert_eq!(fitted["calibration"]["n"], 18, "{fitted}");
+    assert_eq!(fitted["calibration"]["calibration_error_before"], fitted["calibration_error"]);
+    let temperature = number("temperature");
+    assert!((temperature - 1.0).abs() > 0.01 && number("nll_after") < number("nll_before"), "{fitted}");
+    let after = on_mistaken(&[]);
+    let gap = after["calibration_error"].as_f64().unwrap() - number("calibration_error_after");
+    assert!(gap.abs() < 1e-6 && after["metrics"] == fitted["metrics"], "{after}");
+    assert_eq!(surest() < before, temperature > 1.0, "{before} became {}", surest());
+
     let found = stdout(&run(&["predict", "tag", "--model", string(&best), "--json", text]));
     let spans = lines(&found)[0].clone();
     let facts: Vec<(String, u64, u64)> = spans

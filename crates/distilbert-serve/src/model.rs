@@ -56,6 +56,8 @@ pub enum ServedTask {
     Tag {
         /// Name of each output.
         labels: Vec<String>,
+        /// What logits are divided by before they become probabilities.
+        temperature: f64,
     },
     /// An intent for a text and slots for its words.
     Intents {
@@ -158,7 +160,7 @@ impl ServedModel {
         ServedModel::check_name(&self.name)?;
         let fits = match (&self.task, &self.model.head) {
             (ServedTask::Classify { labels, .. }, Head::Classifier(_)) => labels.len() == self.outputs(),
-            (ServedTask::Tag { labels }, Head::Tokens(_)) => labels.len() == self.outputs(),
+            (ServedTask::Tag { labels, .. }, Head::Tokens(_)) => labels.len() == self.outputs(),
             (ServedTask::Intents { intents, slots }, Head::Both(..)) => {
                 intents.len() == self.outputs() && slots.len() == self.model.config.head.slots().len()
             }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{
     answerer, ask, config, encoder, entailment, get, golden, intents, masked, reranker, runtime, sentiment, start,
-    tagger, texts, tokenizer,
+    tagger, tagger_at, texts, tokenizer,
 };
 use distilbert::data::batch::Batch;
 use distilbert::data::questions::{QuestionSet, QuestionWindows};
@@ -231,6 +231,20 @@ fn texts_are_ranked_by_the_sigmoid_of_the_librarys_score() {
         assert!(raw.get("text").is_none());
         let of_raw = raw["index"].as_u64().unwrap() as usize;
         assert_eq!(raw["score"].as_f64().unwrap() as f32, scores[of_raw]);
+    }
+}
+
+#[test]
+fn a_temperature_divides_the_logits_of_tags() {
+    let server = start(small_batches(), vec![tagger_at(1e6)]);
+    let parameters = json!({"aggregation_strategy": "none", "ignore_labels": []});
+    let found = ask(&server, "/tag", &json!({"inputs": "wolfgang lives in berlin", "parameters": parameters}));
+    let spans = found.as_array().unwrap();
+    assert_eq!(spans.len(), 4);
+    for span in spans {
+        // Divided by that much, the six labels are about equally likely.
+        let score = span["score"].as_f64().unwrap();
+        assert!((score - 1.0 / 6.0).abs() < 1e-3, "{span}");
     }
 }
 

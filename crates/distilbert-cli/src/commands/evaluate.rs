@@ -217,15 +217,15 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     }
     if let Some(first) = scored.first_mut() {
         first.analysis = analyse(args, path, &task, first)?;
-        if let Some(calibration) = &first.analysis.calibration {
-            calibration::write(Path::new(&args.model), calibration)?;
-        }
     }
     finish(args, &scored, console)
 }
 
-/// Writes and prints what was scored.
+/// Writes and prints what was scored, and stores a temperature that was fitted.
 fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::Result<()> {
+    if let Some(calibration) = scored.first().and_then(|first| first.analysis.calibration.as_ref()) {
+        calibration::write(Path::new(&args.model), calibration)?;
+    }
     if let Some(folder) = &args.output {
         write(folder, scored)?;
     }
@@ -292,8 +292,8 @@ pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -
     if args.pair_column.is_some() || args.submission.is_some() {
         bail!("--pair-column and --submission: the model tags words, which have neither pairs nor a GLUE server");
     }
-    if args.by.is_some() || args.calibrate {
-        bail!("--by and --calibrate: expected a classifier of texts, found a tagger of words");
+    if args.by.is_some() {
+        bail!("--by: expected a classifier of texts, found a tagger of words");
     }
     let saved = tagger.saved.as_ref().map(|saved| &saved.task);
     let columns = match saved {

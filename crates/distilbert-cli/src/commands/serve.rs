@@ -320,7 +320,7 @@ fn load(
             let max_length = classifier.max_length(None, classifier.model.config.encoder.max_positions)?;
             let Classifier { model, tokenizer, saved, problem, labels, temperature } = classifier;
             let task = if problem.is_of_words() {
-                ServedTask::Tag { labels }
+                ServedTask::Tag { labels, temperature }
             } else {
                 ServedTask::Classify { problem, labels, temperature, trained_on: saved.map(|saved| saved.task.kind) }
             };

@@ -371,7 +371,7 @@ fn plain_example(model: &ServedModel) -> Value {
 
 fn labels(model: &ServedModel) -> Vec<String> {
     match &model.task {
-        ServedTask::Classify { labels, .. } | ServedTask::Tag { labels } => labels.clone(),
+        ServedTask::Classify { labels, .. } | ServedTask::Tag { labels, .. } => labels.clone(),
         ServedTask::Intents { intents, .. } => intents.clone(),
         ServedTask::FillMask | ServedTask::Answer { .. } | ServedTask::Embed { .. } => Vec::new(),
     }

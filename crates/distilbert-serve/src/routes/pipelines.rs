@@ -11,6 +11,7 @@ use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::data::examples::Problem;
 use distilbert::data::questions::{QuestionSet, QuestionWindows, WindowConfig};
 use distilbert::heads::tokens::starts_then_ends;
 use distilbert::predict::answers::{Ranking, RankingConfig};
@@ -267,8 +268,9 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
         Some(Strategy::Max) => Aggregation::Max,
     };
     in_windows(model, texts, move |model, text, windows, said| {
-        let ServedTask::Tag { labels } = &model.task else { return Err(ApiError::internal()) };
-        let tokens = windows.tokens(said, labels.len());
+        let ServedTask::Tag { labels, temperature } = &model.task else { return Err(ApiError::internal()) };
+        let said: Vec<Vec<f32>> = said.iter().map(|said| calibrated(Problem::Tags, *temperature, said)).collect();
+        let tokens = windows.tokens(&said, labels.len());
         json_text(&spans(text, &tokens, labels, &model.tokenizer, aggregation, &ignored))
     })
 }

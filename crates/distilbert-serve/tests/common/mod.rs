@@ -73,10 +73,14 @@ pub fn entailment() -> ServedModel {
 }
 
 pub fn tagger() -> ServedModel {
+    tagger_at(1.0)
+}
+
+pub fn tagger_at(temperature: f64) -> ServedModel {
     let folder = golden("tagger");
     let model = load(&folder);
     let labels = model.config.head.labels().to_vec();
-    served("tagger", &folder, model, ServedTask::Tag { labels })
+    served("tagger", &folder, model, ServedTask::Tag { labels, temperature })
 }
 
 pub fn intents() -> ServedModel {

@@ -4,8 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::examples::Label;
 
-use super::metrics::argmax;
-
 /// Bins of equal width in which confidence and accuracy are compared.
 const BINS: usize = 15;
 
@@ -25,22 +23,22 @@ pub struct Calibration {
     pub task: String,
     /// Part of its data.
     pub split: String,
-    /// Examples.
+    /// Examples; of a tagger words.
     pub n: usize,
     /// [`negative_log_likelihood`] of these with temperature 1.
     pub nll_before: f64,
     /// With the temperature.
     pub nll_after: f64,
-    /// Expected calibration error of these with temperature 1; `None` unless each example has one class.
+    /// Expected calibration error of these with temperature 1; `None` unless each has one class.
     pub calibration_error_before: Option<f64>,
     /// With the temperature.
     pub calibration_error_after: Option<f64>,
 }
 
-/// Examples of about the same confidence.
+/// Decisions of about the same confidence: on an example, or on a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ConfidenceBin {
-    /// Examples.
+    /// How many.
     pub n: u64,
     /// How many of them are right.
     pub right: u64,
@@ -48,31 +46,27 @@ pub struct ConfidenceBin {
     pub confidences: f64,
 }
 
-/// Examples by confidence: bin m of 15, from 1, holds those in ((m-1)/15, m/15]. A row that is empty or holds a number that
-/// is not finite is left out.
-pub fn confidence_bins<'a>(rows: impl IntoIterator<Item = (&'a [f32], usize)>) -> Vec<ConfidenceBin> {
+/// Decisions by confidence, each with whether it is right: bin m of 15, from 1, holds those in ((m-1)/15, m/15]. A
+/// confidence that is not finite is left out.
+pub fn confidence_bins(decisions: impl IntoIterator<Item = (f32, bool)>) -> Vec<ConfidenceBin> {
     let mut bins = vec![ConfidenceBin::default(); BINS];
-    for (probabilities, truth) in rows {
-        if probabilities.is_empty() || probabilities.iter().any(|value| !value.is_finite()) {
-            continue;
-        }
-        let predicted = argmax(probabilities);
-        let confidence = probabilities.get(predicted).copied().map_or(0.0, f64::from);
+    for (confidence, is_right) in decisions.into_iter().filter(|(confidence, _)| confidence.is_finite()) {
+        let confidence = f64::from(confidence);
         let bin = ((confidence * BINS as f64).ceil() as usize).saturating_sub(1).min(BINS - 1);
         bins[bin].n += 1;
-        bins[bin].right += u64::from(predicted == truth);
+        bins[bin].right += u64::from(is_right);
         bins[bin].confidences += confidence;
     }
     bins
 }
 
 /// Expected calibration error: the mean gap between confidence (largest probability) and accuracy over 15 bins of
-/// equal width, weighted by the bins' examples. 0 is calibrated, 1 is always certain and always wrong; 0 of no rows.
+/// equal width, weighted by the bins' decisions. 0 is calibrated, 1 is always certain and always wrong; 0 of none.
 ///
 /// # Source
 /// Guo et al. 2017 (arXiv:1706.04599), equation 3.
-pub fn calibration_error<'a>(rows: impl IntoIterator<Item = (&'a [f32], usize)>) -> f64 {
-    let bins = confidence_bins(rows);
+pub fn calibration_error(decisions: impl IntoIterator<Item = (f32, bool)>) -> f64 {
+    let bins = confidence_bins(decisions);
     let n: u64 = bins.iter().map(|bin| bin.n).sum();
     let gaps: f64 = bins.iter().map(|bin| (bin.right as f64 - bin.confidences).abs()).sum();
     if n == 0 { 0.0 } else { gaps / n as f64 }
@@ -205,8 +199,7 @@ mod tests {
 
     #[test]
     fn confidences_are_counted_in_fifteenths() {
-        let (sure, torn, likely) = ([0.0f32, 1.0], [0.5f32, 0.5], [0.62f32, 0.38]);
-        let bins = confidence_bins([(&sure[..], 1), (&torn[..], 1), (&likely[..], 0), (&[f32::NAN][..], 0), (&[], 0)]);
+        let bins = confidence_bins([(1.0, true), (0.5, false), (0.62, true), (f32::NAN, true)]);
         let filled: Vec<(usize, u64, u64)> =
             bins.iter().enumerate().filter(|(_, bin)| bin.n > 0).map(|(at, bin)| (at, bin.n, bin.right)).collect();
         assert_eq!((bins.len(), filled), (15, vec![(7, 1, 0), (9, 1, 1), (14, 1, 1)]));

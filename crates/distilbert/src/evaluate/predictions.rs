@@ -191,6 +191,22 @@ impl Predictions {
         pairs.unzip()
     }
 
+    /// What was decided, on each example that has one class or on each word: how sure the model was, and whether it was
+    /// right.
+    pub fn decisions(&self) -> impl Iterator<Item = (f32, bool)> {
+        self.rows.iter().flat_map(|row| match (&row.label, &row.prediction) {
+            (Label::Class(truth), Prediction::Class(predicted)) => {
+                let sure = row.scores.get(*predicted).copied();
+                sure.map(|sure| (sure, truth == predicted)).into_iter().collect()
+            }
+            (Label::Tags(truth), Prediction::Tags(predicted)) => {
+                let is_right = truth.iter().zip(predicted).map(|(truth, predicted)| truth == predicted);
+                row.scores.iter().copied().zip(is_right).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
     /// Labels against predictions, for metrics.
     ///
     /// # Errors

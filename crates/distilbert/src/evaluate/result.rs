@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::examples::{Label, Metric, Problem};
+use crate::data::examples::{Metric, Problem};
 
 use super::calibration::calibration_error;
 use super::metrics::{MetricError, TypeScores, entity_scores_by_type, tag_scores_by_type};
@@ -26,7 +26,8 @@ pub struct EvaluationResult {
     pub metrics: Metrics,
     /// A 95 % bootstrap interval for each metric.
     pub intervals: OrderedMap<Interval>,
-    /// Expected calibration error of the largest probability; `None` unless each example has one class.
+    /// Expected calibration error of the largest probability; `None` unless each example has one class, or each word one
+    /// tag.
     #[serde(default)]
     pub calibration_error: Option<f64>,
     /// Of each type of span, or each tag; empty unless words are tagged.
@@ -66,19 +67,14 @@ impl EvaluationResult {
         let outcomes = predictions.outcomes()?;
         let names = metrics.iter().map(|metric| metric.name());
         let values = metrics.iter().map(|&metric| outcomes.metric(metric)).collect::<Result<Vec<_>, _>>()?;
-        let calibration_error = (predictions.problem == Problem::Classification).then(|| {
-            calibration_error(predictions.rows.iter().filter_map(|row| match row.label {
-                Label::Class(class) => Some((row.scores.as_slice(), class)),
-                _ => None,
-            }))
-        });
+        let decides = predictions.problem == Problem::Classification || predictions.problem.is_of_words();
         Ok(EvaluationResult {
             task: predictions.task.clone(),
             split: predictions.split.name().to_owned(),
             n: outcomes.len(),
             metrics: names.clone().zip(values).collect(),
             intervals: names.zip(intervals(&outcomes, metrics, bootstrap)?).collect(),
-            calibration_error,
+            calibration_error: decides.then(|| calibration_error(predictions.decisions())),
             by_type: by_type(predictions)?,
             null_thresholds: None,
             skipped,
@@ -105,7 +101,7 @@ fn by_type(predictions: &Predictions) -> Result<OrderedMap<TypeScores>, MetricEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::examples::{Example, Split, Task};
+    use crate::data::examples::{Example, Label, Split, Task};
 
     #[test]
     fn json_begins_with_task_split_n_metrics_and_reads_back_equal() {

@@ -157,10 +157,7 @@ impl Comparison {
             Some((value, evaluation.result.intervals.get(metric).copied()))
         });
         if let Some(predictions) = evaluation.and_then(Evaluation::labels) {
-            let bins = confidence_bins(predictions.rows.iter().filter_map(|row| match row.label {
-                Label::Class(class) => Some((row.scores.as_slice(), class)),
-                _ => None,
-            }));
+            let bins = confidence_bins(predictions.decisions());
             if bins.iter().any(|bin| bin.n > 0) {
                 self.reliability.push((self.rows.len(), bins));
             }

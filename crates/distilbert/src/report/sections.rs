@@ -440,11 +440,11 @@ fn reliability(input: &ReportInput, comparison: &Comparison) -> Option<Section> 
     let axes = Axes::new("confidence (mean of the largest probability)", "share right").marked().with_zero();
     let svg = plots::lines(&series, &axes).filter(|_| !comparison.reliability.is_empty())?;
     let mut table = Table::new(
-        "Examples by confidence, in 15 bins of equal width",
+        "Answers (of taggers: words) by confidence, in 15 bins of equal width",
         &[
             ("model", Align::Left),
             ("confidence", Align::Left),
-            ("examples", Align::Right),
+            ("answers", Align::Right),
             ("mean confidence × 100", Align::Right),
             ("right × 100", Align::Right),
         ],

@@ -105,13 +105,13 @@ pub fn score_words(
             first.name
         ));
     }
-    let mut predictions = Predictions::new(&data.task, data.split);
+    let (mut predictions, mut of_words) = (Predictions::new(&data.task, data.split), Vec::new());
     console.begin(
         &format!("evaluating on {} {}", data.task.name, data.split),
         Some(data.sentences.len() as u64),
         "sentences",
     );
-    // Logits exist for some sentences at a time: there are many more of them than of what is kept.
+    // Logits of tokens exist for some sentences at a time: there are many more of them than of words.
     for sentences in data.sentences.chunks(SENTENCES_AT_A_TIME) {
         let windows = WordWindows::new(sentences, &tagger.tokenizer, max_length, rt.threads());
         let logits = predict::logits(rt, &tagger.model, &windows.encoded, "", &Part(console))?;
@@ -123,14 +123,16 @@ pub fn score_words(
         for ((sentence, rows), &tokens) in sentences.iter().zip(words).zip(&windows.tokens) {
             let by_label = |row: &Vec<f32>| outputs.iter().map(|&output| row[output]).collect();
             let rows: Vec<Vec<f32>> = rows.iter().map(by_label).collect();
-            predictions.push_words(sentence, &rows, tokens).with_context(|| format!("line {}", sentence.line))?;
+            let calibrated: Vec<Vec<f32>> = rows.iter().map(|row| tagger.calibrated(row)).collect();
+            predictions.push_words(sentence, &calibrated, tokens).with_context(|| format!("line {}", sentence.line))?;
+            of_words.extend(rows);
         }
         console.advance(sentences.len() as u64);
     }
     console.end();
     let counts = (data.skipped.len(), 0);
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
-    Ok(Scored::new(result, predictions, tagger.model.precision()))
+    Ok(Scored { logits: of_words, ..Scored::new(result, predictions, tagger.model.precision()) })
 }
 
 /// What else was asked for.

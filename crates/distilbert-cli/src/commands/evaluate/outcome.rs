@@ -29,7 +29,8 @@ pub struct Scored {
     pub predictions: Predictions,
     /// What the model multiplied in.
     pub precision: Precision,
-    /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction.
+    /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction, or for
+    /// each word.
     pub(super) logits: Vec<Vec<f32>>,
     pub(super) analysis: Analysis,
 }

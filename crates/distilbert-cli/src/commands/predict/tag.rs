@@ -88,7 +88,7 @@ impl Task for Tag<'_> {
         let mut outputs = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             let (own, others) = rest.split_at(sequence.len() * self.tagger.labels.len());
-            outputs.push(own.to_vec());
+            outputs.push(self.tagger.calibrated(own));
             rest = others;
         }
         Ok(outputs)
