@@ -2,12 +2,18 @@
 //!
 //! All are computed from weighted examples (how often an example counts), which is what a bootstrap resample is.
 
-use crate::data::examples::{Label, Metric};
-use crate::data::tagging::entities::{Entity, entities};
-use std::collections::{BTreeMap, BTreeSet};
+mod classes;
+mod correlation;
+mod words;
+
+pub use words::{TypeScores, entity_scores_by_type, tag_scores_by_type};
 
 use super::answers::AnswerScore;
 use super::predictions::Prediction;
+use crate::data::examples::{Label, Metric};
+use classes::{Absent, ClassCounts};
+use correlation::{Sorted, correlation};
+use words::{same_rows, spans};
 
 /// What was true and what was predicted, checked once: equal lengths, classes in range, numbers finite, not empty.
 #[derive(Clone, Debug)]
@@ -51,27 +57,6 @@ struct TagCounts {
     /// Words with the right tag.
     right: u64,
     words: u64,
-}
-
-/// How well one type of span, or one tag, is found.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct TypeScores {
-    /// Share of the predicted ones that are right.
-    pub precision: f64,
-    /// Share of the true ones that are found.
-    pub recall: f64,
-    /// Harmonic mean of both.
-    pub f1: f64,
-    /// True ones.
-    pub support: u64,
-}
-
-/// Numbers with the order that sorts them, so that ranks of a resample need no sorting.
-#[derive(Clone, Debug)]
-struct Sorted {
-    values: Vec<f64>,
-    /// Indices of `values`, smallest value first.
-    order: Vec<usize>,
 }
 
 /// Why a metric cannot be computed.
@@ -424,72 +409,6 @@ fn same_length(truth: usize, predicted: usize) -> Result<(), MetricError> {
     if truth == 0 { Err(MetricError::Empty) } else { Ok(()) }
 }
 
-fn same_rows(truth: &[Vec<String>], predicted: &[Vec<String>]) -> Result<(), MetricError> {
-    same_length(truth.len(), predicted.len())?;
-    match truth.iter().zip(predicted).find(|(truth, predicted)| truth.len() != predicted.len()) {
-        Some((truth, predicted)) => {
-            Err(MetricError::Length { what: "tags in each row", expected: truth.len(), found: predicted.len() })
-        }
-        None => Ok(()),
-    }
-}
-
-fn spans(rows: &[Vec<String>]) -> BTreeSet<Entity> {
-    entities(rows).into_iter().collect()
-}
-
-/// Precision, recall and F1 of every type of span, in byte order of the types.
-///
-/// # Errors
-/// [`MetricError`] if the rows differ in number or length, or there are none.
-pub fn entity_scores_by_type(
-    truth: &[Vec<String>],
-    predicted: &[Vec<String>],
-) -> Result<BTreeMap<String, TypeScores>, MetricError> {
-    same_rows(truth, predicted)?;
-    let (true_spans, predicted_spans) = (spans(truth), spans(predicted));
-    let right = true_spans.intersection(&predicted_spans).map(|span| span.kind.as_str());
-    let kinds = |spans: &'_ BTreeSet<Entity>| spans.iter().map(|span| span.kind.clone()).collect::<Vec<_>>();
-    Ok(by_type(right, &kinds(&predicted_spans), &kinds(&true_spans)))
-}
-
-/// Precision, recall and F1 of every tag, word by word, in byte order of the tags.
-///
-/// # Errors
-/// [`MetricError`] if the rows differ in number or length, or there are none.
-pub fn tag_scores_by_type(
-    truth: &[Vec<String>],
-    predicted: &[Vec<String>],
-) -> Result<BTreeMap<String, TypeScores>, MetricError> {
-    same_rows(truth, predicted)?;
-    let (truth, predicted) = (truth.concat(), predicted.concat());
-    let right = truth.iter().zip(&predicted).filter(|(truth, predicted)| truth == predicted);
-    Ok(by_type(right.map(|(truth, _)| truth.as_str()), &predicted, &truth))
-}
-
-fn by_type<'a>(
-    right: impl Iterator<Item = &'a str>,
-    predicted: &[String],
-    truth: &[String],
-) -> BTreeMap<String, TypeScores> {
-    let mut counts: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
-    let all = [right.collect::<Vec<_>>(), as_strs(predicted), as_strs(truth)];
-    for (index, names) in all.iter().enumerate() {
-        names.iter().for_each(|name| counts.entry(name).or_default()[index] += 1);
-    }
-    let scores = |[right, predicted, truth]: [u64; 3]| TypeScores {
-        precision: ratio(right, predicted),
-        recall: ratio(right, truth),
-        f1: ratio(2 * right, predicted + truth),
-        support: truth,
-    };
-    counts.into_iter().map(|(name, counts)| (name.to_owned(), scores(counts))).collect()
-}
-
-fn as_strs(names: &[String]) -> Vec<&str> {
-    names.iter().map(String::as_str).collect()
-}
-
 fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
     a.iter().zip(b).position(|(x, y)| x != y)
 }
@@ -501,151 +420,6 @@ fn total(weights: &[u32]) -> u64 {
 /// 0 if there is nothing to divide by.
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// Whether a class that occurs neither in truth nor in prediction takes part in the macro mean. As scikit-learn.
-#[derive(Clone, Copy, PartialEq)]
-enum Absent {
-    LeftOut,
-    CountsZero,
-}
-
-/// Per class, how often it was predicted rightly, predicted, and true.
-struct ClassCounts {
-    right: Vec<u64>,
-    predicted: Vec<u64>,
-    truth: Vec<u64>,
-    /// Examples.
-    total: u64,
-}
-
-impl ClassCounts {
-    fn new(labels: usize, weights: &[u32]) -> Self {
-        ClassCounts {
-            right: vec![0; labels],
-            predicted: vec![0; labels],
-            truth: vec![0; labels],
-            total: total(weights),
-        }
-    }
-
-    fn of_classes(labels: usize, truth: &[usize], predicted: &[usize], weights: &[u32]) -> Self {
-        let mut counts = ClassCounts::new(labels, weights);
-        for ((&truth, &predicted), &weight) in truth.iter().zip(predicted).zip(weights) {
-            let weight = u64::from(weight);
-            // Below `labels`: the constructor checked.
-            counts.truth[truth] += weight;
-            counts.predicted[predicted] += weight;
-            if truth == predicted {
-                counts.right[truth] += weight;
-            }
-        }
-        counts
-    }
-
-    fn of_sets(labels: usize, truth: &[bool], predicted: &[bool], weights: &[u32]) -> Self {
-        let mut counts = ClassCounts::new(labels, weights);
-        for ((truth, predicted), &weight) in truth.chunks(labels).zip(predicted.chunks(labels)).zip(weights) {
-            for (label, (&truth, &predicted)) in truth.iter().zip(predicted).enumerate() {
-                counts.truth[label] += u64::from(truth) * u64::from(weight);
-                counts.predicted[label] += u64::from(predicted) * u64::from(weight);
-                counts.right[label] += u64::from(truth && predicted) * u64::from(weight);
-            }
-        }
-        counts
-    }
-
-    fn accuracy(&self) -> f64 {
-        ratio(self.right.iter().sum(), self.total)
-    }
-
-    /// `2TP / (2TP + FP + FN)` of one class; 0 if the class is neither true nor predicted.
-    fn f1(&self, class: usize) -> f64 {
-        ratio(2 * self.right[class], self.predicted[class] + self.truth[class])
-    }
-
-    fn micro_f1(&self) -> f64 {
-        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
-        ratio(2 * sum(&self.right), sum(&self.predicted) + sum(&self.truth))
-    }
-
-    fn macro_f1(&self, absent: Absent) -> f64 {
-        let present = |class: &usize| absent == Absent::CountsZero || self.predicted[*class] + self.truth[*class] > 0;
-        let classes: Vec<usize> = (0..self.truth.len()).filter(present).collect();
-        let sum: f64 = classes.iter().map(|&class| self.f1(class)).sum();
-        if classes.is_empty() { 0.0 } else { sum / classes.len() as f64 }
-    }
-
-    /// `(c·s − Σ p_k t_k) / √((s² − Σ p_k²)(s² − Σ t_k²))` with c right, s all, p_k predicted and t_k true counts; for
-    /// two classes the Matthews correlation. 0 if all truths or all predictions are one class.
-    ///
-    /// # Source
-    /// Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
-    fn matthews(&self) -> f64 {
-        let product =
-            |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(&x, &y)| u128::from(x) * u128::from(y)).sum::<u128>();
-        let square = u128::from(self.total) * u128::from(self.total);
-        let right = u128::from(self.right.iter().sum::<u64>());
-        // Whole numbers up to here: no cancellation.
-        let spread_predicted = square.saturating_sub(product(&self.predicted, &self.predicted));
-        let spread_truth = square.saturating_sub(product(&self.truth, &self.truth));
-        if spread_predicted == 0 || spread_truth == 0 {
-            return 0.0;
-        }
-        let agree = right * u128::from(self.total);
-        let chance = product(&self.predicted, &self.truth);
-        let covariance = if agree >= chance { (agree - chance) as f64 } else { -((chance - agree) as f64) };
-        covariance / ((spread_predicted as f64).sqrt() * (spread_truth as f64).sqrt())
-    }
-}
-
-impl Sorted {
-    fn new(values: Vec<f64>) -> Self {
-        let mut order: Vec<usize> = (0..values.len()).collect();
-        order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-        Sorted { values, order }
-    }
-
-    /// Ranks from 1 in the resample, ties sharing the mean of theirs.
-    fn ranks(&self, weights: &[u32]) -> Vec<f64> {
-        let mut ranks = vec![0.0; self.values.len()];
-        let mut before = 0;
-        for ties in self.order.chunk_by(|&a, &b| self.values[a] == self.values[b]) {
-            let count: u64 = ties.iter().map(|&index| u64::from(weights[index])).sum();
-            for &index in ties {
-                ranks[index] = before as f64 + (count as f64 + 1.0) / 2.0;
-            }
-            before += count;
-        }
-        ranks
-    }
-}
-
-/// Pearson correlation; 0 if either side is constant (so also for fewer than two examples).
-fn correlation(x: &[f64], y: &[f64], weights: &[u32]) -> f64 {
-    let n = total(weights) as f64;
-    // A constant's mean may round, and then its deviations are noise, not 0: so it is looked for by value.
-    if n == 0.0 || is_constant(x, weights) || is_constant(y, weights) {
-        return 0.0;
-    }
-    let mean = |values: &[f64]| values.iter().zip(weights).map(|(value, &w)| value * f64::from(w)).sum::<f64>() / n;
-    let (mean_x, mean_y) = (mean(x), mean(y));
-    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
-    for ((x, y), &weight) in x.iter().zip(y).zip(weights) {
-        let (dx, dy, weight) = (x - mean_x, y - mean_y, f64::from(weight));
-        xx += weight * dx * dx;
-        yy += weight * dy * dy;
-        xy += weight * dx * dy;
-    }
-    let scale = xx.sqrt() * yy.sqrt();
-    // Deviations so small or large that their squares leave the range of a double.
-    if scale == 0.0 || !scale.is_finite() { 0.0 } else { (xy / scale).clamp(-1.0, 1.0) }
-}
-
-fn is_constant(values: &[f64], weights: &[u32]) -> bool {
-    let mut kept = values.iter().zip(weights).filter(|&(_, &weight)| weight > 0).map(|(value, _)| value);
-    let first = kept.next();
-    kept.all(|value| Some(value) == first)
 }
 
 /// How often each class was taken for each: `[truth][predicted]`, counts of examples.

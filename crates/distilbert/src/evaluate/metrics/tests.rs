@@ -2,6 +2,7 @@ use serde::Deserialize;
 
 use super::super::calibration::calibration_error;
 use super::*;
+use crate::data::tagging::entities::entities;
 
 /// Made by `reference/make_metric_goldens.py` with scikit-learn 1.9.1 and scipy 1.17.1.
 const GOLDEN: &str = include_str!("../../../tests/goldens/metrics.json");
