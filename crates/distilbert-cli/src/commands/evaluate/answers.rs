@@ -1,21 +1,20 @@
 //! Scoring a question answerer: the official EM and F1, and what it says of every question.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, Analysis, Evaluations, PREDICTIONS_FILE, describe, table};
+use super::outcome::{Against, PREDICTIONS_FILE, Scored};
 use crate::answerer::Answerer;
 use crate::commands::evaluate_files;
 use crate::console::Console;
-use crate::output;
 use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::data::examples::{Metric, Split};
 use distilbert::data::questions::{self, AnswerLanguage, AnswerRules, Normalisation, QuestionSet, QuestionWindows};
 use distilbert::data::questions::{AnsweringTask, SpanConfig, WindowConfig};
+use distilbert::evaluate::AnswerPredictions;
 use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
-use distilbert::evaluate::{AnswerPredictions, EvaluationResult};
 use distilbert::predict::answers;
 use distilbert::progress::Progress;
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::Runtime;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -60,12 +59,7 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     if let Some(folder) = &args.output {
         write(folder, &answered)?;
     }
-    if args.json {
-        return answered.evaluations().print();
-    }
-    let mut text = table(&answered.result, Some(answered.precision));
-    describe(&answered.analysis, &mut text);
-    output::print(&text)
+    answered.print(args.json)
 }
 
 /// Scores the model on several files, such as the languages of XQuAD, in one table.
@@ -109,7 +103,7 @@ fn answer_file(
     answerer: &Answerer,
     rt: &Runtime,
     console: &Console,
-) -> anyhow::Result<Answered> {
+) -> anyhow::Result<Scored<AnswerPredictions>> {
     let data = questions::load(path, args.split)?;
     warn_misplaced(&data, console);
     let needs_golds = args.against.is_some() || args.by_length;
@@ -182,24 +176,6 @@ impl AnswerArgs {
     }
 }
 
-/// A split's answers with their scores.
-pub struct Answered {
-    /// Scores; without metrics if the questions have no gold answers.
-    pub result: EvaluationResult,
-    /// The answers.
-    pub predictions: AnswerPredictions,
-    /// What the model multiplied in.
-    precision: Precision,
-    analysis: Analysis,
-}
-
-impl Answered {
-    /// As it is printed and kept.
-    fn evaluations(&self) -> Evaluations {
-        Evaluations::new(&self.result, self.precision, &self.analysis)
-    }
-}
-
 /// Answers every question of a split and scores the answers.
 ///
 /// # Errors
@@ -212,7 +188,7 @@ pub fn answer(
     split: Split,
     rt: &Runtime,
     console: &Console,
-) -> anyhow::Result<Answered> {
+) -> anyhow::Result<Scored<AnswerPredictions>> {
     let windows = QuestionWindows::new(data, &answerer.tokenizer, task.windows, rt.threads())?;
     if windows.truncated_questions > 0 {
         console.warn(&format!(
@@ -236,15 +212,14 @@ pub fn answer(
     } else {
         predictions.unscored(windows.truncated_questions)
     };
-    let precision = answerer.model.precision();
-    Ok(Answered { result, predictions, precision, analysis: Analysis::default() })
+    Ok(Scored::new(result, predictions, answerer.model.precision()))
 }
 
 /// Writes `evaluation.json`, `predictions.jsonl`, and the two files that the official scripts take.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(folder: &Path, answered: &Answered) -> anyhow::Result<()> {
+pub fn write(folder: &Path, answered: &Scored<AnswerPredictions>) -> anyhow::Result<()> {
     let predictions = &answered.predictions;
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;

@@ -1,19 +1,18 @@
 //! Scoring a model for intents and slots: both, and utterances in which all is right.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, Analysis, Evaluations, PREDICTIONS_FILE, describe, table, warn};
+use super::outcome::{Against, PREDICTIONS_FILE, Scored, warn};
 use crate::console::Console;
 use crate::intent_model::IntentModel;
-use crate::output;
 use anyhow::{Context, bail};
 use distilbert::data::examples::Split;
 use distilbert::data::intents::{self, UtteranceSet};
+use distilbert::evaluate::IntentPredictions;
 use distilbert::evaluate::intent_predictions::SENTENCE_ACCURACY;
 use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
-use distilbert::evaluate::{EvaluationResult, IntentPredictions};
 use distilbert::predict::intents::{utterances, windows};
 use distilbert::progress::Progress;
-use distilbert_kernels::{Precision, Runtime};
+use distilbert_kernels::Runtime;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -50,12 +49,7 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     if let Some(folder) = &args.output {
         write(folder, &scored)?;
     }
-    if args.json {
-        return scored.evaluations().print();
-    }
-    let mut text = table(&scored.result, Some(scored.precision));
-    describe(&scored.analysis, &mut text);
-    output::print(&text)
+    scored.print(args.json)
 }
 
 /// The paired tests against another model's predictions, of utterances in which all is right.
@@ -74,21 +68,6 @@ fn against(file: &Path, ours: &IntentPredictions) -> anyhow::Result<Against> {
     tested().with_context(|| file.display().to_string())
 }
 
-/// Scores, with the predictions they come from.
-pub struct ScoredIntents {
-    /// The scores.
-    pub result: EvaluationResult,
-    predictions: IntentPredictions,
-    precision: Precision,
-    analysis: Analysis,
-}
-
-impl ScoredIntents {
-    fn evaluations(&self) -> Evaluations {
-        Evaluations::new(&self.result, self.precision, &self.analysis)
-    }
-}
-
 /// Runs the model over a split and scores it; utterances of any length, by windows.
 ///
 /// # Errors
@@ -100,7 +79,7 @@ pub fn score(
     split: Split,
     rt: &Runtime,
     console: &Console,
-) -> anyhow::Result<ScoredIntents> {
+) -> anyhow::Result<Scored<IntentPredictions>> {
     let name = model.saved.as_ref().map_or(INTENTS, |saved| saved.name.as_str());
     let unknown = |count: usize, what: &str| {
         if count > 0 {
@@ -121,14 +100,14 @@ pub fn score(
         predictions.push(utterance, said.intent, said.tags, tokens);
     }
     let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
-    Ok(ScoredIntents { result, predictions, precision: model.model.precision(), analysis: Analysis::default() })
+    Ok(Scored::new(result, predictions, model.model.precision()))
 }
 
 /// Writes scores and predictions.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(folder: &Path, scored: &ScoredIntents) -> anyhow::Result<()> {
+pub fn write(folder: &Path, scored: &Scored<IntentPredictions>) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     scored.predictions.write(&mut bytes)?;
     scored.evaluations().write(folder, &[(PREDICTIONS_FILE.to_owned(), bytes)])

@@ -22,23 +22,41 @@ const SHOWN_LABELS: usize = 12;
 pub const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
 /// One split's scores, with the predictions they come from.
-pub struct Scored {
+pub struct Scored<P = Predictions> {
     /// The scores; without metrics if the split has no labels.
     pub result: EvaluationResult,
     /// The predictions.
-    pub predictions: Predictions,
+    pub predictions: P,
     /// What the model multiplied in.
     pub precision: Precision,
-    /// The model's outputs in the order of the task's labels, before any temperature; a row for each prediction, or for
-    /// each word.
+    /// Of a classifier: its outputs in the order of the task's labels, before any temperature; a row for each prediction,
+    /// or for each word.
     pub(super) logits: Vec<Vec<f32>>,
     pub(super) analysis: Analysis,
 }
 
-impl Scored {
+impl<P> Scored<P> {
     /// Scores of predictions that do not come from logits of classes.
-    pub fn new(result: EvaluationResult, predictions: Predictions, precision: Precision) -> Scored {
+    pub fn new(result: EvaluationResult, predictions: P, precision: Precision) -> Scored<P> {
         Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() }
+    }
+
+    /// As they are printed and kept.
+    pub(super) fn evaluations(&self) -> Evaluations {
+        Evaluations::new(&self.result, self.precision, &self.analysis)
+    }
+
+    /// Prints them, for people or as a line of JSON.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return self.evaluations().print();
+        }
+        let mut text = table(&self.result, Some(self.precision));
+        describe(&self.analysis, &mut text);
+        output::print(&text)
     }
 }
 
