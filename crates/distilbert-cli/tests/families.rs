@@ -85,6 +85,23 @@ fn a_model_of_each_family_is_pretrained_distilled_fine_tuned_run_and_quantised()
 }
 
 #[test]
+fn the_student_of_a_bert_is_a_bert_if_token_types_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = folder.path().join("teacher");
+    model("bert-mlm", &teacher);
+    let of = |name: &str, extra: &[&str]| {
+        let output = folder.path().join(name);
+        let (teacher, output) = (teacher.to_str().unwrap(), output.to_str().unwrap());
+        stdout(&run(&[&["distil", "--init-only", "--teacher", teacher, "--output", output], extra].concat()));
+        let config: Value =
+            serde_json::from_slice(&fs::read(folder.path().join(name).join("config.json")).unwrap()).unwrap();
+        (config["model_type"].clone(), config["type_vocab_size"].clone())
+    };
+    assert_eq!(of("plain", &[]), ("distilbert".into(), Value::Null));
+    assert_eq!(of("kept", &["--token-types", "keep"]), ("bert".into(), 2.into()));
+}
+
+#[test]
 fn layers_that_are_the_same_weights_are_not_chosen_from() {
     let folder = tempfile::tempdir().unwrap();
     let teacher = folder.path().join("teacher");

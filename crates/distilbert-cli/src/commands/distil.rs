@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 
 /// Distil a teacher into a smaller student, on a corpus.
 ///
-/// A BERT or DistilBERT becomes a DistilBERT, any other teacher a smaller one of its own family. ALBERT's layers share
-/// their weights, so that its student has as many parameters and runs them less often.
+/// A BERT or DistilBERT becomes a DistilBERT, any other teacher, or a BERT with `--token-types keep`, a smaller one of its
+/// own family. ALBERT's layers share their weights, so that its student has as many parameters and runs them less often.
 ///
 /// The student starts from layers of the teacher (evenly spread, both ends kept: 12 to 6 takes 0, 2, 4, 7, 9, 11) and
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
@@ -50,7 +50,7 @@ pub struct DistilArgs {
     #[arg(long, value_name = "MODEL", required = true)]
     pub teacher: Vec<String>,
     /// A model for the student to start from instead of the teacher's layers, of any width.
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["layers", "from_layers", "random_init", "hidden", "heads"])]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["layers", "from_layers", "random_init", "hidden", "heads", "token_types"])]
     pub student: Option<String>,
     /// Token file made by `distilbert corpus build`; its held-out part is measured on.
     #[arg(long, value_name = "FILE", required_unless_present = "init_only")]
@@ -84,6 +84,10 @@ pub struct DistilArgs {
     /// With --random-init: attention heads of the student [default: the teacher's].
     #[arg(long, value_name = "N", requires = "random_init")]
     heads: Option<u32>,
+    /// What becomes of BERT's segment embedding, which tells the texts of a pair apart and which DistilBERT does not have
+    /// [default: fold]
+    #[arg(long, value_enum)]
+    pub token_types: Option<TokenTypesChoice>,
     /// Write the student's first weights to the output folder and stop: the control that was never distilled.
     #[arg(long)]
     pub init_only: bool,
@@ -186,6 +190,27 @@ enum PositionsChoice {
     All,
     /// The masked ones only: less work in the vocabulary head.
     Masked,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TokenTypesChoice {
+    /// The first text's is added to the positions: a DistilBERT that starts where the teacher does.
+    Fold,
+    /// It is left out, as in the published recipe.
+    Drop,
+    /// It is kept: the student is a BERT as the teacher.
+    Keep,
+}
+
+impl TokenTypesChoice {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenTypesChoice::Fold => "fold",
+            TokenTypesChoice::Drop => "drop",
+            TokenTypesChoice::Keep => "keep",
+        }
+    }
 }
 
 /// Everything that decides a distillation run.
@@ -357,6 +382,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         ("student.layers".to_owned(), integer(args.layers)),
         ("student.from-layers".to_owned(), args.from_layers.clone().map(toml::Value::from)),
         ("student-model".to_owned(), config::flag(&args.student)),
+        ("student.token-types".to_owned(), args.token_types.map(|choice| choice.name().into())),
         ("student.random".to_owned(), args.random_init.then_some(toml::Value::Boolean(true))),
         ("student.hidden".to_owned(), integer(args.hidden)),
         ("student.heads".to_owned(), integer(args.heads)),
@@ -466,7 +492,7 @@ pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyh
 
 /// The shape of a student of random weights: the teacher's where nothing else is asked for.
 fn random_config(config: &StudentConfig, teacher: &ModelConfig, layers: usize) -> anyhow::Result<ModelConfig> {
-    let mut shape = student_config(teacher, layers);
+    let mut shape = student_config(teacher, layers, config.token_types);
     let or = |asked: usize, otherwise: usize| if asked > 0 { asked } else { otherwise };
     let encoder = &mut shape.encoder;
     if config.hidden > 0 {

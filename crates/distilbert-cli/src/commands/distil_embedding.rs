@@ -92,6 +92,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         ("student-model".to_owned(), args.student.as_deref().map(toml::Value::from)),
         ("student.layers".to_owned(), integer(args.layers)),
         ("student.from-layers".to_owned(), args.from_layers.clone().map(toml::Value::from)),
+        ("student.token-types".to_owned(), args.token_types.map(|choice| choice.name().into())),
         ("student.random".to_owned(), args.random_init.then_some(toml::Value::Boolean(true))),
         ("training.weights.cosine".to_owned(), float(args.cosine)),
         ("training.weights.mse".to_owned(), float(args.mse)),

@@ -33,7 +33,7 @@ pub enum StudentError {
     },
 }
 
-/// How the student's embeddings account for the segment embedding that DistilBERT does not have.
+/// What becomes of the segment embedding, which DistilBERT does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenTypes {
@@ -41,6 +41,8 @@ pub enum TokenTypes {
     Fold,
     /// Leaves it out, as the published recipe does.
     Drop,
+    /// Keeps it, and with it the teacher's family: the student of a BERT is a BERT.
+    Keep,
 }
 
 /// Which teacher layers a student of `layers` layers starts from: evenly spread with both ends kept, halves rounded
@@ -52,14 +54,15 @@ pub fn uniform_with_ends(teacher_layers: usize, layers: usize) -> Vec<usize> {
 }
 
 /// The configuration of a student of the teacher's width with `layers` layers: a DistilBERT of a BERT or DistilBERT, of
-/// any other teacher one of its own family. Of a teacher whose layers share their weights the student's do too.
-pub fn student_config(teacher: &ModelConfig, layers: usize) -> ModelConfig {
+/// any other teacher, or to keep its token types, one of its own family. Of a teacher whose layers share their weights the
+/// student's do too.
+pub fn student_config(teacher: &ModelConfig, layers: usize, token_types: TokenTypes) -> ModelConfig {
     let fewer = EncoderConfig {
         layers,
         layer_groups: if teacher.encoder.shares_layers() { teacher.encoder.layer_groups } else { layers },
         ..teacher.encoder.clone()
     };
-    if !matches!(teacher.encoder.family, Family::Bert | Family::DistilBert) {
+    if token_types == TokenTypes::Keep || !matches!(teacher.encoder.family, Family::Bert | Family::DistilBert) {
         return ModelConfig { encoder: fewer, pooler: false, ..teacher.clone() };
     }
     let defaults = EncoderConfig::defaults(Family::DistilBert);
@@ -101,7 +104,7 @@ pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) 
     if !matches!(teacher.config.head, HeadKind::MaskedLm | HeadKind::Embedding(_)) {
         return Err(StudentError::Head { found: teacher.config.head.class_suffix() });
     }
-    let mut student = Model::zeroed(student_config(&teacher.config, layers.len()));
+    let mut student = Model::zeroed(student_config(&teacher.config, layers.len(), token_types));
     let sources: Vec<usize> = if teacher.config.encoder.shares_layers() { vec![0] } else { layers.to_vec() };
     let renames = renames(&teacher.config, &student.config, &sources);
     let weights = student.parameters.weights_mut();
@@ -185,6 +188,21 @@ mod tests {
                 assert_eq!(student.parameters.tensor(parameter), teacher.parameters.tensor(source), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_bert_becomes_a_distilbert_unless_its_token_types_are_kept() {
+        let teacher = teacher("bert", "Bert", "");
+        let of = |token_types| from_teacher(&teacher, &[0, 3], token_types).unwrap();
+        let (fold, keep) = (of(TokenTypes::Fold), of(TokenTypes::Keep));
+        assert_eq!((fold.config.encoder.family, fold.config.encoder.token_types), (Family::DistilBert, 0));
+        assert_eq!((keep.config.encoder.family, keep.config.encoder.token_types), (Family::Bert, 2));
+        // Every part that both have, under the names of the teacher.
+        for parameter in keep.parameters.table() {
+            let source = teacher.parameters.get(&parameter.name.replace(".layer.1.", ".layer.3.")).unwrap();
+            assert_eq!(keep.parameters.tensor(parameter), teacher.parameters.tensor(source), "{}", parameter.name);
+        }
+        assert!(ModelConfig::from_json(&keep.config.to_json()).unwrap() == keep.config);
     }
 
     #[test]
