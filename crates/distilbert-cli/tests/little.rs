@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{error, golden, lines, run, stdout};
+use common::{error, golden, lines, run, stderr, stdout};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -19,6 +19,63 @@ fn tsv(count: usize) -> String {
         text.push_str(&format!("{word} {}\t{label}\n", ["lives in the b", "!", "the . b", "in york"][index / 2 % 4]));
     }
     text
+}
+
+/// Texts whose label is their first word's, of these words.
+fn labelled_by(words: &[(&str, &str)], count: usize) -> Vec<(String, String)> {
+    let ends = ["in the b", "!", "the . b", "in in"];
+    let row = |index: usize| {
+        let (word, label) = words[index % words.len()];
+        (format!("{word} {}", ends[index / words.len() % ends.len()]), label.to_owned())
+    };
+    (0..count).map(row).collect()
+}
+
+#[test]
+fn a_teacher_labels_texts_that_nobody_labelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let [known, others] = [[("berlin", "place"), ("wolfgang", "name")], [("york", "place"), ("lives", "name")]];
+    let all = [known, others].concat();
+    let write = |name: &str, rows: &[(String, String)]| {
+        let rows: String = rows.iter().map(|(text, label)| format!("{text}\t{label}\n")).collect();
+        fs::write(at(name), format!("text\tlabel\n{rows}")).unwrap();
+    };
+    write("all.tsv", &labelled_by(&all, 64));
+    write("known.tsv", &labelled_by(&known, 16));
+    write("dev.tsv", &labelled_by(&others, 8));
+    // Without a column of labels.
+    let texts: String = labelled_by(&all, 64).iter().map(|(text, _)| format!("{text}\n")).collect();
+    fs::write(at("texts.tsv"), format!("text\n{texts}")).unwrap();
+    // A handful of labelled texts has none to spare for choosing a checkpoint: the last is taken.
+    fs::write(at("all-of-them.toml"), "[training]\nvalidation-share = 0.0\n").unwrap();
+    let base = golden("tagger");
+    let finetune = |data: &str, output: &str, extra: &[&str]| {
+        let (data, dev, output) = (at(data), at("dev.tsv"), at(output));
+        let fixed = ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&data)];
+        let columns = ["--text-column", "text", "--label-column", "label", "--dev", string(&dev)];
+        let rest = ["--batch-size", "8", "--learning-rate", "0.005", "--epochs", "20", "--json", "-o", string(&output)];
+        run(&fixed.iter().chain(&columns).chain(&rest).chain(extra).copied().collect::<Vec<_>>())
+    };
+    let accuracy = |output: &std::process::Output| lines(&stdout(output))[0]["metrics"]["accuracy"].as_f64().unwrap();
+    assert_eq!(accuracy(&finetune("all.tsv", "teacher", &[])), 1.0);
+    let (teacher, texts, config) = (at("teacher/best"), at("texts.tsv"), at("all-of-them.toml"));
+    let taught = ["--teacher", string(&teacher), "--config", string(&config)];
+    // What it never saw it cannot know, unless the teacher says it of texts without labels.
+    let alone = accuracy(&finetune("known.tsv", "alone", &taught));
+    assert!(alone < 1.0, "{alone}");
+    let unlabelled = ["--unlabelled", string(&texts)];
+    let with = finetune("known.tsv", "with", &[&taught[..], &unlabelled].concat());
+    assert_eq!(accuracy(&with), 1.0);
+    assert!(stderr(&with).contains("64 texts for the teacher to label"), "{}", stderr(&with));
+
+    let resumed = finetune("known.tsv", "with", &[&taught[..], &["--resume"]].concat());
+    assert!(error(&resumed).contains("cannot resume"), "other data than the run's: {}", error(&resumed));
+    let refused = finetune("known.tsv", "none", &unlabelled);
+    assert!(!refused.status.success() && stderr(&refused).contains("--teacher"), "{}", stderr(&refused));
+    let words = ["finetune", "--model", string(&base), "--task", "ner", "--data", string(&texts), "-o", "none"];
+    let refused = run(&[&words[..], &taught, &unlabelled].concat());
+    assert_eq!(error(&refused), "error: --unlabelled: expected a task of whole texts, found ner");
 }
 
 #[test]

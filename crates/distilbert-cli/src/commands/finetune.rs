@@ -66,6 +66,10 @@ pub struct FinetuneArgs {
     /// The file to score at the end [default: the dev file of the folder --data, if there is one].
     #[arg(long, value_name = "FILE")]
     pub dev: Option<PathBuf>,
+    /// Texts without labels, which the teacher labels: a file as the task's test split, or with the columns of your own
+    /// data but the label. Each pass goes over them too.
+    #[arg(long, value_name = "FILE", requires = "teacher", conflicts_with_all = ["objective", "few_shot"])]
+    unlabelled: Option<PathBuf>,
     /// Column of the text, for your own data: its name, or its number from 1 with --no-header. For words with tags the
     /// column of the words [default: the first; form in CoNLL-U; tokens in JSONL].
     #[arg(long, value_name = "COLUMN")]
@@ -299,11 +303,13 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     ensure!(args.pooling.is_none() || args.few_shot.is_some(), "--pooling goes with --objective or --few-shot");
     let results = if args.task.as_deref() == Some(SQUAD) {
         refuse_columns(args)?;
+        refuse_unlabelled(args)?;
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {SQUAD}");
         let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
         run_seeds(args, &QuestionJob { config, data, dev }, rt, console)?
     } else if args.task.as_deref() == Some(INTENTS) {
         refuse_columns(args)?;
+        refuse_unlabelled(args)?;
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {INTENTS}");
         let config = config::resolve(&FinetuneRunConfig::for_intents(), config_file, flags)?;
         run_seeds(args, &intents::IntentJob { config, data, dev }, rt, console)?
@@ -315,7 +321,7 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         let task = task(args)?;
         let config = config::resolve(&FinetuneRunConfig::for_task(&task), config_file, flags)?;
         ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
-        run_seeds(args, &LabelledJob { config, task, data, dev }, rt, console)?
+        run_seeds(args, &LabelledJob { config, task, data, unlabelled: args.unlabelled.as_deref(), dev }, rt, console)?
     };
     let Some(results) = results else { return Ok(()) };
     if args.seeds > 1 {
@@ -404,6 +410,13 @@ fn refuse_columns(args: &FinetuneArgs) -> anyhow::Result<()> {
     }
 }
 
+/// A teacher can only label whole texts here.
+fn refuse_unlabelled(args: &FinetuneArgs) -> anyhow::Result<()> {
+    let task = args.task.as_deref().unwrap_or_default();
+    ensure!(args.unlabelled.is_none(), "--unlabelled: expected a task of whole texts, found {task}");
+    Ok(())
+}
+
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
     let name = args.task.as_deref().context("expected --task")?;
     let problem = match (args.problem, name) {
@@ -413,6 +426,7 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
         (None, _) => Problem::Classification,
     };
     if problem.is_of_words() {
+        refuse_unlabelled(args)?;
         ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");
         let columns = WordColumns { words: args.text_column.clone(), tags: args.label_column.clone() };
         return Ok(Task::from_words(name, &args.data, &columns, problem)?);

@@ -307,7 +307,7 @@ impl Quickstart<'_> {
         config.training.epochs = 8;
         config.training.batch_size = 8;
         config.optimizer.learning_rate = 5e-4;
-        let job = LabelledJob { config, task, data, dev: None };
+        let job = LabelledJob { config, task, data, unlabelled: None, dev: None };
         let mut results = Vec::new();
         for seed in self.seed..self.seed + FINETUNE_SEEDS {
             let path = run.join(format!("seed-{seed}"));

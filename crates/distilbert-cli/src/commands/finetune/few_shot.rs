@@ -177,7 +177,13 @@ impl FewShot<'_> {
 
         let mut scored = FinetuneRunConfig::for_task(task);
         scored.training.max_length = max_length;
-        let job = LabelledJob { config: scored, task: task.clone(), data: &args.data, dev: args.dev.as_deref() };
+        let job = LabelledJob {
+            config: scored,
+            task: task.clone(),
+            data: &args.data,
+            unlabelled: None,
+            dev: args.dev.as_deref(),
+        };
         let (result, data_hash) = job.score(&job.config, &outcome.best, output, rt, console)?;
         let recipe = format!(
             "{} taught {} by {} examples a class: {} pairs, {} epochs, learning rate {}, batch {}, seed {seed}, and a logistic regression",

@@ -5,7 +5,7 @@ use crate::classifier::Classifier;
 use crate::commands::{evaluate, training};
 use crate::console::Console;
 use distilbert::checkpoint::model_folder::HeadChoice;
-use distilbert::data::examples::{Split, Task, load};
+use distilbert::data::examples::{DataSet, Split, Task, load};
 use distilbert::data::tagging;
 use distilbert::evaluate::EvaluationResult;
 use distilbert::train::Outcome;
@@ -22,8 +22,21 @@ pub struct LabelledJob<'a> {
     pub task: Task,
     /// Folder or training file.
     pub data: &'a Path,
+    /// File of texts that a teacher labels.
+    pub unlabelled: Option<&'a Path>,
     /// File to score, if it is not beside the training file.
     pub dev: Option<&'a Path>,
+}
+
+impl LabelledJob<'_> {
+    /// The labelled texts, those for a teacher to label, and the hash of them all.
+    fn texts(&self) -> anyhow::Result<(DataSet, Option<DataSet>, String)> {
+        let data = load(&self.task, self.data, Split::Train)?;
+        let unlabelled = self.unlabelled.map(|path| load(&self.task, path, Split::Test)).transpose()?;
+        let of = |set: &DataSet| set.content_hash();
+        let hash = unlabelled.as_ref().map_or_else(|| of(&data), |more| format!("{}+{}", of(&data), of(more)));
+        Ok((data, unlabelled, hash))
+    }
 }
 
 impl Job for LabelledJob<'_> {
@@ -62,14 +75,21 @@ impl Job for LabelledJob<'_> {
             }
             return fit(source, &words, config, place, data.content_hash(), rt, console);
         }
-        let data = load(&self.task, self.data, Split::Train)?;
+        let (data, unlabelled, hash) = self.texts()?;
         warn_skipped(&data.skipped, data.split, console);
-        let texts = TextData::new(&self.task, &data, &source.tokenizer, &config.training, rt.threads())?;
+        let mut unlabelled_examples = &[][..];
+        if let Some(more) = &unlabelled {
+            warn_skipped(&more.skipped, more.split, console);
+            unlabelled_examples = &more.examples;
+            console.say(&format!("{} texts for the teacher to label", more.examples.len()));
+        }
+        let (training, threads) = (&config.training, rt.threads());
+        let texts = TextData::new(&self.task, &data, unlabelled_examples, &source.tokenizer, training, threads)?;
         if texts.truncated() > 0 {
-            let (cut, all) = (texts.truncated(), data.examples.len());
+            let (cut, all) = (texts.truncated(), data.examples.len() + unlabelled_examples.len());
             console.warn(&format!("{cut} of {all} training examples were cut to {most} tokens"));
         }
-        fit(source, &texts, config, place, data.content_hash(), rt, console)
+        fit(source, &texts, config, place, hash, rt, console)
     }
 
     fn score(
@@ -83,7 +103,7 @@ impl Job for LabelledJob<'_> {
         let of_words = self.task.problem.is_of_words();
         let hash = match of_words {
             true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
-            false => load(&self.task, self.data, Split::Train)?.content_hash(),
+            false => self.texts()?.2,
         };
         let beside = self.data.is_dir();
         let max_length = config.training.max_length;

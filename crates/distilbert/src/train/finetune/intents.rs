@@ -84,7 +84,7 @@ impl TaskData for IntentData<'_> {
         &self.train.encoded
     }
 
-    fn targets(&self, samples: &[usize]) -> Targets {
+    fn targets(&self, samples: &[usize], _teacher: Option<&[f32]>) -> Targets {
         Targets::IntentsAndSlots {
             intents: samples.iter().map(|&sample| self.intents[sample]).collect(),
             slots: samples.iter().flat_map(|&sample| &self.slots[sample]).copied().collect(),

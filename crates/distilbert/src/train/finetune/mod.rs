@@ -120,8 +120,14 @@ pub trait TaskData {
     /// The training part as tokens.
     fn train(&self) -> &EncodedSet;
 
-    /// What is true of some training samples, in their order.
-    fn targets(&self, samples: &[usize]) -> Targets;
+    /// What is true of some training samples, in their order. What a teacher says of them, `[samples, outputs]`, is taken
+    /// for true where no label is known.
+    fn targets(&self, samples: &[usize], teacher: Option<&[f32]>) -> Targets;
+
+    /// Whether there are samples without a label.
+    fn needs_teacher(&self) -> bool {
+        false
+    }
 
     /// Measures the model on the other part; `None` if that is empty.
     ///
@@ -272,6 +278,9 @@ impl<'a> Finetuning<'a> {
         if let Some(found) = [hard, soft, mse].iter().find(|weight| !weight.is_finite() || **weight < 0.0) {
             return wrong("hard, soft and mse", "0 or more".into(), found.to_string());
         }
+        if data.needs_teacher() && teacher.is_none() {
+            return wrong("teacher", "one, to label the texts without a label".into(), "none".into());
+        }
         let train = data.train();
         if let Some(teacher) = teacher {
             assert_eq!(teacher.logits.texts(), train.texts.len(), "the teacher's logits for each sample");
@@ -396,10 +405,10 @@ impl Workload for Finetuning<'_> {
             let (shown, states) = kept.batch(rt, &self.model, self.data.train(), samples);
             (batch, frozen_states) = (shown, Some(states));
         }
-        let targets = self.data.targets(samples);
         let head = &self.model.config.head;
         let of_texts = if head.slots().is_empty() { 0 } else { head.outputs() };
         let teacher: Option<Vec<f32>> = self.teacher.map(|teacher| teacher.logits.of_batch(samples, of_texts));
+        let targets = self.data.targets(samples, teacher.as_deref());
         self.layer_terms.pack(rt, self.model.parameters.weights());
         let layers = self.teacher.map(|teacher| (&self.layer_terms, teacher.models));
         let slots: Vec<u64> = (0..samples.len() as u64).collect();

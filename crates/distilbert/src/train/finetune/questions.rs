@@ -130,7 +130,7 @@ impl TaskData for QuestionData<'_> {
         &self.train
     }
 
-    fn targets(&self, samples: &[usize]) -> Targets {
+    fn targets(&self, samples: &[usize], _teacher: Option<&[f32]>) -> Targets {
         Targets::Spans(samples.iter().map(|&sample| self.spans[sample]).collect())
     }
 

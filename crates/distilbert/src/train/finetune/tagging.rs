@@ -81,7 +81,7 @@ impl TaskData for TaggingData<'_> {
         &self.train.encoded
     }
 
-    fn targets(&self, samples: &[usize]) -> Targets {
+    fn targets(&self, samples: &[usize], _teacher: Option<&[f32]>) -> Targets {
         Targets::Classes(samples.iter().flat_map(|&sample| &self.classes[sample]).copied().collect())
     }
 

@@ -4,12 +4,14 @@ use super::{FinetuneConfig, Split, Targets, TaskData, check_validation_share, va
 use crate::data::encoded::EncodedSet;
 use crate::data::examples::{DataSet, Example, Label, Problem, SavedTask, Task};
 use crate::data::masking::IGNORED;
+use crate::evaluate::metrics::argmax;
 use crate::evaluate::predictions::Predictions;
 use crate::model::{HeadKind, Model};
 use crate::predict;
 use crate::tokenizer::Tokenizer;
 use crate::train::{HeldOutReport, TrainError};
 use distilbert_kernels::Runtime;
+use std::borrow::Cow;
 
 /// Examples beside their tokens.
 pub struct LabelledSet {
@@ -19,24 +21,26 @@ pub struct LabelledSet {
     pub encoded: EncodedSet,
 }
 
-/// The training data of a task in two parts.
+/// The training data of a task in two parts, and what a teacher is to label.
 pub struct TextData<'a> {
     task: &'a Task,
     max_length: usize,
-    /// Trained on.
+    /// Trained on, the labelled ones first.
     pub train: LabelledSet,
     /// Chooses the best checkpoint.
     pub validation: LabelledSet,
 }
 
 impl<'a> TextData<'a> {
-    /// Splits and tokenises the examples.
+    /// Splits and tokenises the examples. Those of `unlabelled`, whatever label they have, are all trained on, by what a
+    /// teacher says of them.
     ///
     /// # Errors
-    /// If the task is one of words, an example has no label, or the share of the validation part is out of range.
+    /// If the task is one of words, an example of `data` has no label, or the share of the validation part is out of range.
     pub fn new(
         task: &'a Task,
         data: &DataSet,
+        unlabelled: &[Example],
         tokenizer: &Tokenizer,
         config: &FinetuneConfig,
         threads: usize,
@@ -54,18 +58,29 @@ impl<'a> TextData<'a> {
             });
         }
         let split = Split::of(data.examples.len(), config.validation_share);
-        let part = |indices: &[usize]| {
-            let examples: Vec<Example> = indices.iter().map(|&index| data.examples[index].clone()).collect();
+        let part = |indices: &[usize], unlabelled: &[Example]| {
+            let labelled = indices.iter().map(|&index| data.examples[index].clone());
+            let others = unlabelled.iter().map(|example| Example { label: Label::None, ..example.clone() });
+            let examples: Vec<Example> = labelled.chain(others).collect();
             let encoded = EncodedSet::from_examples(&examples, tokenizer, config.max_length, threads);
             LabelledSet { examples, encoded }
         };
-        let (train, validation) = (part(&split.train), part(&split.validation));
+        let (train, validation) = (part(&split.train, unlabelled), part(&split.validation, &[]));
         Ok(TextData { task, max_length: config.max_length, train, validation })
     }
 
     /// Examples that lost tokens to the maximum length.
     pub fn truncated(&self) -> usize {
         self.train.encoded.truncated + self.validation.encoded.truncated
+    }
+}
+
+/// What a model's logits answer.
+fn answer(problem: Problem, logits: &[f32]) -> Label {
+    match problem {
+        Problem::Classification | Problem::Entities | Problem::Tags => Label::Class(argmax(logits)),
+        Problem::MultiLabel => Label::Classes(logits.iter().map(|&logit| logit > 0.0).collect()),
+        Problem::Regression => Label::Score(logits.first().copied().unwrap_or(0.0)),
     }
 }
 
@@ -82,20 +97,27 @@ impl TaskData for TextData<'_> {
         &self.train.encoded
     }
 
-    fn targets(&self, samples: &[usize]) -> Targets {
-        let labels = samples.iter().map(|&sample| &self.train.examples[sample].label);
+    fn targets(&self, samples: &[usize], teacher: Option<&[f32]>) -> Targets {
+        let outputs = teacher.map_or(0, |said| said.len() / samples.len().max(1));
+        let labels = samples.iter().enumerate().map(|(place, &sample)| {
+            let label = &self.train.examples[sample].label;
+            match teacher.filter(|_| *label == Label::None) {
+                Some(said) => Cow::Owned(answer(self.task.problem, &said[place * outputs..][..outputs])),
+                None => Cow::Borrowed(label),
+            }
+        });
         match self.task.problem {
             Problem::Classification => Targets::Classes(
                 labels
-                    .map(|label| match label {
-                        Label::Class(class) => *class as i32,
+                    .map(|label| match *label {
+                        Label::Class(class) => class as i32,
                         _ => IGNORED,
                     })
                     .collect(),
             ),
             Problem::MultiLabel => Targets::Multi(
                 labels
-                    .flat_map(|label| match label {
+                    .flat_map(|label| match &*label {
                         Label::Classes(classes) => {
                             classes.iter().map(|&applies| f32::from(u8::from(applies))).collect()
                         }
@@ -106,13 +128,17 @@ impl TaskData for TextData<'_> {
             Problem::Entities | Problem::Tags => unreachable!("TextData::new takes only tasks of whole texts"),
             Problem::Regression => Targets::Scores(
                 labels
-                    .map(|label| match label {
-                        Label::Score(score) => *score,
+                    .map(|label| match *label {
+                        Label::Score(score) => score,
                         _ => 0.0,
                     })
                     .collect(),
             ),
         }
+    }
+
+    fn needs_teacher(&self) -> bool {
+        self.train.examples.iter().any(|example| example.label == Label::None)
     }
 
     fn validate(&self, rt: &Runtime, model: &Model) -> Result<Option<HeldOutReport>, TrainError> {
@@ -139,5 +165,47 @@ impl TaskData for TextData<'_> {
 
     fn task_json(&self) -> String {
         SavedTask { task: self.task.clone(), max_length: self.max_length }.to_json()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::examples::Defaults;
+    use crate::data::examples::{Columns, Layout, TaskKind};
+
+    fn task(problem: Problem) -> Task {
+        Task {
+            name: "mine".to_owned(),
+            kind: TaskKind::Single,
+            layout: Layout::Columns(Columns::new("text", "label")),
+            problem,
+            labels: ["a", "b"].map(str::to_owned).into(),
+            metrics: Vec::new(),
+            defaults: Defaults::default(),
+        }
+    }
+
+    #[test]
+    fn what_the_teacher_says_stands_for_a_missing_label_and_for_no_other() {
+        let teacher = [-1.0f32, 2.0, 3.0, -0.5];
+        let of = |problem: Problem, label: Label, teacher: Option<&[f32]>| {
+            let example = |label| Example { text_a: "x".to_owned(), text_b: None, label, line: 1 };
+            let train =
+                LabelledSet { examples: vec![example(Label::None), example(label)], encoded: EncodedSet::default() };
+            let validation = LabelledSet { examples: Vec::new(), encoded: EncodedSet::default() };
+            let task = task(problem);
+            let data = TextData { task: &task, max_length: 8, train, validation };
+            assert!(data.needs_teacher());
+            data.targets(&[1, 0, 0], teacher)
+        };
+        let classes = [0.0f32, 1.0, -1.0, 2.0, 3.0, -0.5];
+        let found = of(Problem::Classification, Label::Class(0), Some(&classes));
+        assert_eq!(found, Targets::Classes(vec![0, 1, 0]));
+        assert_eq!(of(Problem::Classification, Label::Class(0), None), Targets::Classes(vec![0, IGNORED, IGNORED]));
+        let found = of(Problem::MultiLabel, Label::Classes(vec![false, false]), Some(&classes));
+        assert_eq!(found, Targets::Multi(vec![0.0, 0.0, 0.0, 1.0, 1.0, 0.0]));
+        let found = of(Problem::Regression, Label::Score(5.0), Some(&teacher[..3]));
+        assert_eq!(found, Targets::Scores(vec![5.0, 2.0, 3.0]));
     }
 }
