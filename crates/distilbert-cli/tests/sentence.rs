@@ -145,6 +145,8 @@ fn a_collection_is_searched_and_scored() {
         assert_eq!(scores["recall@100"], if own { 0.99 } else { 1.0 }, "{scores}");
         assert_eq!(scores["mrr@10"], 1.0);
     }
+    let cut = stderr(&run(&[&command[..], &["--max-length", "3"]].concat()));
+    assert!(cut.contains("of 605 documents and queries were cut to 3 tokens"), "{cut}");
     let missing = error(&run(&["evaluate", "--model", &model, "--retrieval", folder.path().to_str().unwrap()]));
     assert!(missing.contains("test.tsv"), "{missing}");
 }

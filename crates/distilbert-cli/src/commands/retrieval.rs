@@ -1,7 +1,7 @@
 //! `distilbert evaluate --retrieval`: how well a sentence encoder finds the documents that were judged relevant, by brute
 //! force over the whole collection.
 
-use super::evaluate::{EVALUATION_FILE, warn};
+use super::evaluate::EVALUATION_FILE;
 use super::similarity::{Against, show};
 use crate::console::Console;
 use crate::sentence_encoder::SentenceEncoder;
@@ -83,7 +83,11 @@ pub fn run(request: &Request<'_>, rt: &Runtime, console: &Console) -> anyhow::Re
         truncated: found.truncated,
     };
     console.say(&format!("{} queries with judgements, {} documents", collection.queries.len(), found.documents));
-    warn(&result, request.model.max_length, console);
+    if found.truncated > 0 {
+        let (cut, all) = (found.truncated, found.documents + collection.queries.len());
+        let most = request.model.max_length;
+        console.warn(&format!("{cut} of {all} documents and queries were cut to {most} tokens"));
+    }
     let against = match request.against {
         None => None,
         Some((name, other)) => {
