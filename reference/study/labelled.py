@@ -5,7 +5,7 @@
 The part held out is every tenth row. `20newsgroups/train/GROUP/NUMBER` becomes `newsgroups/{train,dev}.jsonl`: the body
 of a post without its header lines, whose names and addresses give the group away. `sms_spam/SMSSpamCollection.train`
 becomes `sms/{train,dev}.jsonl`. `glue/SST-2` is written with every hundredth and every tenth of its rows to
-`sst2-1pc/train.tsv` and `sst2-10pc/train.tsv`.
+`sst2-1pc/train.tsv` and `sst2-10pc/train.tsv`, the other rows without their labels to `unlabelled.tsv` beside them.
 """
 
 import argparse
@@ -41,6 +41,9 @@ def part(source: Path, folder: Path, every: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     header, *rows = (source / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "train.tsv").write_text(header + "".join(rows[::every]), encoding="utf-8")
+    others = [row.partition("\t")[0] for index, row in enumerate(rows) if index % every]
+    texts = "".join(f"{index}\t{text}\n" for index, text in enumerate(others))
+    (folder / "unlabelled.tsv").write_text(f"index\tsentence\n{texts}", encoding="utf-8")
     shutil.copy(source / "dev.tsv", folder / "dev.tsv")
 
 

