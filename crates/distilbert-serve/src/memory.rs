@@ -18,6 +18,11 @@ const BODIES: usize = 64 << 20;
 /// A body's share of the ceiling is this part of it at most, so that bodies never keep work from being done.
 const BODY_PART: usize = 4;
 
+/// This part of the rest is kept for small requests, so that none of them waits behind a large one; and this part of that
+/// is the most that a small one takes.
+const SMALL_PART: usize = 4;
+const PART_OF_SMALL: usize = 16;
+
 /// Reading a body: its values and its texts, and their tokens. Texts become tokens one after the other: the longest is what
 /// counts, with its normal form, the place of every byte and a text for each token. Measured: 27 bytes a byte for values of the
 /// smallest kinds, 290 for one text of single letters.
@@ -41,7 +46,33 @@ const PER_FILLING_TOKEN: usize = 32;
 pub struct Memory {
     bodies: Arc<Semaphore>,
     /// Of everything else; `None` without a ceiling.
-    work: Option<(Arc<Semaphore>, usize)>,
+    work: Option<Lanes>,
+}
+
+/// What is left for small requests and for all.
+struct Lanes {
+    small: Arc<Semaphore>,
+    small_bytes: usize,
+    all: Arc<Semaphore>,
+    all_bytes: usize,
+}
+
+impl Lanes {
+    fn new(bytes: usize) -> Lanes {
+        let small_bytes = bytes / SMALL_PART;
+        let all_bytes = bytes - small_bytes;
+        Lanes { small: semaphore(small_bytes), small_bytes, all: semaphore(all_bytes), all_bytes }
+    }
+
+    /// Of the small ones' part if `bytes` are few and it has them.
+    fn try_small(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let is_small = bytes <= self.small_bytes / PART_OF_SMALL;
+        is_small.then(|| Arc::clone(&self.small).try_acquire_many_owned(units(bytes)).ok()).flatten()
+    }
+}
+
+fn semaphore(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(units(bytes) as usize))
 }
 
 /// A part of it, given back when it is dropped.
@@ -72,8 +103,7 @@ impl Memory {
     /// `ceiling` bytes for all requests together; without one, only their bodies are counted.
     pub fn new(ceiling: Option<usize>) -> Memory {
         let of_bodies = ceiling.map_or(BODIES, |ceiling| BODIES.min(ceiling / BODY_PART));
-        let semaphore = |bytes| Arc::new(Semaphore::new(units(bytes) as usize));
-        let work = ceiling.map(|ceiling| (semaphore(ceiling - of_bodies), ceiling - of_bodies));
+        let work = ceiling.map(|ceiling| Lanes::new(ceiling - of_bodies));
         Memory { bodies: semaphore(of_bodies), work }
     }
 
@@ -92,10 +122,13 @@ impl Memory {
     /// # Errors
     /// [`ErrorKind::TooLarge`] if it never can be.
     pub async fn for_parsing(&self, body: &[u8]) -> Result<Share, ApiError> {
-        let Some((work, most)) = &self.work else { return Ok(Share::default()) };
+        let Some(lanes) = &self.work else { return Ok(Share::default()) };
         let needed = body.len() * READ_PER_BYTE + longest_text(body) * TOKENIZED_PER_BYTE;
-        check_possible(needed, *most)?;
-        let permit = Arc::clone(work).acquire_many_owned(units(needed)).await.map_err(|_| busy())?;
+        check_possible(needed, lanes.all_bytes)?;
+        let permit = match lanes.try_small(needed) {
+            Some(permit) => permit,
+            None => Arc::clone(&lanes.all).acquire_many_owned(units(needed)).await.map_err(|_| busy())?,
+        };
         Ok(Share { permit: Some(permit) })
     }
 
@@ -104,9 +137,12 @@ impl Memory {
     /// # Errors
     /// [`ErrorKind::Overloaded`] if it is not there, [`ErrorKind::TooLarge`] if it never can be.
     pub fn take(&self, bytes: usize) -> Result<Share, ApiError> {
-        let Some((work, most)) = &self.work else { return Ok(Share::default()) };
-        check_possible(bytes, *most)?;
-        let permit = Arc::clone(work).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?;
+        let Some(lanes) = &self.work else { return Ok(Share::default()) };
+        check_possible(bytes, lanes.all_bytes)?;
+        let permit = match lanes.try_small(bytes) {
+            Some(permit) => permit,
+            None => Arc::clone(&lanes.all).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?,
+        };
         Ok(Share { permit: Some(permit) })
     }
 }
@@ -172,12 +208,14 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_waits_or_is_refused_and_what_never_can_is_told_so() {
         let memory = Memory::new(Some(8 << 20));
-        let most = 6 << 20;
+        let (most, small) = (9 << 19, 3 << 19);
         let first = memory.take(most - UNIT).unwrap();
-        assert_eq!(memory.take(2 * UNIT).err().unwrap().kind, ErrorKind::Overloaded);
+        let large = small / PART_OF_SMALL + UNIT;
+        assert_eq!(memory.take(large).err().unwrap().kind, ErrorKind::Overloaded);
         assert_eq!(memory.take(most + UNIT).err().unwrap().kind, ErrorKind::TooLarge);
         assert_eq!(memory.for_parsing(&vec![b'a'; most]).await.err().unwrap().kind, ErrorKind::TooLarge);
-        let waiting = memory.for_parsing(&[b'a'; 2 * UNIT]);
+        let body = vec![b'a'; large / READ_PER_BYTE];
+        let waiting = memory.for_parsing(&body);
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await);
         drop(first);
@@ -191,6 +229,28 @@ mod tests {
         assert_eq!(memory.add_body(&mut Share::default(), 1).err().unwrap().kind, ErrorKind::Overloaded);
         drop(body);
         memory.add_body(&mut Share::default(), 2 << 20).unwrap();
+    }
+
+    #[tokio::test]
+    async fn small_requests_do_not_wait_behind_a_large_one() {
+        let memory = Memory::new(Some(8 << 20));
+        let first = memory.take(4 << 20).unwrap();
+        let body = vec![b'a'; 16 << 10];
+        let waiting = memory.for_parsing(&body);
+        tokio::pin!(waiting);
+        assert!(futures_pending(waiting.as_mut()).await);
+        // As many as there is room for, and all of it again when they are gone.
+        let small = 3 << 15;
+        for _ in 0..2 {
+            let shares: Vec<Share> = (0..PART_OF_SMALL).map(|_| memory.take(small).unwrap()).collect();
+            assert_eq!(memory.take(small).err().unwrap().kind, ErrorKind::Overloaded);
+            drop(shares);
+            drop(memory.for_parsing(b"[\"a short text\"]").await.unwrap());
+        }
+        drop(first);
+        waiting.await.unwrap();
+        // What the small ones do not find among themselves they take from the rest.
+        let _shares: Vec<Share> = (0..=PART_OF_SMALL).map(|_| memory.take(small).unwrap()).collect();
     }
 
     /// Whether a future is not ready when it is asked once.

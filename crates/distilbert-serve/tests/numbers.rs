@@ -16,6 +16,7 @@ use distilbert::model::Model;
 use distilbert::model::encoder::Activations;
 use distilbert::predict::answers::{Ranking, RankingConfig};
 use distilbert::predict::intents::{Names, understood};
+use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::{EmbeddingRunner, LogitsRunner};
 use distilbert_serve::{Config, EngineLimits, ServedModel};
@@ -277,6 +278,37 @@ fn tags_of_long_texts_are_those_of_the_reference_and_of_no_window() {
 }
 
 #[test]
+fn windows_of_long_texts_overlap_by_the_stride() {
+    let ServedModel { model, tokenizer, max_length, .. } = tagger();
+    let rt = runtime();
+    let mut runner = LogitsRunner::new(&model).unwrap();
+    let labels = model.config.head.labels().to_vec();
+    let text = ["wolfgang lives in berlin , york ."; 40].join(" ");
+    let mut expected = |stride: Option<usize>| {
+        let windows = TextWindows::new(&tokenizer, &text, max_length, stride);
+        let sequences = windows.sequences();
+        let mut run = |ids: &[u32]| runner.run(&rt, &Batch::from_sequences([ids])).unwrap().to_vec();
+        let said: Vec<Vec<f32>> = sequences.iter().map(|sequence| run(&sequence.input_ids)).collect();
+        let tokens = windows.tokens(&said, labels.len());
+        let found = spans(&text, &tokens, &labels, &tokenizer, Aggregation::Simple, &["O".to_owned()]);
+        (sequences.len(), serde_json::from_str::<Value>(&serde_json::to_string(&found).unwrap()).unwrap())
+    };
+    let server = start(small_batches(), vec![tagger()]);
+    let mut counts = Vec::new();
+    let mut answers = Vec::new();
+    for stride in [None, Some(0), Some(1), Some(max_length)] {
+        let (windows, spans) = expected(stride);
+        let parameters = json!({"aggregation_strategy": "simple", "stride": stride});
+        let found = ask(&server, "/tag", &json!({"inputs": text, "parameters": parameters}));
+        assert_eq!(found, spans, "{stride:?}");
+        counts.push(windows);
+        answers.push(found);
+    }
+    assert!(counts[1] < counts[0] && counts[0] < counts[3], "{counts:?}");
+    assert_ne!(answers[1], answers[3], "what stands around a word counts");
+}
+
+#[test]
 fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
     let ServedModel { model, tokenizer, max_length, .. } = intents();
     let rt = runtime();
@@ -284,7 +316,7 @@ fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
     let (labels, slots) = (model.config.head.labels().to_vec(), model.config.head.slots().to_vec());
     let names = Names { intents: &labels, slots: &slots };
     let mut expected = |text: &String| {
-        let windows = TextWindows::new(&tokenizer, text, max_length);
+        let windows = TextWindows::new(&tokenizer, text, max_length, None);
         let mut run = |ids: &[u32]| {
             let batch = Batch::from_sequences([ids]);
             let logits = runner.run(&rt, &batch).unwrap();

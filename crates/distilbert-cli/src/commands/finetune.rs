@@ -67,7 +67,7 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "FILE")]
     pub dev: Option<PathBuf>,
     /// Texts without labels, which the teacher labels: a file as the task's test split, or with the columns of your own
-    /// data but the label. Each pass goes over them too.
+    /// data, of which that of the label may be missing and is passed over. Each pass goes over them too.
     #[arg(long, value_name = "FILE", requires = "teacher", conflicts_with_all = ["objective", "few_shot"])]
     unlabelled: Option<PathBuf>,
     /// Column of the text, for your own data: its name, or its number from 1 with --no-header. For words with tags the

@@ -214,8 +214,8 @@ fn load(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<Vec<DataSet
     for pair in [Some(&args.pair_column), args.negative_column.is_some().then_some(&args.negative_column)] {
         let Some(pair) = pair else { continue };
         let task = similarity::task(None, Some(columns(pair)?), &args.data)?;
-        // Read as a file that may lack labels: pairs and triples have none.
-        sets.push(examples::load(&task, &args.data, Split::Test)?);
+        // Pairs and triples have no labels.
+        sets.push(examples::load(&task, &args.data, Split::Unlabelled)?);
     }
     Ok(sets)
 }

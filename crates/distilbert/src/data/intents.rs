@@ -176,6 +176,7 @@ pub fn folder_of(path: &Path, split: Split) -> Result<PathBuf, DataError> {
         Split::Train => &["train"],
         Split::Dev | Split::DevMismatched => &["dev", "valid"],
         Split::Test | Split::TestMismatched => &["test"],
+        Split::Unlabelled => &["unlabelled"],
     };
     let folder = names.iter().map(|name| path.join(name)).find(|folder| folder.join(WORDS).is_file());
     folder.ok_or_else(|| DataError::MissingFile {

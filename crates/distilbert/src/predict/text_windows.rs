@@ -18,16 +18,27 @@ pub struct TextWindows {
 }
 
 impl TextWindows {
-    /// Cuts a text into windows of at most `max_length` tokens, special ones included.
+    /// Cuts a text into windows of at most `max_length` tokens, special ones included, that share `overlap` tokens with
+    /// the one before, as [`windows`] has it.
     ///
     /// # Panics
     /// If `max_length` leaves no room between the special tokens.
-    pub fn new(tokenizer: &Tokenizer, text: &str, max_length: usize) -> TextWindows {
-        TextWindows::behind(tokenizer, "", text, max_length).expect("room between the special tokens")
+    pub fn new(tokenizer: &Tokenizer, text: &str, max_length: usize, overlap: Option<usize>) -> TextWindows {
+        TextWindows::cut(tokenizer, "", text, max_length, overlap).expect("room between the special tokens")
     }
 
     /// The same of a text behind a prompt, which stands in front of every window; `None` if it leaves no room.
     pub fn behind(tokenizer: &Tokenizer, prompt: &str, text: &str, max_length: usize) -> Option<TextWindows> {
+        TextWindows::cut(tokenizer, prompt, text, max_length, None)
+    }
+
+    fn cut(
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        text: &str,
+        max_length: usize,
+        overlap: Option<usize>,
+    ) -> Option<TextWindows> {
         let whole = tokenizer.encode(&format!("{prompt}{text}"), None, None);
         let (first, end) = text_tokens(&whole);
         let of_prompt = whole.offsets[first..end].iter().take_while(|bytes| bytes.start < prompt.len()).count();
@@ -35,7 +46,7 @@ impl TextWindows {
         let capacity = max_length.checked_sub(SPECIAL_TOKENS + of_prompt).filter(|&capacity| capacity > 0)?;
         let begins_word: Vec<bool> =
             whole.input_ids[start..end].iter().map(|&id| !tokenizer.continues_word(id)).collect();
-        let windows = windows(&begins_word, capacity);
+        let windows = windows(&begins_word, capacity, overlap);
         Some(TextWindows { whole, start, windows })
     }
 

@@ -32,7 +32,7 @@ impl LabelledJob<'_> {
     /// The labelled texts, those for a teacher to label, and the hash of them all.
     fn texts(&self) -> anyhow::Result<(DataSet, Option<DataSet>, String)> {
         let data = load(&self.task, self.data, Split::Train)?;
-        let unlabelled = self.unlabelled.map(|path| load(&self.task, path, Split::Test)).transpose()?;
+        let unlabelled = self.unlabelled.map(|path| load(&self.task, path, Split::Unlabelled)).transpose()?;
         let of = |set: &DataSet| set.content_hash();
         let hash = unlabelled.as_ref().map_or_else(|| of(&data), |more| format!("{}+{}", of(&data), of(more)));
         Ok((data, unlabelled, hash))

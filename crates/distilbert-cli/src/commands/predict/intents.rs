@@ -53,7 +53,7 @@ impl Task for Intents<'_> {
 
     fn encode(&mut self, input: &Input) -> anyhow::Result<Vec<Encoding>> {
         ensure!(input.pair.is_none(), "the model reads single texts, found a pair");
-        let windows = TextWindows::new(&self.model.tokenizer, &input.text, self.max_length);
+        let windows = TextWindows::new(&self.model.tokenizer, &input.text, self.max_length, None);
         let sequences = windows.sequences();
         self.windows.push_back(windows);
         Ok(sequences)

@@ -27,6 +27,9 @@ pub struct TagArgs {
     /// Read texts in windows of this many tokens [default: as the model was trained, or all it can take]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    /// Tokens by which the windows of a long text overlap, half a window at most [default: a quarter of a window]
+    #[arg(long, value_name = "TOKENS")]
+    stride: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -77,7 +80,8 @@ impl Task for Tag<'_> {
 
     fn encode(&mut self, input: &Input) -> anyhow::Result<Vec<Encoding>> {
         ensure!(input.pair.is_none(), "the model tags single texts, found a pair");
-        let windows = TextWindows::new(&self.tagger.tokenizer, &input.text, self.max_length);
+        let tokenizer = &self.tagger.tokenizer;
+        let windows = TextWindows::new(tokenizer, &input.text, self.max_length, self.args.stride);
         let sequences = windows.sequences();
         self.windows.push_back(windows);
         Ok(sequences)

@@ -110,10 +110,11 @@ struct Envelope<P> {
 fn in_windows(
     model: Arc<ServedModel>,
     texts: Vec<String>,
+    overlap: Option<usize>,
     answer: impl Fn(&ServedModel, &str, &TextWindows, &[Vec<f32>]) -> Result<String, ApiError> + Send + 'static,
 ) -> Pipeline {
     let windows: Vec<TextWindows> =
-        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length)).collect();
+        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length, overlap)).collect();
     let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
     let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
     let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);

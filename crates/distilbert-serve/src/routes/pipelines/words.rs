@@ -21,9 +21,9 @@ pub struct TagParameters {
     aggregation_strategy: Option<Strategy>,
     #[serde(alias = "ignoreLabels")]
     ignore_labels: Option<Vec<String>>,
-    /// By how much the pipeline's windows overlap, without which it cuts. Here they always do, by a quarter.
-    #[serde(default, rename = "stride", deserialize_with = "whole")]
-    _stride: Option<usize>,
+    /// By how many tokens the windows of a long text overlap; a quarter of a window unless given, half at most.
+    #[serde(default, deserialize_with = "whole")]
+    stride: Option<usize>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -54,7 +54,7 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
         Some(Strategy::Average) => Aggregation::Average,
         Some(Strategy::Max) => Aggregation::Max,
     };
-    in_windows(model, texts, move |model, text, windows, said| {
+    in_windows(model, texts, parameters.stride, move |model, text, windows, said| {
         let ServedTask::Tag { labels, temperature } = &model.task else { return Err(ApiError::internal()) };
         let said: Vec<Vec<f32>> = said.iter().map(|said| calibrated(Problem::Tags, *temperature, said)).collect();
         let tokens = windows.tokens(&said, labels.len());
@@ -77,7 +77,7 @@ pub fn intents(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared
 
 /// Intent and slots of each text.
 pub fn understandings(model: Arc<ServedModel>, texts: Vec<String>) -> Pipeline {
-    in_windows(model, texts, |model, text, windows, said| {
+    in_windows(model, texts, None, |model, text, windows, said| {
         let ServedTask::Intents { intents, slots } = &model.task else { return Err(ApiError::internal()) };
         let of_heads = |said: &Vec<f32>| {
             let (of_text, of_tokens) = said.split_at(intents.len().min(said.len()));

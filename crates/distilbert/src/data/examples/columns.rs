@@ -293,6 +293,7 @@ impl Places {
             })
         };
         let label = match need(&columns.label) {
+            _ if split == Split::Unlabelled => None,
             Err(_) if split.may_lack_labels() => None,
             found => Some(found?),
         };
@@ -356,6 +357,7 @@ fn json_record(columns: &Columns, path: &Path, line: usize, text: &str, split: S
         other => Err(DataError::row(path, line, format!("a string in `{name}`"), kind(other))),
     };
     let label = match need(&columns.label) {
+        _ if split == Split::Unlabelled => RawLabel::Missing,
         Err(_) if split.may_lack_labels() => RawLabel::Missing,
         found => raw_label(path, line, found?)?,
     };

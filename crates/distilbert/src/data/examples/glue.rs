@@ -81,6 +81,7 @@ pub(super) fn find_file(layout: &GlueLayout, path: &Path, split: Split) -> Resul
         ("mnli", Split::TestMismatched) => &["test_mismatched.tsv"],
         ("ax", Split::Test) => &["diagnostic.tsv", "AX.tsv"],
         ("ax", _) => &[],
+        (_, Split::Unlabelled) => &["unlabelled.tsv"],
         (_, Split::Train) => &["train.tsv"],
         (_, Split::Dev) => &["dev.tsv"],
         (_, Split::Test) => &["test.tsv"],
@@ -159,7 +160,8 @@ impl<'a> RowReader<'a> {
             Some(places) => places,
             // CoLA's labelled files have no header: source, label, author's mark, sentence.
             none if layout.name == "cola" && !row.fields.iter().eq(["index", "sentence"]) => {
-                none.insert(Places { columns: 4, text_a: 3, text_b: None, label: Some(1) })
+                let label = (self.split != Split::Unlabelled).then_some(1);
+                none.insert(Places { columns: 4, text_a: 3, text_b: None, label })
             }
             none => {
                 *none = Some(find_places(layout, self.path, row, self.split)?);
@@ -195,7 +197,11 @@ fn find_places(layout: &GlueLayout, path: &Path, header: &Row<'_>, split: Split)
         columns: header.fields.len(),
         text_a: need(layout.text_a)?,
         text_b: layout.text_b.map(need).transpose()?,
-        label: if split.may_lack_labels() { place(layout.label) } else { Some(need(layout.label)?) },
+        label: match split {
+            Split::Unlabelled => None,
+            split if split.may_lack_labels() => place(layout.label),
+            _ => Some(need(layout.label)?),
+        },
     })
 }
 

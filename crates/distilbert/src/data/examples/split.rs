@@ -21,10 +21,12 @@ pub enum Split {
     Test,
     /// MNLI's mismatched test half.
     TestMismatched,
+    /// Texts alone: a column of labels, if there is one, is passed over.
+    Unlabelled,
 }
 
 impl Split {
-    /// In the order in which they are used.
+    /// Those that can be asked for, in the order in which they are used.
     pub const ALL: [Split; 5] = [Split::Train, Split::Dev, Split::DevMismatched, Split::Test, Split::TestMismatched];
 
     /// The name used in results and options.
@@ -35,12 +37,13 @@ impl Split {
             Split::DevMismatched => "dev_mismatched",
             Split::Test => "test",
             Split::TestMismatched => "test_mismatched",
+            Split::Unlabelled => "unlabelled",
         }
     }
 
     /// Whether a file of this split may come without labels.
     pub(super) fn may_lack_labels(self) -> bool {
-        matches!(self, Split::Test | Split::TestMismatched)
+        matches!(self, Split::Test | Split::TestMismatched | Split::Unlabelled)
     }
 }
 

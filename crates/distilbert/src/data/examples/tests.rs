@@ -125,6 +125,27 @@ fn test_files_may_lack_labels_and_others_may_not() {
 }
 
 #[test]
+fn labels_of_texts_that_are_read_as_unlabelled_are_passed_over() {
+    let odd = "sentence1\tsentence2\tlabel\na\tb\tperhaps\n";
+    let cola = "gj04\t?\t*\tHim sleeps.\n";
+    for (task, text) in [("rte", odd), ("cola", cola)] {
+        assert_eq!(glue(task, text, Split::Unlabelled).expect("one row").examples[0].label, Label::None, "{task}");
+        assert!(glue(task, text, Split::Test).is_err(), "{task}");
+    }
+    let columns = Columns::new("text", "label");
+    let folder = tempfile::tempdir().expect("temporary folder");
+    for (name, text) in [("a.csv", "text,label\none,perhaps\n"), ("a.jsonl", "{\"text\": \"one\", \"label\": 3}\n")] {
+        let [train, path] = ["train.csv", name].map(|name| folder.path().join(name));
+        fs::write(&train, "text,label\none,yes\ntwo,no\n").expect("train written");
+        fs::write(&path, text).expect("file written");
+        let task = Task::from_columns("mine", &train, &columns, Problem::Classification).expect("two labels");
+        let data = load(&task, &path, Split::Unlabelled).expect("one row");
+        assert_eq!((data.examples[0].text_a.as_str(), &data.examples[0].label), ("one", &Label::None), "{name}");
+        assert!(load(&task, &path, Split::Test).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn broken_glue_rows_are_refused_by_file_and_line() {
     assert_eq!(
         message(glue("sst2", "sentence\tlabel\na\t1\nb\n", Split::Train)),

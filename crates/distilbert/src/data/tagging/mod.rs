@@ -241,6 +241,7 @@ pub fn find_file(path: &Path, split: Split) -> Result<PathBuf, DataError> {
         Split::Train => &["train"],
         Split::Dev | Split::DevMismatched => &["dev", "valid", "validation", "testa"],
         Split::Test | Split::TestMismatched => &["test", "testb"],
+        Split::Unlabelled => &["unlabelled"],
     };
     let is_named = |file: &Path| {
         let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();

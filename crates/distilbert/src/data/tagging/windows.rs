@@ -11,17 +11,19 @@ pub struct Window {
     pub own: Range<usize>,
 }
 
-/// Cuts a row into windows of at most `capacity` tokens, each with a quarter of the one before; `begins_word` says of
-/// each token whether a word begins with it. Cuts are made before words, unless one is longer than an overlap.
+/// Cuts a row into windows of at most `capacity` tokens, each with the last `overlap` of the one before: a quarter of
+/// the window unless given, and half at most, so that the number of windows stays in proportion to the row.
+/// `begins_word` says of each token whether a word begins with it. Windows begin with words, and an overlap is longer
+/// for it, unless a word is longer than an overlap.
 /// In an overlap, the tokens up to its middle are those of the window before, so that every token but those at the row's
 /// ends is read with tokens on both of its sides.
 ///
 /// # Panics
 /// If `capacity` is 0.
-pub fn windows(begins_word: &[bool], capacity: usize) -> Vec<Window> {
+pub fn windows(begins_word: &[bool], capacity: usize, overlap: Option<usize>) -> Vec<Window> {
     assert!(capacity > 0, "a window of at least one token");
     let count = begins_word.len();
-    let overlap = capacity / 4;
+    let overlap = overlap.unwrap_or(capacity / 4).min(capacity / 2);
     let mut windows: Vec<Window> = Vec::new();
     let (mut start, mut own) = (0, 0);
     loop {
@@ -49,16 +51,18 @@ mod tests {
     #[test]
     fn windows_own_every_token_once_and_begin_with_words() {
         for count in [0, 1, 7, 8, 9, 40, 101] {
-            for capacity in [1, 2, 3, 8, 13] {
+            let overlaps = [None, Some(0), Some(3), Some(usize::MAX)];
+            for (capacity, overlap) in [1, 2, 3, 8, 13].into_iter().flat_map(|size| overlaps.map(|of| (size, of))) {
                 let begins_word: Vec<bool> = (0..count).map(|token| token % 3 != 1).collect();
-                let windows = windows(&begins_word, capacity);
+                let windows = windows(&begins_word, capacity, overlap);
                 let mut next = 0;
                 for window in &windows {
                     assert_eq!(window.own.start, next, "{count} by {capacity}");
                     assert!(window.tokens.len() <= capacity);
                     assert!(window.tokens.start <= window.own.start && window.own.end <= window.tokens.end);
-                    assert!(capacity < 8 || window.tokens.start == 0 || begins_word[window.tokens.start]);
-                    assert!(capacity < 8 || window.own.start == 0 || begins_word[window.own.start]);
+                    let may_cut_words = capacity < 8 || overlap == Some(0);
+                    assert!(may_cut_words || window.tokens.start == 0 || begins_word[window.tokens.start]);
+                    assert!(may_cut_words || window.own.start == 0 || begins_word[window.own.start]);
                     next = window.own.end;
                 }
                 assert_eq!(next, count);
@@ -68,10 +72,21 @@ mod tests {
     }
 
     #[test]
+    fn windows_overlap_as_asked_and_by_half_at_most() {
+        let starts = |overlap| -> Vec<usize> {
+            windows(&[true; 30], 12, overlap).iter().map(|window| window.tokens.start).collect()
+        };
+        assert_eq!(starts(None), [0, 9, 18]);
+        assert_eq!(starts(Some(0)), [0, 12, 24]);
+        assert_eq!(starts(Some(4)), [0, 8, 16, 24]);
+        assert_eq!(starts(Some(11)), [0, 6, 12, 18]);
+    }
+
+    #[test]
     fn a_word_longer_than_a_window_is_cut_and_the_row_goes_on() {
         let mut begins_word = vec![false; 50];
         begins_word[0] = true;
-        let windows = windows(&begins_word, 10);
+        let windows = windows(&begins_word, 10, None);
         assert_eq!(windows.last().map(|window| window.own.end), Some(50));
     }
 }

@@ -54,7 +54,8 @@ impl WordWindows {
                 .filter(|(_, sequence)| sequence.is_some())
                 .map(|((&id, bytes), _)| (id, bytes.clone()));
             let (ids, firsts) = by_word(tokens, words, special.unk);
-            let windows = windows(&firsts.iter().map(Option::is_some).collect::<Vec<_>>(), max_length - SPECIAL_TOKENS);
+            let begins_word: Vec<bool> = firsts.iter().map(Option::is_some).collect();
+            let windows = windows(&begins_word, max_length - SPECIAL_TOKENS, None);
             found.tokens.push(ids.len() + SPECIAL_TOKENS);
             found.long += usize::from(windows.len() > 1);
             for window in windows {
