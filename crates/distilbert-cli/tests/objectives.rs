@@ -102,6 +102,32 @@ fn every_objective_trains_a_student_that_is_saved_without_what_only_training_nee
 }
 
 #[test]
+fn a_teacher_needs_no_head_that_no_term_looks_at() {
+    let workshop = Workshop::new();
+    model("bert-classify", &workshop.0.path().join("classifier"));
+    let distil = |output: &str, more: &str| {
+        let arguments = workshop.arguments(output, more);
+        let (teacher, classifier) = (workshop.path("teacher"), workshop.path("classifier"));
+        let of_classifier =
+            |argument: &String| if *argument == teacher { classifier.clone() } else { argument.clone() };
+        let arguments: Vec<String> = arguments.iter().map(of_classifier).collect();
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for (output, more) in [("minilm", "--objective minilm-v2"), ("cosine", "--kl 0 --mlm 0"), ("first", "--init-only")]
+    {
+        stdout(&distil(output, &format!("--layers 2 {more}")));
+        let folder = Path::new(&workshop.path(output)).join(if output == "first" { "" } else { "best" });
+        assert_eq!(config(&folder)["architectures"][0], "DistilBertModel", "{output}");
+        let names = tensor_names(folder.join("model.safetensors"));
+        assert!(!names.iter().any(|name| name.contains("classifier") || name.contains("vocab")), "{names:?}");
+    }
+    stdout(&distil("kept", "--layers 2 --kl 0 --mlm 0 --teacher-top-k 4"));
+    let refused = error(&distil("refused", "--layers 2"));
+    assert!(refused.contains("expected a masked-LM head, found ForSequenceClassification"), "{refused}");
+    assert!(!Path::new(&workshop.path("refused")).exists());
+}
+
+#[test]
 fn a_student_may_start_from_a_model_of_its_own() {
     let workshop = Workshop::new();
     let own = format!("--student {}", workshop.pretrain("own", "--family electra --layers 1"));

@@ -3,10 +3,11 @@
 use super::training::{self, RunArgs};
 use crate::config;
 use crate::console::Console;
+use crate::model_source;
 use crate::output;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use distilbert::checkpoint::model_folder::{HeadChoice, save_tokenizer};
+use distilbert::checkpoint::model_folder::{HeadChoice, read_config, save_tokenizer};
 use distilbert::checkpoint::{model_hash, replace_folder};
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::layers::{Compare, LayerMap, LayerTerm, NamedLayers, PatientTokens};
@@ -15,7 +16,6 @@ use distilbert::model::student::{TokenTypes, from_teacher, student_config, unifo
 use distilbert::model::{HeadKind, Model, ModelConfig};
 use distilbert::optim::{OptimizerConfig, Schedule};
 use distilbert::report::Lineage;
-use distilbert::tokenizer::Tokenizer;
 use distilbert::train::by_name;
 use distilbert::train::language::{LanguageConfig, LanguageTraining, Normalise};
 use distilbert::train::order::Batching;
@@ -32,15 +32,15 @@ use std::path::{Path, PathBuf};
 /// own family. ALBERT's layers share their weights, so that its student has as many parameters and runs them less often.
 ///
 /// The student starts from layers of the teacher (evenly spread, both ends kept: 12 to 6 takes 0, 2, 4, 7, 9, 11) and
-/// learns its distributions over the vocabulary, its hidden states and the masked words themselves. The teacher needs a
-/// masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
+/// learns its distributions over the vocabulary, its hidden states and the masked words themselves. For words the teacher
+/// needs a masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
 ///
-/// Other objectives look at the layers in between (`--objective tinybert`, `minilm`, `minilm-v2`, `pkd`), and the
-/// student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
+/// Other objectives look at the layers in between (`--objective tinybert`, `minilm`, `minilm-v2`, `pkd`), all but the last
+/// without a head, and the student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
 /// terms.
 ///
 /// With `--objective embedding` a sentence encoder is distilled: the student learns the vectors that the teacher gives to
-/// whole texts, and no masked-LM head is needed.
+/// whole texts.
 #[derive(Debug, Args)]
 pub struct DistilArgs {
     /// What the student learns.
@@ -407,10 +407,11 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         config.training.teacher_top_k = CACHED_LOGITS;
     }
 
-    let mut teacher = load_teacher(&config.teacher, console)?;
+    let wants_head = config.training.weights.look_at_logits() && !args.init_only;
+    let mut teacher = load_teacher(&config.teacher, wants_head, console)?;
     let student = match config.student_model.as_str() {
         "" => first_student(&config.student, config.training.seed, &teacher.model)?,
-        name => own_student(name, &config, &teacher.tokenizer, console)?,
+        name => own_student(name, &config, &teacher, console)?,
     };
     if args.init_only {
         replace_folder(&args.run.output, |folder| {
@@ -425,7 +426,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     teacher.model = teacher.model.for_inference(rt, config.teacher_precision);
     let mut teachers = vec![teacher];
     for name in &config.other_teachers {
-        let mut other = load_teacher(name, console)?;
+        let mut other = load_teacher(name, wants_head, console)?;
         other.tokenizer.check_same_vocabulary(&teachers[0].tokenizer).context(format!("teacher {name}"))?;
         other.model.config.check_precision(rt, config.teacher_precision)?;
         other.model = other.model.for_inference(rt, config.teacher_precision);
@@ -437,15 +438,19 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     Ok(())
 }
 
-fn load_teacher(name: &str, console: &Console) -> anyhow::Result<training::Source> {
-    let teacher = training::load(name, HeadChoice::AsSaved, console)?;
-    if teacher.model.config.head != HeadKind::MaskedLm {
-        bail!(
+/// A teacher with its masked-LM head. Where none is wanted one without it will do, of which the layers count: a sentence
+/// encoder, or a model fine-tuned for a task.
+fn load_teacher(name: &str, wants_head: bool, console: &Console) -> anyhow::Result<training::Source> {
+    let head = read_config(&model_source::resolve(name, console)?)?.head;
+    let choice = match head {
+        HeadKind::MaskedLm => HeadChoice::AsSaved,
+        _ if !wants_head => HeadChoice::Replace { head: HeadKind::None, seed: 0 },
+        other => bail!(
             "teacher {name}: expected a masked-LM head, found {}; give it one with `distilbert pretrain --init {name} --head-only`",
-            teacher.model.config.head.class_suffix(),
-        );
-    }
-    Ok(teacher)
+            other.class_suffix(),
+        ),
+    };
+    training::load(name, choice, console)
 }
 
 /// The student before its first step, with layers of the teacher, or with random weights drawn from the seed.
@@ -509,13 +514,18 @@ fn random_config(config: &StudentConfig, teacher: &ModelConfig, layers: usize) -
 }
 
 /// A student that starts from a model of its own.
-fn own_student(name: &str, config: &DistilConfig, of_teacher: &Tokenizer, console: &Console) -> anyhow::Result<Model> {
+fn own_student(
+    name: &str,
+    config: &DistilConfig,
+    teacher: &training::Source,
+    console: &Console,
+) -> anyhow::Result<Model> {
     if config.student != StudentConfig::default() {
         bail!("student: expected either a model to start from or layers of the teacher, found both");
     }
-    let head = HeadChoice::Replace { head: HeadKind::MaskedLm, seed: config.training.seed };
+    let head = HeadChoice::Replace { head: teacher.model.config.head.clone(), seed: config.training.seed };
     let source = training::load(name, head, console)?;
-    source.tokenizer.check_same_vocabulary(of_teacher).context("teacher and student")?;
+    source.tokenizer.check_same_vocabulary(&teacher.tokenizer).context("teacher and student")?;
     Ok(source.model)
 }
 

@@ -25,8 +25,8 @@ pub enum StudentError {
         /// Those that have weights of their own.
         groups: usize,
     },
-    /// Distillation compares the vocabulary's distributions or embeddings, so the teacher must have a head that gives them.
-    #[error("teacher: expected a model with a masked-LM or embedding head, found {found}")]
+    /// A head that answers a task is not a student's to inherit.
+    #[error("teacher: expected a model with a masked-LM or embedding head, or without one, found {found}")]
     Head {
         /// Class suffix of the teacher.
         found: &'static str,
@@ -85,11 +85,12 @@ pub fn student_config(teacher: &ModelConfig, layers: usize, token_types: TokenTy
     }
 }
 
-/// A student whose layers are copies of the teacher's `layers`, with its embeddings and its masked-LM or embedding head.
+/// A student whose layers are copies of the teacher's `layers`, with its embeddings and its masked-LM or embedding head, if
+/// it has one.
 /// Where all layers share one set of weights, only the number of them counts.
 ///
 /// # Errors
-/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has no such head, or its layers
+/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has another head, or its layers
 /// share several sets of weights.
 /// # Source
 /// Sanh et al. 2019, section 3; section 2 of the recipe's extraction script for the mapping of names.
@@ -101,7 +102,7 @@ pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) 
     if teacher.config.encoder.shares_layers() && groups > 1 {
         return Err(StudentError::Groups { layers: teacher_layers, groups });
     }
-    if !matches!(teacher.config.head, HeadKind::MaskedLm | HeadKind::Embedding(_)) {
+    if !matches!(teacher.config.head, HeadKind::MaskedLm | HeadKind::Embedding(_) | HeadKind::None) {
         return Err(StudentError::Head { found: teacher.config.head.class_suffix() });
     }
     let mut student = Model::zeroed(student_config(&teacher.config, layers.len(), token_types));

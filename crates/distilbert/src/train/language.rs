@@ -118,8 +118,9 @@ impl MaskedBatch {
 }
 
 impl<'a> LanguageTraining<'a> {
-    /// Prepares a run. The teachers, if any, must be packed and have masked-LM heads over the same vocabulary; what the
-    /// student learns of several is the mean of what it would learn of each.
+    /// Prepares a run. The teachers, if any, must be packed and have the same vocabulary; where a term looks at logits they
+    /// and the model need masked-LM heads. What the student learns of several teachers is the mean of what it would learn
+    /// of each.
     ///
     /// # Errors
     /// If model, teachers, tokenizer and corpus do not fit together, or a value of the configuration is out of range.
@@ -216,7 +217,8 @@ impl<'a> LanguageTraining<'a> {
             Some(bytes) => bytes,
             None => {
                 let temperature = self.config.weights.temperature as f32;
-                let asked = Asked { model: teacher, head: masked_lm(teacher), temperature, kept };
+                let head = (kept.top_k > 0).then(|| masked_lm(teacher));
+                let asked = Asked { model: teacher, head, temperature, kept };
                 let Buffers { teachers, answers, .. } = &mut self.buffers;
                 teachers.resize_with(1, TeacherBuffers::default);
                 let activations = &mut teachers[0].activations;
@@ -273,7 +275,7 @@ fn check(
 ) -> Result<(), TrainError> {
     let wrong = |name, expected: String, found: String| Err(TrainError::Config { name, expected, found });
     for (name, model) in [("model", model)].into_iter().chain(teachers.iter().map(|&teacher| ("teacher", teacher))) {
-        if !matches!(model.head, Head::MaskedLm(_)) {
+        if config.weights.look_at_logits() && !matches!(model.head, Head::MaskedLm(_)) {
             return wrong(name, "a masked-LM head".into(), model.config.head.class_suffix().into());
         }
         for (other, size) in [("tokenizer", tokenizer.vocab_size()), ("corpus", corpus.vocab_size())] {

@@ -83,10 +83,10 @@ fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> impl
 
 /// A teacher that is asked for abridged answers, with its memory.
 pub struct Asked<'a> {
-    /// Packed, with a masked-LM head.
+    /// Packed.
     pub model: &'a Model,
-    /// The model's head.
-    pub head: &'a MaskedLm,
+    /// The model's head, if logits are kept.
+    pub head: Option<&'a MaskedLm>,
     /// Softens the distributions.
     pub temperature: f32,
     /// What is kept.
@@ -114,7 +114,7 @@ impl Asked<'_> {
         let Asked { model, head, temperature, kept } = *self;
         let (states, width) = (activations.last_hidden_state(), model.config.encoder.hidden);
         let mut bytes = Vec::with_capacity(kept.bytes(rows.len(), states.len() / width));
-        if kept.top_k > 0 {
+        if let Some(head) = head {
             let k = kept.top_k;
             let (mut classes, mut below_top) = (vec![0; rows.len() * k], vec![0.0; rows.len() * k]);
             let mut rest = vec![0.0; rows.len()];

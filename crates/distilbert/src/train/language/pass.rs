@@ -199,7 +199,6 @@ impl Pass<'_> {
     ) -> LanguageLosses {
         let MaskedBatch { batch, targets } = masked;
         let hidden = self.model.config.encoder.hidden;
-        let head = masked_lm(self.model);
         let arena = self.model.parameters.weights();
         // An encoder of which nothing is trained needs neither dropout nor a backward pass.
         let encoder_trains = self.model.encoder_is_trainable();
@@ -210,6 +209,7 @@ impl Pass<'_> {
         let (key, mut gradients) = training.map_or((None, None), |(key, gradients)| (Some(key), Some(gradients)));
         let Portion { positions, share } = self.portion;
         let weights = self.weights.scaled(share);
+        let head = weights.look_at_logits().then(|| masked_lm(self.model));
         let mut losses = LanguageLosses::default();
         buffers.teachers.resize_with(self.teachers.len(), TeacherBuffers::default);
         for (place, (teacher, of_teacher)) in self.teachers.iter().zip(&mut buffers.teachers).enumerate() {
@@ -227,15 +227,17 @@ impl Pass<'_> {
             self.layer_terms.compare(rt, model, batch, index, observed, portion, layers, gradients, losses);
         });
         let soft = if weights.kl != 0.0 || weights.mse != 0.0 { self.teachers } else { &[] };
-        let rows = match weights.look_at_logits() {
-            true => masked.soft_rows(if soft.is_empty() { KlPositions::Masked } else { self.kl_positions }),
-            false => Vec::new(),
+        let rows = match head {
+            Some(_) => masked.soft_rows(if soft.is_empty() { KlPositions::Masked } else { self.kl_positions }),
+            None => Vec::new(),
         };
         let row_targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();
 
         buffers.student_rows.resize(rows.len() * hidden, 0.0);
         gather_rows(rt, buffers.student.last_hidden_state(), hidden, &rows, &mut buffers.student_rows);
-        head.forward(rt, arena, &buffers.student_rows, &mut buffers.student_head);
+        if let Some(head) = head {
+            head.forward(rt, arena, &buffers.student_rows, &mut buffers.student_head);
+        }
         for (teacher, of_teacher) in soft.iter().zip(&mut buffers.teachers) {
             let Teacher::Whole(teacher) = teacher else { continue };
             let (width, states) = (teacher.config.encoder.hidden, of_teacher.activations.last_hidden_state());
@@ -248,25 +250,20 @@ impl Pass<'_> {
         let of_each = weights.of_each(self.teachers.len());
 
         buffers.d_output.clear();
-        buffers.d_output.resize(rows.len() * head.decoder.inputs, 0.0);
-        for start in (0..rows.len()).step_by(LOGIT_CHUNK_ROWS) {
-            let chunk = start..(start + LOGIT_CHUNK_ROWS).min(rows.len());
-            head.logits(rt, arena, &buffers.student_head, chunk.clone(), &mut buffers.student_logits);
-            let logits = &mut buffers.student_logits;
-            let with = WithTeachers { soft, buffers: &buffers.teachers, weights: &of_each, positions };
-            let masked = &row_targets[chunk.clone()];
-            losses.vocabulary.add(with.losses(rt, logits, chunk.clone(), masked, &mut buffers.logits));
-            if let Some(gradients) = &mut gradients {
-                let trained = self.model.embeddings_are_trainable();
-                head.logits_backward(
-                    rt,
-                    &buffers.student_head,
-                    chunk,
-                    logits,
-                    trained,
-                    &mut buffers.d_output,
-                    gradients,
-                );
+        buffers.d_output.resize(rows.len() * head.map_or(0, |head| head.decoder.inputs), 0.0);
+        if let Some(head) = head {
+            for start in (0..rows.len()).step_by(LOGIT_CHUNK_ROWS) {
+                let chunk = start..(start + LOGIT_CHUNK_ROWS).min(rows.len());
+                head.logits(rt, arena, &buffers.student_head, chunk.clone(), &mut buffers.student_logits);
+                let logits = &mut buffers.student_logits;
+                let with = WithTeachers { soft, buffers: &buffers.teachers, weights: &of_each, positions };
+                let masked = &row_targets[chunk.clone()];
+                losses.vocabulary.add(with.losses(rt, logits, chunk.clone(), masked, &mut buffers.logits));
+                if let Some(gradients) = &mut gradients {
+                    let trained = self.model.embeddings_are_trainable();
+                    let (activations, d_output) = (&buffers.student_head, &mut buffers.d_output);
+                    head.logits_backward(rt, activations, chunk, logits, trained, d_output, gradients);
+                }
             }
         }
 
@@ -288,7 +285,10 @@ impl Pass<'_> {
         if let (Some(gradients), Some(_)) = (gradients, key) {
             buffers.d_rows.resize(buffers.student_rows.len(), 0.0);
             let states = &buffers.student_rows;
-            head.backward(rt, arena, states, &buffers.student_head, &buffers.d_output, &mut buffers.d_rows, gradients);
+            if let Some(head) = head {
+                let (activations, d_output) = (&buffers.student_head, &buffers.d_output);
+                head.backward(rt, arena, states, activations, d_output, &mut buffers.d_rows, gradients);
+            }
             if encoder_trains {
                 scatter_add_rows(rt, &buffers.d_rows, hidden, &rows, &mut buffers.d_hidden);
                 let d_hidden = &mut buffers.d_hidden;
@@ -312,6 +312,6 @@ impl Pass<'_> {
 pub(super) fn masked_lm(model: &Model) -> &MaskedLm {
     match &model.head {
         Head::MaskedLm(head) => head,
-        _ => unreachable!("LanguageTraining::new and verify accept only models with a masked-LM head"),
+        _ => unreachable!("where a term looks at logits, LanguageTraining::new and verify want masked-LM heads"),
     }
 }
