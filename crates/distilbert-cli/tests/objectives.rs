@@ -261,8 +261,15 @@ fn fine_tuning_learns_the_layers_of_a_teacher_beside_its_answers_or_alone() {
 
     // No term reaches what lies behind the first layer.
     let alone = workshop.file("alone.toml", &format!("[training.soft-labels]\nhard = 0.0\nsoft = 0.0\n{terms}"));
-    stdout(&finetune("alone", &format!("--teacher {teacher} --config {alone}")));
-    let trained = moments(Path::new(&workshop.path("alone")).join("best"));
+    let output = finetune("alone", &format!("--teacher {teacher} --config {alone}"));
+    stdout(&output);
+    assert!(common::stderr(&output).contains("layers alone were learnt"), "{}", common::stderr(&output));
+    let run_folder = PathBuf::from(workshop.path("alone"));
+    let metrics = fs::read_to_string(run_folder.join("metrics.jsonl")).unwrap();
+    assert!(!metrics.contains("held_out"), "a head that learns nothing is not measured: {metrics}");
+    let last = fs::read_dir(run_folder.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).max();
+    assert_eq!(fs::canonicalize(run_folder.join("best")).unwrap().file_name().unwrap(), last.unwrap());
+    let trained = moments(run_folder.join("best"));
     assert!(trained.iter().all(|name| !name.contains("classifier") && !name.contains("layer.1.")), "{trained:?}");
     assert!(trained.iter().any(|name| name.contains("layer.0.output_layer_norm")), "{trained:?}");
 

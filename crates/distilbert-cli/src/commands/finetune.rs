@@ -501,6 +501,10 @@ fn finish(
     if outcome.end == End::Stopped {
         return Ok(Finetuned { outcome, result: None });
     }
+    if !config.training.soft_labels.teach_answers() {
+        console
+            .warn("layers alone were learnt, so the head answers as it did before; the next step is a run from `best`");
+    }
     let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
     training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials), result.as_ref())?;
     Ok(Finetuned { outcome, result })

@@ -92,7 +92,8 @@ pub struct HeldOutReport {
 pub struct LoopConfig {
     /// Steps between measurements on held-out data; 0 measures only at the end.
     pub evaluate_every: u64,
-    /// Steps between checkpoints; 0 writes one only at the end, on request and for the best.
+    /// Steps between checkpoints; 0 writes one only at the end, on request and for the best, or where nothing can be
+    /// measured instead of each measurement.
     pub checkpoint_every: u64,
     /// Stops after this many measurements in a row without a better one; 0 never does.
     pub patience: u64,
@@ -326,7 +327,8 @@ pub fn train(
         progress.note(&describe(&report, started.elapsed().as_secs_f64()));
 
         let due = config.evaluate_every > 0 && step.is_multiple_of(config.evaluate_every);
-        let mut improved = false;
+        // What cannot be measured is kept as often as it would have been.
+        let mut kept = due;
         if (due || step == total)
             && let Some(report) = workload.evaluate(rt)?
         {
@@ -335,8 +337,8 @@ pub fn train(
                 return Err(diverged("the held-out score", report.score, run));
             }
             state.scores.push((step, report.score));
-            improved = state.best_score.is_none_or(|best| report.score > best);
-            if improved {
+            kept = state.best_score.is_none_or(|best| report.score > best);
+            if kept {
                 (state.best_score, state.best_step, state.without_improvement) = (Some(report.score), Some(step), 0);
             } else {
                 state.without_improvement += 1;
@@ -348,7 +350,7 @@ pub fn train(
             end => end,
         };
         let checkpoint_due = config.checkpoint_every > 0 && step.is_multiple_of(config.checkpoint_every);
-        if checkpoint_due || improved || end.is_some() {
+        if checkpoint_due || kept || end.is_some() {
             run.save(workload, &optimizer_state, &state)?;
         }
     }

@@ -188,9 +188,7 @@ impl Run {
             }
             self.cut(state.metrics_bytes, state.events_bytes)?;
             // A checkpoint's folder appears before the link that names it the best.
-            if let Some(step) = state.best_step {
-                self.link_best(step)?;
-            }
+            self.link_best(state.best_step.unwrap_or(step))?;
             self.last_good = Some(step);
             return Ok(Some(state));
         }
@@ -262,7 +260,8 @@ impl Run {
         self.append_events(&events::scalars(wall_time(), step, &scalars))
     }
 
-    /// Writes a checkpoint of this step, points `best` to the best one and removes old ones.
+    /// Writes a checkpoint of this step, points `best` to the best one, or if nothing was measured to this one, and removes
+    /// old ones.
     pub(super) fn save(
         &mut self,
         workload: &dyn Workload,
@@ -298,9 +297,7 @@ impl Run {
             write_atomic(&folder.join("state.json"), text.as_bytes())?;
             Ok::<(), TrainError>(())
         })?;
-        if let Some(best) = best_step {
-            self.link_best(best)?;
-        }
+        self.link_best(best_step.unwrap_or(step))?;
         self.last_good = Some(step);
         self.remove_old(step)
     }

@@ -377,7 +377,13 @@ fn validation_failed(error: &dyn std::fmt::Display) -> TrainError {
 impl SoftLabels {
     /// How far these terms look beside a teacher. Without weights they do not, and terms between layers are alone.
     pub(crate) fn look_at(&self) -> LookedAt {
-        if [self.hard, self.soft, self.mse] == [0.0; 3] { LookedAt::Layers } else { LookedAt::Head }
+        if self.teach_answers() { LookedAt::Head } else { LookedAt::Layers }
+    }
+
+    /// Whether the head learns to answer. With terms between layers alone it stays as it is, and no score of it says
+    /// anything.
+    pub fn teach_answers(&self) -> bool {
+        [self.hard, self.soft, self.mse] != [0.0; 3]
     }
 }
 
@@ -444,7 +450,10 @@ impl Workload for Finetuning<'_> {
     }
 
     fn evaluate(&mut self, rt: &Runtime) -> Result<Option<HeldOutReport>, TrainError> {
-        self.data.validate(rt, &self.model)
+        match self.config.soft_labels.teach_answers() {
+            true => self.data.validate(rt, &self.model),
+            false => Ok(None),
+        }
     }
 
     fn gives_up(&self, scores: &[(u64, f64)]) -> bool {
