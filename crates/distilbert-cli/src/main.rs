@@ -100,7 +100,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Quickstart(args) => commands::quickstart::run(&args, &global.runtime()?, &console),
         Command::Pull(args) => commands::pull::run(&args, &console),
         Command::Corpus(args) => commands::corpus::run(&args, global.threads()?, &console),
-        Command::Data(args) => commands::data::run(&args, global.threads()?, &console),
+        Command::Data(args) => commands::data::run(&args, &global.runtime()?, &console),
         Command::Verify(args) => commands::verify::run(&args, &global.runtime()?, &console),
         Command::Pretrain(args) => commands::pretrain::run(&args, &global.runtime()?, &console),
         Command::Finetune(args) => commands::finetune::run(&args, &global.runtime()?, &console),

@@ -1,8 +1,8 @@
-//! `distilbert data check` on small files.
+//! `distilbert data` on small files.
 
 mod common;
 
-use common::{lines, model, run, stderr, stdout};
+use common::{golden, lines, model, run, stderr, stdout};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -195,4 +195,78 @@ fn questions_and_intents_are_checked_by_what_they_have() {
         1,
     );
     assert_eq!(error, "error: --task intents goes with neither columns nor --problem\n");
+}
+
+#[test]
+fn pairs_are_recombined_into_a_file_that_a_teacher_can_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let encoder = golden("sentence-cls");
+    let encoder = encoder.to_str().unwrap();
+    let words = ["berlin", "wolfgang", "york", "lives", "in"];
+    // Each word stands with itself and the next one, the first with itself twice.
+    let rows: String =
+        (0..11).map(|row| format!("{}\t{}\tno label\n", words[row / 2 % 5], words[(row + 1) / 2 % 5])).collect();
+    let pairs = write(folder, "pairs.tsv", &format!("a\tb\tscore\n{rows}"));
+    let output = folder.join("more.jsonl");
+    let recombine = |path: &str, output: &Path, more: &[&str]| {
+        let output = output.to_str().unwrap();
+        run(&[&["data", "recombine", path, "--model", encoder, "-o", output], more].concat())
+    };
+    let columns = ["--text-column", "a", "--pair-column", "b"];
+    let said = stdout(&recombine(&pairs, &output, &columns));
+    assert!(said.contains("15 pairs of 5 first and 5 second texts"), "{said}");
+    let more = lines(&fs::read_to_string(&output).unwrap());
+    let old: Vec<(&str, &str)> = rows
+        .lines()
+        .map(|row| row.split_once('\t').unwrap())
+        .map(|(first, rest)| (first, rest.split('\t').next().unwrap()))
+        .collect();
+    for pair in &more {
+        let (first, second) = (pair["a"].as_str().unwrap(), pair["b"].as_str().unwrap());
+        assert!(!old.contains(&(first, second)) && first != second, "{pair}");
+    }
+    // The nearest come first, as `predict embed` has them.
+    let vectors: Vec<Vec<f64>> =
+        lines(&stdout(&run(&[&["predict", "embed", "--model", encoder], &words[..]].concat())))
+            .iter()
+            .map(|vector| serde_json::from_value(vector.clone()).unwrap())
+            .collect();
+    let near = |a: &str, b: &str| -> f64 {
+        let of = |word: &str| &vectors[words.iter().position(|&other| other == word).unwrap()];
+        of(a).iter().zip(of(b)).map(|(a, b)| a * b).sum()
+    };
+    for three in more.chunks(3) {
+        let of: Vec<f64> =
+            three.iter().map(|pair| near(pair["a"].as_str().unwrap(), pair["b"].as_str().unwrap())).collect();
+        assert!(of.is_sorted_by(|a, b| a >= b), "{of:?}");
+    }
+    let one = folder.join("one.jsonl");
+    stdout(&recombine(&pairs, &one, &[&columns[..], &["--each", "1"]].concat()));
+    assert_eq!(lines(&fs::read_to_string(&one).unwrap()).len(), 5);
+
+    // Official files stay such, so that `finetune` reads them with the task's name alone.
+    let mrpc: String = rows.lines().map(|row| format!("1\t0\t0\t{}\n", row.trim_end_matches("\tno label"))).collect();
+    let mrpc = write(folder, "train.tsv", &format!("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n{mrpc}"));
+    let table = folder.join("more.tsv");
+    stdout(&recombine(&mrpc, &table, &["--task", "mrpc"]));
+    let text = fs::read_to_string(&table).unwrap();
+    assert!(text.starts_with("#1 String\t#2 String\n") && text.lines().count() == 16, "{text}");
+    let teacher = ["finetune", "--model", encoder, "--task", "mrpc", "--data", &mrpc, "--epochs", "1", "--quiet", "-o"];
+    let [teacher_run, student_run] = ["teacher", "student"].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    stdout(&run(&[&teacher[..], &[&teacher_run]].concat()));
+    let best = format!("{teacher_run}/best");
+    let taught = ["--teacher", &best, "--unlabelled", table.to_str().unwrap()];
+    let student = run(&[&teacher[..10], &["-o", &student_run], &taught].concat());
+    assert!(stderr(&student).contains("15 texts for the teacher to label"), "{}", stderr(&student));
+
+    let refused = |output: &Path, path: &str, more: &[&str]| outcome(&recombine(path, output, more), folder, 1).1;
+    let single = refused(&table, &mrpc, &["--task", "sst2"]);
+    assert_eq!(single, "error: task `sst2`: expected one on pairs of texts, found one on single ones\n");
+    let name = refused(&folder.join("more.csv"), &mrpc, &["--task", "mrpc"]);
+    assert_eq!(name, "error: F/more.csv: expected a name ending in .tsv for texts of task `mrpc`, found more.csv\n");
+    let lone = write(folder, "lone.tsv", "a\tb\nberlin\tyork\n");
+    let nothing = refused(&output, &lone, &columns);
+    assert_eq!(nothing, "error: F/lone.tsv: every first text stands with every second one already\n");
+    assert_eq!(lines(&fs::read_to_string(&output).unwrap()).len(), 15, "what was there is there still");
 }

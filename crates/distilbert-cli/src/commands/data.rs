@@ -1,4 +1,6 @@
-//! `distilbert data`: a look at labelled files before anything is trained on them.
+//! `distilbert data`: a look at labelled files before anything is trained on them, and more pairs from the pairs there are.
+
+mod recombine; // texts of pairs in new pairs
 
 use crate::commands::evaluate::answers::SQUAD;
 use crate::commands::evaluate::intents::INTENTS;
@@ -15,13 +17,14 @@ use distilbert::data::questions::{self, AnsweringTask, DEFAULT_MAX_LENGTH};
 use distilbert::data::tagging::{self, WordColumns};
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
+use distilbert_kernels::Runtime;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Widest bar of the length histogram, in characters.
 const BAR: usize = 40;
 
-/// Look at labelled data before training on it.
+/// Look at labelled data before training on it, and make more of it.
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -37,6 +40,12 @@ enum DataCommand {
     /// words that the vocabulary cannot spell. Exit code 1 if there are no rows, rows are broken, answers do not stand
     /// where the file says, a label is missing in the training file, or texts stand in two files.
     Check(CheckArgs),
+    /// Pair the texts of labelled pairs anew, for a teacher to label.
+    ///
+    /// A student learns to compare two texts from many pairs. Each first text is paired with second texts of other rows:
+    /// half of them the nearest by a sentence encoder's vectors, the rest from the hundred nearest. What comes out is for
+    /// `finetune --teacher T --unlabelled FILE`.
+    Recombine(recombine::RecombineArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,8 +89,14 @@ struct CheckArgs {
 ///
 /// # Errors
 /// If a file cannot be read, or something in it must be put right; that is said last.
-pub fn run(args: &DataArgs, threads: usize, console: &Console) -> anyhow::Result<()> {
-    let DataCommand::Check(args) = &args.command;
+pub fn run(args: &DataArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    match &args.command {
+        DataCommand::Check(args) => check(args, rt.threads(), console),
+        DataCommand::Recombine(args) => recombine::run(args, rt, console),
+    }
+}
+
+fn check(args: &CheckArgs, threads: usize, console: &Console) -> anyhow::Result<()> {
     let folder = args.model.as_ref().map(|name| model_source::resolve(name, console)).transpose()?;
     let tokenizer = folder.as_deref().map(Tokenizer::from_folder).transpose()?;
     let source = Source::of(args)?;

@@ -10,5 +10,6 @@ pub mod masking; // which tokens a masked-LM step hides
 pub mod intents; // folders of words, slots and intents -> utterances
 pub mod tagging; // CoNLL, CoNLL-U, JSONL -> sentences with a tag a word
 pub mod questions; // questions, contexts and answers -> windows of tokens
+pub mod recombine; // labelled pairs -> new pairs for a teacher to label
 pub mod retrieval; // BEIR collections -> queries, documents, judgements
 pub mod synthetic; // the seeded text generator of the quickstart

@@ -13,6 +13,7 @@ mod scan; // a look at every row, broken ones among them
 mod saved; // task.json beside a model
 mod split; // train, dev, test
 mod task; // what is asked: problem, labels, metrics, defaults
+mod unlabelled; // pairs without labels -> a file
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ pub(in crate::data) use saved::{read_task, task_text};
 pub use scan::{Scan, ScannedRow};
 pub use split::Split;
 pub use task::{Defaults, Layout, Metric, Problem, Task, TaskKind};
+pub use unlabelled::pairs_as_file;
 
 /// One text or pair of texts with its label.
 #[derive(Clone, Debug, PartialEq)]
