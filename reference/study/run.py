@@ -42,6 +42,7 @@ OBJECTIVES = {
     "no-kl": ["--kl", "0"],
     "no-mlm": ["--mlm", "0"],
     "no-cosine": ["--cosine", "0"],
+    "layers": ["--objective", "layers"],
     "tinybert": ["--objective", "tinybert"],
     "minilm-v2": ["--objective", "minilm-v2"],
     "pkd": ["--objective", "pkd"],
@@ -58,6 +59,13 @@ TAUGHT = "+teacher"
 # And one of this name also from what the teacher says of texts without labels, where the task has any.
 TOLD = "+texts"
 
+# The student of a task's fine-tuned teacher, by its layers and its answers, on the task's texts and, of tasks on pairs,
+# on pairs of these texts that nobody labelled. It starts from the layers whose outputs it learns.
+TASK_STUDENT = f"task-{MAIN}"
+TASK_STUDENT_FROM = "1,3,5"
+TASK_STUDENT_RATE = "4e-4"
+EACH = "4"
+
 
 @dataclass
 class Task:
@@ -73,6 +81,8 @@ class Task:
     arguments: list[str] = field(default_factory=list)
     # Texts without labels, below `WORK/labelled`.
     unlabelled: str | None = None
+    # Whether it is on pairs of texts, which can be recombined.
+    pairs: bool = False
 
 
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -81,13 +91,13 @@ COLUMNS = ("--text-column", "text", "--label-column", "label")
 TASKS = {
     "sst2": Task("glue/SST-2", "sst2", passes=2, seeds=3),
     "sst2-1pc": Task("sst2-1pc", "sst2", passes=20, seeds=5, unlabelled="sst2-1pc/unlabelled.tsv"),
-    "stsb": Task("glue/STS-B", "stsb", passes=3, seeds=5),
+    "stsb": Task("glue/STS-B", "stsb", passes=3, seeds=5, pairs=True),
     "cola": Task("glue/CoLA", "cola", passes=3, seeds=5),
-    "mrpc": Task("glue/MRPC", "mrpc", passes=3, seeds=5),
-    "rte": Task("glue/RTE", "rte", passes=3, seeds=5),
-    "qqp": Task("glue/QQP", "qqp", passes=3, seeds=5),
-    "mnli": Task("glue/MNLI", "mnli", passes=3, seeds=5),
-    "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5),
+    "mrpc": Task("glue/MRPC", "mrpc", passes=3, seeds=5, pairs=True),
+    "rte": Task("glue/RTE", "rte", passes=3, seeds=5, pairs=True),
+    "qqp": Task("glue/QQP", "qqp", passes=3, seeds=5, pairs=True),
+    "mnli": Task("glue/MNLI", "mnli", passes=3, seeds=5, pairs=True),
+    "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5, pairs=True),
     "ewt": Task("ud-english-ewt", "pos", passes=3, seeds=5),
     "conll2003": Task("conll2003", "ner", passes=2, seeds=3),
     "squad": Task("squad-v1.1", "squad", passes=2, seeds=3),
@@ -105,6 +115,8 @@ TASKS = {
     "newsgroups": Task("newsgroups/train.jsonl", "newsgroups", 5, 5, "newsgroups/dev.jsonl", [*COLUMNS]),
     "sms": Task("sms/train.jsonl", "sms", 3, 5, "sms/dev.jsonl", [*COLUMNS]),
 }
+# Those of GLUE over which a student's mean is taken.
+EIGHT = ("stsb", "cola", "mrpc", "rte", "sst2", "qnli", "qqp", "mnli")
 # Searched for every model and task alike, on the validation part of the training set, with the first seed.
 LEARNING_RATES = ("1e-4", "5e-5", "2e-4")
 
@@ -149,15 +161,17 @@ class Study:
         started = time.time()
         with (self.work / "log").open("a", encoding="utf-8") as log:
             print(f"== {stage.name}: {' '.join(command)}", file=log, flush=True)
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
             try:
-                process.wait(timeout=self.until and max(self.until - time.time(), 1))
+                said, _ = process.communicate(timeout=self.until and max(self.until - time.time(), 1))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGINT)
-                process.wait()
-                sys.exit(f"it is late: {stage.name} interrupted, to be resumed")
+                said, _ = process.communicate()
+            log.write(said)
         if process.returncode != 0:
             sys.exit(f"{stage.name}: exit code {process.returncode}, see {self.work / 'log'}")
+        if '"end":"stopped"' in said:
+            sys.exit(f"{stage.name} interrupted, to be resumed")
         outcome: dict[str, Any] = {"stage": stage.name, **stage.tags, "seconds": round(time.time() - started, 1)}
         for name, file in (("validation", "best/state.json"), ("evaluation", "evaluation.json")):
             if (folder / file).exists():
@@ -184,6 +198,32 @@ class Study:
             command += ["--teacher", str(taught), "--temperature", "2", "--soft-share", "0.5"]
         tags = {"student": model.name, "task": name, "rate": rate, "seed": seed}
         return Stage(task_stage(model.name, name, rate, seed), command, tags, keep=model.name == "minilm")
+
+    def by_the_teacher(self, name: str, seed: int = 1) -> dict[str, Any]:
+        """Teaches a student the layers and the answers of the task's teacher."""
+        task = TASKS[name]
+        teacher = self.work / task_stage("minilm", name, LEARNING_RATES[0], 1) / "best"
+        first = f"tasks/{TASK_STUDENT}/{name}/first"
+        how = ["--from-layers", TASK_STUDENT_FROM, "--token-types", "keep", "--init-only"]
+        self.run(Stage(first, ["distil", "--teacher", str(teacher), *how]))
+        data = self.work / "labelled" if (self.work / "labelled" / task.data).exists() else self.data
+        source = str(data / task.data)
+        config = Path(__file__).parent / "../../configs/finetune-layers.toml"
+        command = ["finetune", "--model", str(self.work / first), "--teacher", str(teacher), "--config", str(config)]
+        command += ["--task", task.kind, "--data", source, *task.arguments, "--seed", str(seed)]
+        command += ["--dev", str(data / task.dev)] if task.dev else []
+        if task.pairs:
+            more = self.work / "labelled" / name / "pairs.tsv"
+            if not more.exists():
+                more.parent.mkdir(exist_ok=True)
+                recombine = [str(self.program), "data", "recombine", source, "--task", task.kind, "--model", TEACHER]
+                subprocess.run([*recombine, "--each", EACH, "--output", str(more), "--quiet"], check=True)
+            command += ["--unlabelled", str(more)]
+        # With recombined pairs a pass is long, and so is one over the phrases of SST-2.
+        passes = 1 if task.pairs or name == "sst2" else task.passes
+        tags = {"student": TASK_STUDENT, "task": name, "rate": TASK_STUDENT_RATE, "seed": seed}
+        stage = task_stage(TASK_STUDENT, name, TASK_STUDENT_RATE, seed)
+        return self.run(Stage(stage, [*command, "--epochs", str(passes), "--learning-rate", TASK_STUDENT_RATE], tags))
 
     def once(self, groups: list[list[Model]], tasks: Iterable[str] = tuple(TASKS)) -> None:
         """Fine-tunes with the first rate and seed; of two groups the first is through before the second begins."""
@@ -283,6 +323,11 @@ def main() -> None:
     study.run(student_stage(work, "random-3", MAIN, ["--init-only", "--random-init"]))
     study.run(distilled_stage(work, "triple-3", "triple", MAIN))
     study.run(encoder_stage(work))
+    # The teacher of each of the eight tasks, and its own student.
+    for task in EIGHT:
+        study.once([[Model("minilm", TEACHER)]], [task])
+        study.by_the_teacher(task)
+    study.run(distilled_stage(work, f"layers-{MAIN}", "layers", MAIN))
     main_student, copied = str(work / "triple-3/best"), str(work / "copied-3")
     encoder = str(work / "encoder-3/best")
     main_groups = [
@@ -291,6 +336,7 @@ def main() -> None:
             Model("triple-3", main_student),
             Model("copied-3", copied),
             Model("encoder-3", encoder),
+            Model(f"layers-{MAIN}", str(work / f"layers-{MAIN}/best")),
         ],
         [Model("triple-3" + TOLD, main_student), Model("encoder-3" + TOLD, encoder)],
         [

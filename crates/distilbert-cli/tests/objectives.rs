@@ -82,7 +82,8 @@ fn every_objective_trains_a_student_that_is_saved_without_what_only_training_nee
     let workshop = Workshop::new();
     let narrow = "--random-init --layers 2 --hidden 12";
     for (objective, student, terms, projections) in [
-        ("tinybert", narrow, &["embeddings", "hidden", "attention_scores"][..], 2),
+        ("layers", "--layers 2", &["embeddings", "hidden", "attention"][..], 0),
+        ("tinybert", narrow, &["embeddings", "hidden", "attention_scores"], 2),
         ("tinybert", "--layers 2", &["embeddings", "hidden", "attention_scores"], 0),
         ("minilm", narrow, &["attention", "values"], 0),
         ("minilm-v2", "--random-init --layers 2 --hidden 14 --heads 2", &["queries", "keys", "values"], 0),
@@ -99,6 +100,10 @@ fn every_objective_trains_a_student_that_is_saved_without_what_only_training_nee
         assert_eq!(weights.count(), 2 * projections, "{name}: {of_training:?}");
         stdout(&run(&["inspect", best.to_str().expect("UTF-8")]));
     }
+    // Of three layers the outputs of the second and the third are learnt.
+    let run = |name: &str| fs::read_to_string(Path::new(&workshop.path(name)).join("config.toml")).unwrap();
+    assert!(run("layerslayers2").contains("from-layers = [1, 2]"), "{}", run("layerslayers2"));
+    assert!(run("tinybertlayers2").contains("from-layers = []"), "{}", run("tinybertlayers2"));
 }
 
 #[test]
@@ -277,6 +282,7 @@ fn fine_tuning_learns_the_layers_of_a_teacher_beside_its_answers_or_alone() {
     for (recipe, terms) in [
         ("finetune-pkd", &["hard", "soft", "patient"][..]),
         ("finetune-tinybert", &["hard", "soft", "embeddings", "hidden", "attention_scores"]),
+        ("finetune-layers", &["hard", "soft", "embeddings", "hidden", "attention"]),
     ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/{recipe}.toml"));
         stdout(&finetune(recipe, &format!("--teacher {teacher} --config {}", file.display())));

@@ -35,8 +35,8 @@ use std::path::{Path, PathBuf};
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. For words the teacher
 /// needs a masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
 ///
-/// Other objectives look at the layers in between (`--objective tinybert`, `minilm`, `minilm-v2`, `pkd`), all but the last
-/// without a head, and the student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
+/// Other objectives look at the layers in between (`--objective layers`, `tinybert`, `minilm`, `minilm-v2`, `pkd`), all but
+/// the last without a head, and the student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
 /// terms.
 ///
 /// With `--objective embedding` a sentence encoder is distilled: the student learns the vectors that the teacher gives to
@@ -131,6 +131,9 @@ enum ObjectiveChoice {
     #[default]
     #[value(alias = "distilbert")]
     Language,
+    /// What every layer says: states of the embeddings and of every layer, through a linear where widths differ, and the
+    /// probabilities of attention; as many attention heads. The student starts from the layers whose outputs it learns.
+    Layers,
     /// TinyBERT's general distillation: states of the embeddings and of every layer, through a linear where widths differ,
     /// and scores of attention; needs as many attention heads as the teacher's.
     Tinybert,
@@ -151,6 +154,14 @@ impl ObjectiveChoice {
         let none = DistilWeights { kl: 0.0, mlm: 0.0, cosine: 0.0, mse: 0.0, ..training.weights };
         (training.weights, training.layer_terms) = match self {
             ObjectiveChoice::Language | ObjectiveChoice::Embedding => return,
+            ObjectiveChoice::Layers => (
+                none,
+                vec![
+                    term(Compare::Hidden, NamedLayers::Embeddings),
+                    LayerTerm::new(Compare::Hidden),
+                    term(Compare::Attention, NamedLayers::Even),
+                ],
+            ),
             ObjectiveChoice::Tinybert => (
                 none,
                 vec![
@@ -262,6 +273,17 @@ pub struct StudentConfig {
     pub token_types: TokenTypes,
     /// Whether the position embeddings stay as they are.
     pub freeze_positions: bool,
+}
+
+impl StudentConfig {
+    /// Unless said otherwise, layers of the teacher whose outputs the student's layers are compared with.
+    fn start_where_it_learns(&mut self, teacher_layers: usize) {
+        let layers = if self.layers == 0 { teacher_layers.div_ceil(2) } else { self.layers };
+        if !self.random && self.from_layers.is_empty() && layers <= teacher_layers {
+            let pairs = LayerMap::Named(NamedLayers::Even).pairs(layers, teacher_layers);
+            self.from_layers = pairs.into_iter().map(|[_, of_teacher]| of_teacher - 1).collect();
+        }
+    }
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -409,6 +431,10 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
 
     let wants_head = config.training.weights.look_at_logits() && !args.init_only;
     let mut teacher = load_teacher(&config.teacher, wants_head, console)?;
+    let of_teacher = &teacher.model.config.encoder;
+    if args.objective == ObjectiveChoice::Layers && config.student_model.is_empty() && !of_teacher.shares_layers() {
+        config.student.start_where_it_learns(of_teacher.layers);
+    }
     let student = match config.student_model.as_str() {
         "" => first_student(&config.student, config.training.seed, &teacher.model)?,
         name => own_student(name, &config, &teacher, console)?,
