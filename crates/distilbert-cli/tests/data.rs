@@ -205,8 +205,9 @@ fn pairs_are_recombined_into_a_file_that_a_teacher_can_label() {
     let encoder = encoder.to_str().unwrap();
     let words = ["berlin", "wolfgang", "york", "lives", "in"];
     // Each word stands with itself and the next one, the first with itself twice.
-    let rows: String =
-        (0..11).map(|row| format!("{}\t{}\tno label\n", words[row / 2 % 5], words[(row + 1) / 2 % 5])).collect();
+    let rows: String = (0..11_usize)
+        .map(|row| format!("{}\t{}\tno label\n", words[row / 2 % 5], words[row.div_ceil(2) % 5]))
+        .collect();
     let pairs = write(folder, "pairs.tsv", &format!("a\tb\tscore\n{rows}"));
     let output = folder.join("more.jsonl");
     let recombine = |path: &str, output: &Path, more: &[&str]| {

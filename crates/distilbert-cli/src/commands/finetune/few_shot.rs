@@ -1,8 +1,8 @@
 //! `finetune --few-shot N`: from N examples of each class, by pairs and a logistic regression.
 //!
 //! ```text
-//! OUTPUT/checkpoints/    the sentence encoder that the pairs trained
-//! OUTPUT/best/           the classifier, an ordinary folder
+//! OUTPUT/checkpoints/step-N        the sentence encoder that the pairs trained
+//! OUTPUT/checkpoints/classifier    the classifier, an ordinary folder; `best` points to it
 //! ```
 
 use super::{FinetuneArgs, FinetuneRunConfig, Finetuned, Job, LabelledJob, find_dev_split, task, warn_skipped};
@@ -14,7 +14,7 @@ use crate::sentence_encoder::embedding_head;
 use anyhow::{bail, ensure};
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config, save_tokenizer};
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
-use distilbert::checkpoint::{replace_folder, write_atomic};
+use distilbert::checkpoint::{link_folder, replace_folder, write_atomic};
 use distilbert::data::encoded::EncodedSet;
 use distilbert::data::examples::{Example, Label, Problem, SavedTask, Split, TASK_FILE, Task, load};
 use distilbert::model::averaging::classifier_from_embedder;
@@ -165,7 +165,8 @@ impl FewShot<'_> {
         let mut model = classifier_from_embedder(&encoder, task.head())?;
         model.pack(rt, Precision::F32, Purpose::Inference);
         fit_head(rt, &mut model, &set, &classes)?;
-        outcome.best = output.join("best");
+        let classifier = Path::new("checkpoints").join("classifier");
+        outcome.best = output.join(&classifier);
         let max_length = config.training.max_length;
         replace_folder(&outcome.best, |folder| {
             model.save(folder)?;
@@ -174,6 +175,7 @@ impl FewShot<'_> {
             write_atomic(&folder.join(TASK_FILE), saved.to_json().as_bytes())?;
             anyhow::Ok(())
         })?;
+        link_folder(&classifier, &output.join("best"))?;
 
         let mut scored = FinetuneRunConfig::for_task(task);
         scored.training.max_length = max_length;
