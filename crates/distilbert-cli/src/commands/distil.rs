@@ -35,9 +35,9 @@ use std::path::{Path, PathBuf};
 /// learns its distributions over the vocabulary, its hidden states and the masked words themselves. For words the teacher
 /// needs a masked-LM head (`distilbert pretrain --init TEACHER --head-only` gives it one).
 ///
-/// Other objectives look at the layers in between (`--objective layers`, `tinybert`, `minilm`, `minilm-v2`, `pkd`), all but
-/// the last without a head, and the student may have another width. An objective is a set of terms and weights: flags change the weights, `--config` the
-/// terms.
+/// Other objectives look at the layers in between (`--objective layers`, `tinybert`, `minilm`, `minilm-v2`, and `pkd`, which
+/// needs the head too), and the student may have another width. An objective is a set of terms and weights: flags change
+/// the weights, `--config` the terms.
 ///
 /// With `--objective embedding` a sentence encoder is distilled: the student learns the vectors that the teacher gives to
 /// whole texts.
@@ -276,9 +276,18 @@ pub struct StudentConfig {
 }
 
 impl StudentConfig {
+    /// Layers of the student: half of the teacher's unless said otherwise.
+    fn depth(&self, teacher_layers: usize) -> usize {
+        match (self.layers, self.from_layers.len()) {
+            (0, 0) => teacher_layers.div_ceil(2),
+            (0, count) => count,
+            (layers, _) => layers,
+        }
+    }
+
     /// Unless said otherwise, layers of the teacher whose outputs the student's layers are compared with.
     fn start_where_it_learns(&mut self, teacher_layers: usize) {
-        let layers = if self.layers == 0 { teacher_layers.div_ceil(2) } else { self.layers };
+        let layers = self.depth(teacher_layers);
         if !self.random && self.from_layers.is_empty() && layers <= teacher_layers {
             let pairs = LayerMap::Named(NamedLayers::Even).pairs(layers, teacher_layers);
             self.from_layers = pairs.into_iter().map(|[_, of_teacher]| of_teacher - 1).collect();
@@ -481,7 +490,7 @@ fn load_teacher(name: &str, wants_head: bool, console: &Console) -> anyhow::Resu
 
 /// The student before its first step, with layers of the teacher, or with random weights drawn from the seed.
 pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyhow::Result<Model> {
-    let StudentConfig { layers, from_layers, random, token_types, freeze_positions, .. } = config;
+    let StudentConfig { from_layers, random, token_types, freeze_positions, .. } = config;
     let teacher_layers = teacher.config.encoder.layers;
     if teacher.config.encoder.shares_layers() && !from_layers.is_empty() {
         bail!(
@@ -490,11 +499,7 @@ pub fn first_student(config: &StudentConfig, seed: u64, teacher: &Model) -> anyh
             teacher.config.encoder.family
         );
     }
-    let layers = match (*layers, from_layers.len()) {
-        (0, 0) => teacher_layers.div_ceil(2),
-        (0, count) => count,
-        (layers, _) => layers,
-    };
+    let layers = config.depth(teacher_layers);
     let has_shape = config.hidden > 0 || config.ffn > 0 || config.heads > 0;
     let mut student = if *random {
         Model::random(random_config(config, &teacher.config, layers)?, seed)
