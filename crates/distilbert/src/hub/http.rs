@@ -28,7 +28,8 @@ pub(super) struct Client<'a> {
 /// How a request is made.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Method {
-    /// Headers only. Redirects end at an answer that describes the file (`X-Linked-ETag`), before any storage host.
+    /// Headers only. Redirects end before the storage of a large file: the answer that sends there describes the file
+    /// (`X-Linked-ETag`). Small files are redirected too, within the hub, and described where that ends.
     Head,
     /// With the body, from this byte on.
     Get { from_byte: u64 },
@@ -89,8 +90,7 @@ impl<'a> Client<'a> {
         let mut target = parse(url)?;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send(method, &target, origin(&target) == hub)?;
-            let describes_file = method == Method::Head && response.headers().contains_key("x-linked-etag");
-            if !response.status().is_redirection() || describes_file {
+            if !response.status().is_redirection() {
                 return Ok(response);
             }
             let location = header_text(response.headers(), header::LOCATION.as_str());
@@ -104,6 +104,10 @@ impl<'a> Client<'a> {
             let next_scheme = next.scheme_str().unwrap_or_default();
             if next_scheme != "https" && next_scheme != scheme {
                 return Err(answer(format!("a redirect from {scheme} to `{location}`")));
+            }
+            let describes_file = method == Method::Head && response.headers().contains_key("x-linked-etag");
+            if describes_file && origin(&next) != origin(&target) {
+                return Ok(response);
             }
             target = next;
         }

@@ -122,26 +122,26 @@ impl Model<'_> {
 
     fn file_info(&self, url: &str, commit: &str) -> Result<FileInfo, HubError> {
         let response = self.client.request(Method::Head, url, MAX_ATTEMPTS)?;
-        let linked = response.headers().contains_key("x-linked-etag");
-        let response = if linked { response } else { self.success(response, url)? };
+        // To a storage host: the file is described here, and the length is that of the redirect's own text.
+        let stored_elsewhere = response.status().is_redirection();
+        let response = if stored_elsewhere { response } else { self.success(response, url)? };
         let headers = response.headers();
         let answer = |reason: String| HubError::Answer { url: url.to_owned(), reason };
 
         if let Some(found) = header_text(headers, "x-repo-commit").filter(|found| *found != commit) {
             return Err(answer(format!("expected commit {commit}, found `{found}`")));
         }
-        let (etag, size) = if linked {
-            ("x-linked-etag", "x-linked-size")
-        } else {
-            (header::ETAG.as_str(), header::CONTENT_LENGTH.as_str())
-        };
-        let size_bytes = header_text(headers, size).and_then(|size| size.parse().ok());
-        let size_bytes = size_bytes.ok_or_else(|| answer(format!("expected the file's size in `{size}`")))?;
-        let etag = header_text(headers, etag).map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+        let length = (!stored_elsewhere).then_some(header::CONTENT_LENGTH.as_str());
+        let size = header_text(headers, "x-linked-size").or_else(|| header_text(headers, length?));
+        let size_bytes = size.and_then(|size| size.parse().ok());
+        let size_bytes = size_bytes
+            .ok_or_else(|| answer(format!("expected the file's size in `{}`", length.unwrap_or("x-linked-size"))))?;
+        let etag = header_text(headers, "x-linked-etag").or_else(|| header_text(headers, header::ETAG.as_str()));
+        let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
         // It becomes a file's name.
         let etag = etag.filter(|etag| is_plain_name(etag)).ok_or_else(|| answer("expected a plain ETag".into()))?;
         let is_sha256 = etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if linked && !is_sha256 {
+        if stored_elsewhere && !is_sha256 {
             return Err(answer(format!("expected a SHA-256 in `x-linked-etag`, found `{etag}`")));
         }
         Ok(FileInfo { etag: etag.to_owned(), size_bytes, is_sha256 })

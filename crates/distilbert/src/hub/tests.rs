@@ -257,6 +257,25 @@ fn relative_redirects_are_followed_and_endless_ones_are_not() {
     assert!(error.to_string().ends_with("more than 8 redirects"), "{error}");
 }
 
+/// What the hub answers for a small file: it names the content by Git's identifier and sends to a cache of its own, where
+/// the length is.
+#[test]
+fn a_small_file_may_be_described_by_a_redirect_within_the_hub() {
+    let hub = hub_that(|request, model| match request.path.strip_prefix("/api/resolve-cache") {
+        Some(path) => Some(model.answer(&Request { path: path.to_owned(), ..request.clone() })),
+        None if request.path.ends_with("vocab.txt") => Some(
+            Reply::new(307, b"Temporary Redirect. Redirecting to the cache")
+                .header("Location", format!("/api/resolve-cache{}", request.path))
+                .header("X-Repo-Commit", COMMIT)
+                .header("X-Linked-ETag", format!("\"{}\"", &sha256(model.content("vocab.txt"))[..40])),
+        ),
+        None => None,
+    });
+    let (_folder, config) = setup(&hub.endpoint);
+    let folder = resolve("owner/name", &config, &()).unwrap();
+    assert_eq!(fs::read(folder.join("vocab.txt")).unwrap(), Model::new().content("vocab.txt"));
+}
+
 #[test]
 fn refusals_of_the_hub_name_the_model_and_the_status() {
     let error = refusal(|_, _| Some(Reply::new(404, b""))).to_string();
@@ -312,7 +331,12 @@ fn an_answer_of_another_commit_or_without_a_checksum_is_refused() {
     });
     assert!(error.to_string().contains(&format!("expected commit {COMMIT}, found `ffff")), "{error}");
     let error = refusal(|request, _| {
-        let reply = || Reply::new(200, b"").header("X-Linked-ETag", "\"abc\"").header("X-Linked-Size", "0");
+        let reply = || {
+            Reply::new(302, b"")
+                .header("Location", "http://127.0.0.1:9/bucket/object")
+                .header("X-Linked-ETag", "\"abc\"")
+                .header("X-Linked-Size", "0")
+        };
         request.path.ends_with(WEIGHTS).then(reply)
     });
     assert!(error.to_string().contains("expected a SHA-256"), "{error}");
