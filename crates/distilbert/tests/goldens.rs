@@ -97,6 +97,75 @@ fn outputs_are_the_references() {
     });
 }
 
+/// A copy of tensors of a reference file: those that `keep` keeps, with the shape that it gives them, and another loss.
+fn copy_tensors(from: &Path, to: &Path, loss: Option<f32>, keep: impl Fn(&str, &[usize]) -> Option<Vec<usize>>) {
+    let source = Tensors::open_file(from).unwrap();
+    let (mut floats, mut integers) = (vec![], vec![]);
+    for name in source.names() {
+        let Some(shape) = keep(name, source.shape(name).unwrap()) else { continue };
+        let count = shape.iter().product();
+        match source.read_i64(name) {
+            Ok(values) => integers.push((name.to_owned(), shape, values[..count].to_vec())),
+            Err(_) if name == "loss" && loss.is_some() => {
+                floats.push((name.to_owned(), shape, loss.into_iter().collect()))
+            }
+            Err(_) => floats.push((name.to_owned(), shape, source.read_f32(name).unwrap()[..count].to_vec())),
+        }
+    }
+    let floats = floats.iter().map(|(name, shape, values)| (name, shape, TensorData::F32(values)));
+    let integers = integers.iter().map(|(name, shape, values)| (name, shape, TensorData::I64(values)));
+    let tensors = floats.chain(integers).map(|(name, shape, data)| TensorToWrite {
+        name: name.into(),
+        shape: shape.clone(),
+        data,
+    });
+    write_safetensors(to, tensors, &Default::default()).unwrap();
+}
+
+#[test]
+fn a_reference_without_anything_to_compare_is_no_proof() {
+    let rt = Runtime::new(Isa::detect(), 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (golden("distilbert-classify"), folder.path().join("expected.safetensors"));
+    let model = load(&rt, &source, Purpose::Inference);
+    let expected = source.join("expected.safetensors");
+    let refusal = || verify_outputs(&rt, &model, &target).unwrap_err().to_string();
+    copy_tensors(&expected, &target, None, |name, shape| name.starts_with("input.").then(|| shape.to_vec()));
+    let error = refusal();
+    assert!(error.ends_with("expected tensors besides `input.*` to compare with, found none"), "{error}");
+    copy_tensors(&expected, &target, None, |name, shape| {
+        Some(if name == "logits" { vec![1, 1] } else { shape.to_vec() })
+    });
+    let error = refusal();
+    assert!(error.contains("`logits`: expected ") && error.ends_with("found shape [1, 1] with 1"), "{error}");
+
+    // A run without steps, and a step without gradients or parameters.
+    let run = golden("distil-run");
+    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("meta.json")).unwrap()).unwrap();
+    let replay = |steps: Option<&str>| {
+        let mut meta = meta.clone();
+        for key in ["teacher", "student_init"] {
+            meta[key] = run.join(meta[key].as_str().unwrap()).to_str().unwrap().into();
+        }
+        match steps {
+            None => meta["steps"] = serde_json::json!([]),
+            Some(without) => copy_tensors(
+                &run.join("step0.safetensors"),
+                &folder.path().join("step0.safetensors"),
+                None,
+                |name, shape| (!name.starts_with(without)).then(|| shape.to_vec()),
+            ),
+        }
+        std::fs::write(folder.path().join("meta.json"), meta.to_string()).unwrap();
+        replay_distillation(&rt, None, folder.path()).unwrap_err().to_string()
+    };
+    assert!(replay(None).ends_with("expected steps to compare with, found none"));
+    assert!(replay(Some("grad.")).ends_with("expected gradients, `grad.*`, to compare with, found none"));
+    assert!(
+        replay(Some("param_after.")).ends_with("expected parameters, `param_after.*`, to compare with, found none")
+    );
+}
+
 #[test]
 fn losses_and_gradients_of_labelled_batches_are_the_references() {
     for_every_runtime(|rt| {
@@ -210,23 +279,9 @@ fn a_loss_of_answers_that_counts_padding_is_known_for_what_it_is() {
     let padded = ((side("start") + side("end")) / 2.0) as f32;
     let check = |loss: f32| {
         let folder = tempfile::tempdir().unwrap();
-        let (mut floats, mut integers) = (Vec::new(), Vec::new());
-        for name in source.names() {
-            let shape = source.shape(name).unwrap().to_vec();
-            match source.read_i64(name) {
-                Ok(values) => integers.push((name.to_owned(), shape, values)),
-                Err(_) if name == "loss" => floats.push((name.to_owned(), shape, vec![loss])),
-                Err(_) => floats.push((name.to_owned(), shape, source.read_f32(name).unwrap())),
-            }
-        }
-        let floats = floats.iter().map(|(name, shape, values)| (name, shape, TensorData::F32(values)));
-        let integers = integers.iter().map(|(name, shape, values)| (name, shape, TensorData::I64(values)));
-        let tensors = floats.chain(integers).map(|(name, shape, data)| TensorToWrite {
-            name: name.into(),
-            shape: shape.clone(),
-            data,
-        });
-        write_safetensors(&folder.path().join("expected.safetensors"), tensors, &Default::default()).unwrap();
+        let expected = golden("finetune-qa").join("expected.safetensors");
+        let keep = |_: &str, shape: &[usize]| Some(shape.to_vec());
+        copy_tensors(&expected, &folder.path().join("expected.safetensors"), Some(loss), keep);
         let mut model = load(&rt, &golden("finetune-qa"), Purpose::Training);
         verify_labelled_batch(&rt, &mut model, folder.path()).unwrap()
     };

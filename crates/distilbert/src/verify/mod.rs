@@ -83,7 +83,7 @@ pub enum VerifyError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The settings of a reference run.
+    /// The settings of a reference run, or a reference as a whole.
     #[error("{}: {reason}", path.display())]
     Settings {
         /// The file.
@@ -91,6 +91,19 @@ pub enum VerifyError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// The comparisons, of which there must be some: a reference that holds nothing to compare with proves nothing.
+fn not_empty(
+    comparisons: Vec<Comparison>,
+    path: &std::path::Path,
+    holds: &str,
+) -> Result<Vec<Comparison>, VerifyError> {
+    if comparisons.is_empty() {
+        let reason = format!("expected {holds} to compare with, found none");
+        return Err(VerifyError::Settings { path: path.to_owned(), reason });
+    }
+    Ok(comparisons)
 }
 
 /// Compares the largest differences.

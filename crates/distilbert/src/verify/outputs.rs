@@ -1,6 +1,6 @@
 //! Hidden states, logits and embeddings against a reference file.
 
-use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
+use super::{Comparison, ReferenceBatch, VerifyError, compare_values, not_empty};
 use crate::checkpoint::Tensors;
 use crate::data::batch::Batch;
 use crate::heads::embedding::EmbedderActivations;
@@ -29,7 +29,8 @@ pub fn verify_outputs(rt: &Runtime, model: &Model, expected: &Path) -> Result<Ve
     let reference = ReferenceBatch::read(&tensors)?;
     model.check(&reference.batch).map_err(|source| VerifyError::Input { path: expected.to_owned(), source })?;
     let names = tensors.names().filter(|name| !name.starts_with("input."));
-    compare_outputs(rt, model, &tensors, &reference, names)
+    let comparisons = compare_outputs(rt, model, &tensors, &reference, names)?;
+    not_empty(comparisons, expected, "tensors besides `input.*`")
 }
 
 /// Compares the outputs of these names.
@@ -53,6 +54,15 @@ pub(super) fn compare_outputs<'n>(
         // padding.
         let per_token = tensors.shape(name)?.len() == 3 || SPAN_LOGITS.contains(&name);
         let values = if per_token { reference.real_rows(&values) } else { values };
+        if ours.len() != values.len() {
+            let shape = tensors.shape(name)?;
+            let reason = format!(
+                "expected {} numbers for the real tokens, as the model computes, found shape {shape:?} with {}",
+                ours.len(),
+                values.len()
+            );
+            return Err(VerifyError::Unexpected { path: tensors.path().to_owned(), name: name.to_owned(), reason });
+        }
         comparisons.push(compare_values(name, ours, &values));
     }
     Ok(comparisons)

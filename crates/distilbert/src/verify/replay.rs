@@ -1,7 +1,7 @@
 //! A reference distillation run, step by step: losses, gradients by name, parameters after each step.
 
 use super::labelled::compare_gradients;
-use super::{Comparison, ReferenceBatch, VerifyError, compare_values};
+use super::{Comparison, ReferenceBatch, VerifyError, compare_values, not_empty};
 use crate::checkpoint::Tensors;
 use crate::checkpoint::model_folder::HeadChoice;
 use crate::data::batch::Batch;
@@ -132,19 +132,22 @@ pub fn replay_distillation(
                 comparisons.push(compare_values(format!("{prefix}{name}"), &[ours as f32], &[expected as f32]));
             }
         }
-        comparisons.extend(compare_gradients(&student, &tensors, &gradients, &prefix)?);
+        let of_gradients = compare_gradients(&student, &tensors, &gradients, &prefix)?;
+        comparisons.extend(not_empty(of_gradients, tensors.path(), "gradients, `grad.*`,")?);
         optimizer.learning_rate = expected.lr.unwrap_or(settings.lr);
         let (norm, _) = update(rt, &optimizer, 1, &mut student.parameters, &gradients, &mut state);
         comparisons.push(compare_values(format!("{prefix}grad_norm"), &[norm as f32], &[expected.grad_norm as f32]));
+        let mut of_parameters = Vec::new();
         for parameter in student.parameters.table() {
             let name = format!("param_after.{}", parameter.name);
             if tensors.contains(&name) {
                 let ours = student.parameters.tensor(parameter);
-                comparisons.push(compare_values(format!("{prefix}{name}"), ours, &tensors.read_f32(&name)?));
+                of_parameters.push(compare_values(format!("{prefix}{name}"), ours, &tensors.read_f32(&name)?));
             }
         }
+        comparisons.extend(not_empty(of_parameters, tensors.path(), "parameters, `param_after.*`,")?);
     }
-    Ok(comparisons)
+    not_empty(comparisons, &path, "steps")
 }
 
 impl Settings {
