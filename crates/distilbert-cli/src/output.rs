@@ -1,7 +1,10 @@
-//! Results on standard output, where a reader that has seen enough (`| head`) is no failure.
+//! Results on standard output, where a reader that has seen enough (`| head`) is no failure, and in folders, where nothing
+//! is replaced by accident.
 
-use anyhow::Context;
-use std::io::{self, Write};
+use anyhow::{Context, bail};
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 /// Writes `text` to standard output.
 ///
@@ -21,6 +24,51 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');
     print(&line)
+}
+
+/// Standard output for many small writes; its errors name it.
+pub fn buffered() -> BufWriter<impl Write> {
+    BufWriter::new(Named(io::stdout().lock()))
+}
+
+/// Names standard output in what goes wrong with it.
+struct Named(io::StdoutLock<'static>);
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output: {error}"))
+}
+
+/// Refuses to put a model's folder in the place of one that holds anything; `may_replace` says which may go, and
+/// `replaced` what they are.
+///
+/// # Errors
+/// If there is such a folder, or a file.
+pub fn check_new_folder(output: &Path, replaced: &str, may_replace: impl FnOnce(&Path) -> bool) -> anyhow::Result<()> {
+    let is_free = match fs::symlink_metadata(output) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        // Writing there says best what is wrong.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => true,
+        Err(error) => return Err(error).with_context(|| output.display().to_string()),
+        Ok(metadata) if metadata.is_dir() => {
+            let mut entries = fs::read_dir(output).with_context(|| output.display().to_string())?;
+            entries.next().is_none() || may_replace(output)
+        }
+        Ok(_) => false,
+    };
+    if !is_free {
+        bail!("{}: expected a new folder{replaced}, found another", output.display());
+    }
+    Ok(())
 }
 
 /// Takes "nobody reads any more" for success.

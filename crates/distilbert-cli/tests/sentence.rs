@@ -4,6 +4,7 @@ mod common;
 
 use common::{error, golden, lines, run, stderr, stdout};
 use distilbert::checkpoint::Tensors;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -220,6 +221,20 @@ fn a_sentence_encoder_is_distilled_and_resumed_to_the_same_bits() {
     fs::remove_dir_all(whole.join("checkpoints/step-000020")).unwrap();
     stdout(&distil("whole", "20", &["--resume"]).0);
     assert_eq!(weights(&whole), before);
+
+    // What is distilled from it in turn says so.
+    let again = folder.path().join("again");
+    let best = whole.join("best");
+    let (teacher, output) = (best.to_str().unwrap(), again.to_str().unwrap());
+    let from_it = ["distil", "--objective", "embedding", "--teacher", teacher, "--layers", "1", "--corpus", &tokens];
+    stdout(&run(&with(&[&from_it, &["--max-steps", "1", "--batch-tokens", "128", "--output", output]])));
+    let lineage: Value = serde_json::from_slice(&fs::read(again.join("lineage.json")).unwrap()).unwrap();
+    assert_eq!((&lineage["teacher"], &lineage["before"]["teacher"]), (&teacher.into(), &model.as_str().into()));
+    let card = fs::read_to_string(again.join("best/README.md")).unwrap();
+    assert!(
+        card.contains(&format!("**Before that:** embeddings of the teacher, 20 of 20 steps, seed 1, teacher {model}")),
+        "{card}"
+    );
 
     let (output, copied) = distil("copied", "1", &["--init-only"]);
     stdout(&output);

@@ -1,10 +1,11 @@
 //! `distilbert compress`: a finished model made smaller.
 
+use super::training;
 use crate::console::Console;
-use crate::gather::{LINEAGE_FILE, read_json, size_bytes};
+use crate::gather::{LINEAGE_FILE, size_bytes};
 use crate::model_source;
 use crate::output;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config};
 use distilbert::checkpoint::{Checkpoint, replace_folder, write_atomic};
@@ -16,7 +17,7 @@ use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::{Precision, Runtime};
 use serde::Serialize;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Files beside the weights that a smaller model keeps as they are.
 const KEPT_FILES: [&str; 10] = [
@@ -107,7 +108,9 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
         SavedPrecision::Bf16 => Precision::Bf16,
         SavedPrecision::Int8 => Precision::Int8,
     };
-    check_output(&args.output)?;
+    output::check_new_folder(&args.output, ", or one of a bf16 or int8 model to replace", |folder| {
+        read_config(folder).is_ok_and(|config| config.weights != Precision::F32)
+    })?;
     let source = model_source::resolve(&args.model, console)?;
     if let Err(error) = Tokenizer::from_folder(&source) {
         console.warn(&format!("saved without a tokenizer: {error}"));
@@ -115,7 +118,7 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     let model = Model::load(&source, HeadChoice::AsSaved)?.model;
     // The difference can only be measured where the precision can be run.
     model.config.check_precision(rt, precision)?;
-    let lineage = lineage_of(&source)?;
+    let lineage = training::lineage_of(&source)?;
     let source_size_bytes = size_bytes(&Checkpoint::open(&source)?)?;
     let mut made = None;
     replace_folder(&args.output, |folder| {
@@ -149,34 +152,6 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     if args.json { output::print(&(serde_json::to_string(&made)? + "\n")) } else { output::print(&text(&made)) }
 }
 
-/// Refuses to put a folder in the place of anything but a model of this kind.
-fn check_output(output: &Path) -> anyhow::Result<()> {
-    let is_empty = |folder: &Path| Ok::<_, anyhow::Error>(fs::read_dir(folder)?.next().is_none());
-    let replaceable = match fs::symlink_metadata(output) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => return Err(error).with_context(|| output.display().to_string()),
-        Ok(metadata) if metadata.is_dir() => {
-            is_empty(output)? || read_config(output).is_ok_and(|config| config.weights != Precision::F32)
-        }
-        Ok(_) => false,
-    };
-    if !replaceable {
-        bail!("{}: expected a new folder, or one of a bf16 or int8 model to replace, found another", output.display());
-    }
-    Ok(())
-}
-
-/// `lineage.json` of the model or, for the best checkpoint of a run, of the run.
-fn lineage_of(folder: &Path) -> anyhow::Result<Option<Lineage>> {
-    if let Some(lineage) = read_json(&folder.join(LINEAGE_FILE))? {
-        return Ok(Some(lineage));
-    }
-    match folder.parent() {
-        Some(run) if folder.ends_with("best") => read_json(&run.join(LINEAGE_FILE)),
-        _ => Ok(None),
-    }
-}
-
 fn model_card(made: &Quantized, lineage: Option<&Lineage>) -> String {
     let Quantized { model, precision, .. } = made;
     let mut card = format!("---\ntags:\n- distilbert\n- {precision}\n---\n\n# Model card\n\n");
@@ -201,6 +176,7 @@ fn model_card(made: &Quantized, lineage: Option<&Lineage>) -> String {
         row("Recipe", lineage.recipe.as_deref().unwrap_or("not recorded"));
         row("Teacher", lineage.teacher.as_deref().unwrap_or("none"));
         row("SHA-256 of the training data", lineage.corpus_sha256.as_deref().unwrap_or("not recorded"));
+        lineage.history().iter().for_each(|line| row("Before that", line));
     }
     card.push_str(
         "\nThe weights are in a format of `distilbert`'s own, which runs them; other programs need the f32 model.\n",

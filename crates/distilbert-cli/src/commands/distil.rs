@@ -614,6 +614,11 @@ fn distil(
         teacher: Some([std::slice::from_ref(&config.teacher), &config.other_teachers].concat().join(", ")),
         corpus_sha256: Some(corpus.content_hash()),
         recipe: Some(recipe),
+        before: match config.student_model.as_str() {
+            "" if config.student.random => None,
+            "" => training::before(&config.teacher),
+            name => training::before(name),
+        },
     };
     training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
     Ok(outcome)

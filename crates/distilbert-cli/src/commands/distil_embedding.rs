@@ -138,6 +138,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         teacher: Some(config.teacher.clone()),
         corpus_sha256: Some(corpus.content_hash()),
         recipe: Some(recipe),
+        before: training::before(if config.student_model.is_empty() { &config.teacher } else { &config.student_model }),
     };
     training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
     args.run.report(&outcome, console)?;

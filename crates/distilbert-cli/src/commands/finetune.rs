@@ -210,7 +210,7 @@ impl FinetuneRunConfig {
     }
 
     /// Where the run's model comes from; of several `trials` its settings were the best.
-    fn lineage(&self, data_hash: &str, trials: usize) -> Lineage {
+    fn lineage(&self, data_hash: &str, trials: usize, outcome: &Outcome) -> Lineage {
         let teacher = (!self.teacher.is_empty()).then(|| self.teachers().collect::<Vec<_>>().join(", "));
         let mut recipe = format!(
             "{} fine-tuned on {} for {} epochs, learning rate {}, batch {}, seed {}",
@@ -233,7 +233,11 @@ impl FinetuneRunConfig {
         if trials > 1 {
             recipe += &format!(", the best of {trials} trials");
         }
-        Lineage { teacher, corpus_sha256: Some(data_hash.to_owned()), recipe: Some(recipe) }
+        if outcome.steps < outcome.total_steps {
+            recipe += &format!(", ended after {} of {} steps", outcome.steps, outcome.total_steps);
+        }
+        let before = training::before(&self.model);
+        Lineage { teacher, corpus_sha256: Some(data_hash.to_owned()), recipe: Some(recipe), before }
     }
 
     fn teachers(&self) -> impl Iterator<Item = &str> {
@@ -506,7 +510,7 @@ fn finish(
             .warn("layers alone were learnt, so the head answers as it did before; the next step is a run from `best`");
     }
     let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
-    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials), result.as_ref())?;
+    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials, &outcome), result.as_ref())?;
     Ok(Finetuned { outcome, result })
 }
 

@@ -154,7 +154,12 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
             config.training.batch_size,
             config.training.seed
         );
-        let lineage = Lineage { teacher, corpus_sha256: Some(hash), recipe: Some(recipe) };
+        let lineage = Lineage {
+            teacher,
+            corpus_sha256: Some(hash),
+            recipe: Some(recipe),
+            before: training::before(&config.model),
+        };
         training::write_lineage(&args.run.output, &outcome.best, &lineage, result.as_ref())?;
     }
     match result {

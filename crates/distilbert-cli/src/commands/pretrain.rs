@@ -244,7 +244,8 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
     let start = if config.init.is_empty() { "random weights" } else { &config.init };
     let recipe = format!("masked-LM from {start}, {} of {steps} steps, seed {seed}", outcome.steps);
-    let lineage = Lineage { teacher: None, corpus_sha256: Some(corpus.content_hash()), recipe: Some(recipe) };
+    let before = training::before(&config.init);
+    let lineage = Lineage { teacher: None, corpus_sha256: Some(corpus.content_hash()), recipe: Some(recipe), before };
     training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
     Ok(outcome)
 }

@@ -1,7 +1,7 @@
 //! What the training commands share: flags, corpus and model loading, and the words at the end.
 
 use crate::console::Console;
-use crate::gather::LINEAGE_FILE;
+use crate::gather::{LINEAGE_FILE, read_json};
 use crate::model_source;
 use crate::output;
 use anyhow::Context;
@@ -155,6 +155,27 @@ fn source(name: &str, folder: PathBuf, loaded: Loaded, console: &Console) -> any
     Ok(Source { model, tokenizer, folder })
 }
 
+/// What is recorded of a model, if anything is: `lineage.json` of its folder or, for the best checkpoint of a run, of the
+/// run.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn lineage_of(folder: &Path) -> anyhow::Result<Option<Lineage>> {
+    if let Some(lineage) = read_json(&folder.join(LINEAGE_FILE))? {
+        return Ok(Some(lineage));
+    }
+    match folder.parent() {
+        Some(run) if folder.ends_with("best") => read_json(&run.join(LINEAGE_FILE)),
+        _ => Ok(None),
+    }
+}
+
+/// What is recorded of the model that a training began with, as [`Lineage::before`] has it: of one in a folder, if its record
+/// can be read. A training that is done does not fail for it.
+pub fn before(name: &str) -> Option<Box<Lineage>> {
+    lineage_of(Path::new(name)).ok().flatten().map(Box::new)
+}
+
 /// Writes what a run's model came from: `lineage.json` beside the run's own files, and a model card for people,
 /// `README.md`, in the folder of the best checkpoint.
 pub fn write_lineage(
@@ -175,6 +196,7 @@ fn model_card(lineage: &Lineage, weights_bytes: u64, result: Option<&EvaluationR
     row("Recipe", lineage.recipe.as_deref().unwrap_or("not recorded"));
     row("Teacher", lineage.teacher.as_deref().unwrap_or("none"));
     row("SHA-256 of the training data", lineage.corpus_sha256.as_deref().unwrap_or("not recorded"));
+    lineage.history().iter().for_each(|line| row("Before that", line));
     row("Weights", &format!("{:.1} MB", weights_bytes as f64 / 1e6));
     if let Some(result) = result {
         for (metric, value) in result.metrics.iter() {
@@ -208,9 +230,10 @@ mod tests {
             teacher: Some("runs/teacher".into()),
             corpus_sha256: Some("00ff".into()),
             recipe: Some("preset default, 10 of 10 steps, seed 1".into()),
+            before: Some(Box::new(Lineage { recipe: Some("masked-LM".into()), ..Lineage::default() })),
         };
         let card = model_card(&lineage, 2_490_000, None);
-        for part in ["**Teacher:** runs/teacher", "00ff", "10 of 10 steps", "2.5 MB"] {
+        for part in ["**Teacher:** runs/teacher", "00ff", "10 of 10 steps", "2.5 MB", "**Before that:** masked-LM"] {
             assert!(card.contains(part), "{card}");
         }
     }

@@ -135,6 +135,27 @@ pub struct Lineage {
     /// How it was trained: recipe or configuration.
     #[serde(default)]
     pub recipe: Option<String>,
+    /// The same of the model that the training began with, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Lineage>>,
+}
+
+impl Lineage {
+    /// What came before, the latest first: recipe, teacher and data of each training; empty if nothing is known.
+    pub fn history(&self) -> Vec<String> {
+        std::iter::successors(self.before.as_deref(), |lineage| lineage.before.as_deref())
+            .map(|lineage| {
+                let mut line = lineage.recipe.clone().unwrap_or_else(|| "a recipe that was not recorded".to_owned());
+                if let Some(teacher) = &lineage.teacher {
+                    line += &format!(", teacher {teacher}");
+                }
+                if let Some(hash) = &lineage.corpus_sha256 {
+                    line += &format!(", data {hash}");
+                }
+                line
+            })
+            .collect()
+    }
 }
 
 /// A finished comparison, ready to be written in any form.

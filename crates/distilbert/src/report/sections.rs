@@ -325,7 +325,13 @@ fn scores(comparison: &Comparison) -> Option<Section> {
 fn lineage(input: &ReportInput) -> Section {
     let mut table = Table::new(
         "",
-        &[("model", Align::Left), ("teacher", Align::Left), ("corpus (SHA-256)", Align::Left), ("recipe", Align::Left)],
+        &[
+            ("model", Align::Left),
+            ("teacher", Align::Left),
+            ("corpus (SHA-256)", Align::Left),
+            ("recipe", Align::Left),
+            ("before that", Align::Left),
+        ],
     );
     let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
     for model in &input.models {
@@ -335,6 +341,10 @@ fn lineage(input: &ReportInput) -> Section {
             known(&lineage.teacher),
             known(&lineage.corpus_sha256),
             known(&lineage.recipe),
+            match lineage.history() {
+                nothing if nothing.is_empty() => "–".to_owned(),
+                history => history.join("; "),
+            },
         ]);
     }
     Section { title: "Lineage".to_owned(), blocks: vec![Block::Table(table)] }

@@ -197,7 +197,8 @@ impl FewShot<'_> {
             config.optimizer.learning_rate,
             config.training.batch_size,
         );
-        let lineage = Lineage { teacher: None, corpus_sha256: Some(data_hash), recipe: Some(recipe) };
+        let before = training::before(&config.model);
+        let lineage = Lineage { teacher: None, corpus_sha256: Some(data_hash), recipe: Some(recipe), before };
         training::write_lineage(output, &outcome.best, &lineage, result.as_ref())?;
         Ok(Finetuned { outcome, result })
     }

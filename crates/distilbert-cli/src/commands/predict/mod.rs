@@ -16,7 +16,7 @@ mod attention;
 mod embed;
 
 use crate::console::Console;
-use crate::output::unless_closed;
+use crate::output::{self, unless_closed};
 use crate::precision::PrecisionArgs;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
@@ -26,7 +26,7 @@ use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use input::{Input, InputArgs, InputReader, Keys};
 use std::collections::VecDeque;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Tokens of one batch, unless one sequence has more: enough to fill the matrix products, few enough that results
 /// follow their inputs closely.
@@ -158,7 +158,7 @@ fn run_task(args: &CommonArgs, keys: Keys, task: impl Task, console: &Console) -
     if shows_progress {
         console.begin("predicting", None, "inputs");
     }
-    let out = BufWriter::new(io::stdout().lock());
+    let out = output::buffered();
     let mut running =
         Running { task, reader, console, json: args.json, asked: VecDeque::new(), sequences: 0, tokens: 0, out };
     let result = running.run();
