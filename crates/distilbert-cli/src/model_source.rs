@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use distilbert::hub::{self, HubConfig};
+use distilbert::hub::{self, HubConfig, HubError};
 use distilbert::model::Model;
 use distilbert::progress::Progress;
 use distilbert::tokenizer::Tokenizer;
@@ -30,7 +30,13 @@ pub fn resolve(name: &str, progress: &dyn Progress) -> anyhow::Result<PathBuf> {
         // Needs no cache, and so no home folder.
         return Ok(path.to_owned());
     }
-    Ok(hub::resolve(name, &hub_config(|variable| env::var_os(variable))?, progress)?)
+    match hub::resolve(name, &hub_config(|variable| env::var_os(variable))?, progress) {
+        // Who meant a folder should not have to guess what an address has to do with it.
+        Err(error @ (HubError::Transport { .. } | HubError::Tls { .. })) => {
+            Err(error).with_context(|| format!("model `{name}`: there is no such folder, and the hub was not reached"))
+        }
+        found => Ok(found?),
+    }
 }
 
 /// Model and tokenizer of the folder of the model called `name`, for inference alone, in the precision that it is saved

@@ -221,6 +221,11 @@ fn a_corpus_of_another_vocabulary_or_none_is_refused() {
 
     let nothing = format!("corpus `{corpus}`: no training data");
     folder.refuses(&["pretrain", "--corpus", &corpus, "--init", &ours, "-o", &output, "--max-steps", "0"], &[&nothing]);
+    let short = folder.write("short.toml", "[model]\nlayers = 1\nmax-positions = 4\n");
+    folder.refuses(
+        &["pretrain", "--corpus", &corpus, "--tokenizer", &ours, "--config", &short, "-o", &output],
+        &["model: expected 8 positions, for the longest sequence of the corpus, found 4"],
+    );
     // Cut off, altered, and no corpus at all.
     let whole = fs::read(&corpus).expect("a corpus");
     let train = |corpus: &str, parts: &[&str]| {
@@ -250,6 +255,15 @@ fn text_that_makes_no_corpus_leaves_none() {
     build(&folder.name("missing.txt"), &["--model", &model], &["missing.txt"]);
     let latin = folder.write("latin.txt", b"w5 w6\nw7 \xe9t\xe9\n");
     build(&latin, &["--model", &model], &["latin.txt` line 2: not UTF-8 at byte 3"]);
+    let long = folder.write("long.txt", common::texts(50).join("\n"));
+    let held_out = ["--model", &model, "--min-tokens", "3", "--held-out", "9999"];
+    build(&long, &held_out, &["long.txt`: the corpus is empty", "9999 to be held out"]);
+    build(&long, &["--model", &model, "--join-to", "600"], &["at most the longest sequence's 512 tokens, found 600"]);
+    // An input that is named is not overwritten by the output, as an earlier output in an input folder is.
+    folder.refuses(
+        &["corpus", "build", &latin, &long, "--model", &model, "--min-tokens", "3", "--output", &long],
+        &["long.txt` is an input"],
+    );
     // All of it is too short: neither a tokenizer nor a corpus.
     let short = folder.write("short.txt", "w5 w6\nw7 w8\n");
     build(&short, &["--train-vocabulary", "200", "--min-tokens", "50"], &["short.txt"]);
@@ -328,19 +342,23 @@ fn standard_output_may_be_full_or_closed() {
     let golden = common::golden("bert-mlm");
     let golden = golden.to_str().expect("UTF-8");
     let expected = format!("{golden}/expected.safetensors");
-    let output = folder.name("student");
+    let classifier = folder.model("classifier", "distilbert-classify", |_| ());
+    let student = folder.name("student");
     for arguments in [
         &["corpus", "build", &text, "-o", &corpus, "--model", &model, "--min-tokens", "3"][..],
         &["pull", &model],
         &["inspect", &model],
         &["verify", golden, "--expected", &expected],
-        &["distil", "--teacher", &model, "--init-only", "--output", &output],
+        &["predict", "classify", "--model", &classifier, "w5 w6"],
+        &["distil", "--teacher", &model, "--init-only", "--output", &student],
     ] {
+        let _ = fs::remove_dir_all(&student);
         let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
         let output = common::program(arguments).stdin(Stdio::null()).stdout(full).output().expect("an end");
         assert_eq!(error(&output), "error: standard output: No space left on device (os error 28)", "{arguments:?}");
         let mut child = common::program(arguments).stdin(Stdio::null()).spawn().expect("the program");
         drop(child.stdout.take());
+        let _ = fs::remove_dir_all(&student);
         let output = child.wait_with_output().expect("an end");
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     }
@@ -368,6 +386,37 @@ fn a_full_disk_leaves_nothing_half_written() {
         let message = error(&output);
         assert!(message.contains("File too large"), "{message}");
         assert!(before == folder.contents(), "{arguments:?} left something behind");
+    }
+}
+
+/// Neither a student nor its teacher's folder, nor one with other files, gives way to a new student; nor does a device to a
+/// file.
+#[test]
+fn an_output_that_holds_something_else_is_refused() {
+    let folder = Folder::new();
+    let model = folder.model("model", "distilbert-mlm", |_| ());
+    fs::create_dir(folder.path("notes")).expect("a folder");
+    folder.write("notes/thesis.txt", "precious");
+    let notes = folder.name("notes");
+    for objective in [&[][..], &["--objective", "embedding"]] {
+        for output in [&model, &notes] {
+            let arguments = [&["distil", "--teacher", &model, "--init-only", "--output", output], objective].concat();
+            folder.refuses(&arguments, &["expected a new folder, found another"]);
+        }
+    }
+    let text = folder.write("text.txt", common::texts(50).join("\n"));
+    let device = ["corpus", "build", &text, "--model", &model, "--min-tokens", "3", "--output"];
+    // A link, so that not even a broken program harms the machine.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/dev/null", folder.path("null")).expect("a link");
+        let message = error(&run(&[&device[..], &[&folder.name("null")]].concat()));
+        assert!(message.contains("null`: expected a file, found a device or pipe"), "{message}");
+        // A link to a file is followed.
+        let corpus = folder.write("corpus", "old");
+        std::os::unix::fs::symlink(&corpus, folder.path("link")).expect("a link");
+        stdout(&run(&[&device[..], &[&folder.name("link")]].concat()));
+        assert!(folder.path("link").is_symlink() && fs::read(&corpus).expect("a corpus") != b"old");
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use distilbert::data::corpus::{self, By, CorpusConfig, CorpusInputs, CorpusSummary, Field, HeldOut, InvalidUtf8};
-use distilbert::progress::Progress;
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
 
+use crate::console::Console;
 use crate::model_source;
 use crate::output;
 
@@ -41,7 +41,7 @@ struct BuildArgs {
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     train_vocabulary: Option<usize>,
     /// Keep letter case and accents in the trained vocabulary.
-    #[arg(long, requires = "train_vocabulary")]
+    #[arg(long, requires = "train_vocabulary", conflicts_with = "model")]
     cased: bool,
     /// JSON field that holds the text, for .jsonl files.
     #[arg(long, value_name = "NAME", conflicts_with = "column")]
@@ -95,13 +95,13 @@ enum InvalidUtf8Choice {
 ///
 /// # Errors
 /// What [`corpus::build`] refuses, with the stage at which it did.
-pub fn run(args: &CorpusArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
+pub fn run(args: &CorpusArgs, threads: usize, console: &Console) -> anyhow::Result<()> {
     match &args.command {
-        CorpusCommand::Build(args) => build(args, threads, progress),
+        CorpusCommand::Build(args) => build(args, threads, console),
     }
 }
 
-fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::Result<()> {
+fn build(args: &BuildArgs, threads: usize, console: &Console) -> anyhow::Result<()> {
     let inputs = CorpusInputs {
         paths: args.inputs.clone(),
         field: field(args),
@@ -126,16 +126,19 @@ fn build(args: &BuildArgs, threads: usize, progress: &dyn Progress) -> anyhow::R
     let tokenizer = match (&args.model, args.train_vocabulary) {
         (_, Some(size)) => {
             let vocabulary = VocabularyConfig { size, lowercase: !args.cased, ..VocabularyConfig::default() };
-            let tokens = corpus::train_vocabulary(&inputs, &vocabulary, progress).context("training the vocabulary")?;
+            let tokens = corpus::train_vocabulary(&inputs, &vocabulary, console).context("training the vocabulary")?;
+            if tokens.len() < size {
+                console.warn(&format!("the text gave a vocabulary of {} tokens, of {size} asked for", tokens.len()));
+            }
             Tokenizer::from_vocabulary(tokens, vocabulary.lowercase)?
         }
         (Some(model), None) => {
-            let folder = model_source::resolve(model, progress)?;
+            let folder = model_source::resolve(model, console)?;
             Tokenizer::from_folder(&folder).context("loading the tokenizer")?
         }
         (None, None) => anyhow::bail!("name a --model or a --train-vocabulary size"),
     };
-    let summary = corpus::build(&inputs, &tokenizer, &config, &args.output, progress).context("building the corpus")?;
+    let summary = corpus::build(&inputs, &tokenizer, &config, &args.output, console).context("building the corpus")?;
     if args.train_vocabulary.is_some() {
         // Only now: a corpus that could not be built leaves an older one with the tokenizer that it was built with.
         tokenizer.save(&tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;

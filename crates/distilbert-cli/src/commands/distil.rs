@@ -70,7 +70,7 @@ pub struct DistilArgs {
     #[arg(long, value_name = "K")]
     teacher_top_k: Option<u32>,
     /// Layers of the student [default: half the teacher's].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub layers: Option<u32>,
     /// The teacher's layers to start from, such as 0,2,4 [default: evenly spread, both ends kept].
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "layers")]
@@ -449,6 +449,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         name => own_student(name, &config, &teacher, console)?,
     };
     if args.init_only {
+        output::check_new_folder(&args.run.output, "", |_| false)?;
         replace_folder(&args.run.output, |folder| {
             student.save(folder)?;
             save_tokenizer(&teacher.tokenizer, &student.config, folder)?;

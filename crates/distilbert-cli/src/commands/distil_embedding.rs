@@ -109,6 +109,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     let mut settings = SentenceSettings::read(&folder)?;
     let student = student(&config, &teacher.model, &teacher.tokenizer, console)?;
     if args.init_only {
+        output::check_new_folder(&args.run.output, "", |_| false)?;
         replace_folder(&args.run.output, |folder| {
             student.save(folder)?;
             settings.write(folder)?;

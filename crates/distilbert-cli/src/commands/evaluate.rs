@@ -9,7 +9,7 @@ mod languages; // which file is which language's
 mod outcome; // scores as files and tables
 
 pub use labelled::{score, score_words};
-pub use outcome::{EVALUATION_FILE, Evaluations, Scored, predictions_file, score_text, table, warn, write};
+pub use outcome::{EVALUATION_FILE, Evaluations, Scored, predictions_file, score_text, table, warn, warn_cut, write};
 
 use super::{evaluate_files, retrieval, similarity};
 use crate::classifier::Classifier;

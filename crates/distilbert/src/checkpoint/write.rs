@@ -183,7 +183,19 @@ pub(crate) struct PartialFile {
 
 impl PartialFile {
     /// Makes the sibling of `path`, and the folder if it is missing; leftovers of a crash are removed.
+    ///
+    /// # Errors
+    /// Also if `path` is there and is no file: a device or a pipe would lose its name to the new file.
     pub(crate) fn create(path: &Path) -> io::Result<PartialFile> {
+        let path = &match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(io::Error::other("expected a file, found a device or pipe"));
+            }
+            // What a link leads to is replaced, not the link.
+            Ok(_) => fs::canonicalize(path)?,
+            Err(_) => path.to_owned(),
+        };
         let Target { parent, name } = Target::of(path)?;
         remove_leftovers(&parent, &name, PARTIAL)?;
         let mut builder = tempfile::Builder::new();

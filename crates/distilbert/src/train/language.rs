@@ -274,6 +274,9 @@ fn check(
     config: &LanguageConfig,
 ) -> Result<(), TrainError> {
     let wrong = |name, expected: String, found: String| Err(TrainError::Config { name, expected, found });
+    let splits = [Split::Train, Split::HeldOut].map(|split| corpus.split(split));
+    let lengths = splits.iter().flat_map(|sequences| (0..sequences.len()).map(|index| sequences.token_len(index)));
+    let longest = lengths.max().unwrap_or(0);
     for (name, model) in [("model", model)].into_iter().chain(teachers.iter().map(|&teacher| ("teacher", teacher))) {
         if config.weights.look_at_logits() && !matches!(model.head, Head::MaskedLm(_)) {
             return wrong(name, "a masked-LM head".into(), model.config.head.class_suffix().into());
@@ -283,6 +286,11 @@ fn check(
                 let expected = format!("the {other}'s vocabulary of {size} tokens");
                 return wrong(name, expected, format!("{} tokens", model.config.encoder.vocab_size));
             }
+        }
+        let positions = model.config.encoder.max_positions;
+        if positions < longest {
+            let expected = format!("{longest} positions, for the longest sequence of the corpus");
+            return wrong(name, expected, positions.to_string());
         }
     }
     for teacher in teachers {

@@ -148,13 +148,18 @@ impl Evaluations {
     }
 }
 
-/// Tells of inputs that were cut and of rows that were left out.
-pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
-    let EvaluationResult { task, split, n, .. } = result;
-    if result.truncated > 0 {
-        let truncated = result.truncated;
+/// Tells of inputs that were cut.
+pub fn warn_cut(result: &EvaluationResult, max_length: usize, console: &Console) {
+    let EvaluationResult { task, split, n, truncated, .. } = result;
+    if *truncated > 0 {
         console.warn(&format!("{task} {split}: {truncated} of {n} inputs were cut to {max_length} tokens"));
     }
+}
+
+/// Tells of inputs that were cut and of rows that were left out.
+pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
+    warn_cut(result, max_length, console);
+    let EvaluationResult { task, split, .. } = result;
     if result.skipped > 0 {
         console.warn(&format!("{task} {split}: {} rows of the file were left out", result.skipped));
     }

@@ -120,6 +120,7 @@ impl Job for LabelledJob<'_> {
             evaluate::score(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
         };
         let result = scored.result.clone();
+        evaluate::warn_cut(&result, max_length, console);
         evaluate::write(output, &[scored])?;
         Ok((Some(result), hash))
     }

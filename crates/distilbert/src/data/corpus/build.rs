@@ -38,6 +38,9 @@ pub fn build(
 ) -> Result<CorpusSummary, CorpusError> {
     config.validate()?;
     let mut files = find_files(inputs)?;
+    if let Some(path) = inputs.paths.iter().find(|path| is_same_file(path, output)) {
+        return Err(CorpusError::OutputIsInput { path: path.clone() });
+    }
     // An earlier output in an input folder is not text.
     files.retain(|file| !is_same_file(file, output));
     let write_error = |error| CorpusError::Write { path: output.to_owned(), error };

@@ -107,23 +107,27 @@ impl CorpusConfig {
     fn validate(&self) -> Result<(), CorpusError> {
         let refuse = |reason: String| Err(CorpusError::Config(reason));
         if self.max_length < 3 {
-            return refuse(format!("max_length must be at least 3, found {}", self.max_length));
+            return refuse(format!("expected a longest sequence of at least 3 tokens, found {}", self.max_length));
         }
         if self.min_length > self.max_length {
-            return refuse(format!("min_length {} is above max_length {}", self.min_length, self.max_length));
+            let (min, max) = (self.min_length, self.max_length);
+            return refuse(format!(
+                "expected a shortest sequence of at most the longest one's {max} tokens, found {min}"
+            ));
         }
-        if self.join_to.is_some_and(|join_to| join_to > self.max_length) {
-            return refuse(format!("join_to {:?} is above max_length {}", self.join_to, self.max_length));
+        if let Some(join_to) = self.join_to.filter(|&join_to| join_to > self.max_length) {
+            let max = self.max_length;
+            return refuse(format!(
+                "expected texts joined to at most the longest sequence's {max} tokens, found {join_to}"
+            ));
         }
         if !(self.max_unknown_share > 0.0 && self.max_unknown_share <= 1.0) {
-            return refuse(format!(
-                "max_unknown_share must be above 0 and at most 1, found {}",
-                self.max_unknown_share
-            ));
+            let share = self.max_unknown_share;
+            return refuse(format!("expected a largest share of [UNK] above 0 and at most 1, found {share}"));
         }
         match self.held_out {
             HeldOut::Share(share) if !(0.0..1.0).contains(&share) => {
-                refuse(format!("the held-out share must be in 0..1, found {share}"))
+                refuse(format!("expected a held-out share from 0 to below 1, found {share}"))
             }
             _ => Ok(()),
         }
@@ -212,6 +216,12 @@ pub enum CorpusError {
         /// The path or pattern.
         path: PathBuf,
     },
+    /// The output would replace an input.
+    #[error("`{}` is an input, and would be replaced by the output: choose another output", path.display())]
+    OutputIsInput {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file cannot be read or decompressed.
     #[error("cannot read `{}`: {error}", path.display())]
     Read {
@@ -264,7 +274,7 @@ pub enum CorpusError {
     StandardInputTwice,
     /// Nothing is left to train on.
     #[error(
-        "{inputs}: the corpus is empty: {texts} texts gave {formed} sequences, of which {dropped}, {held_out} held out"
+        "{inputs}: the corpus is empty: {texts} texts gave {formed} sequences, of which {dropped}, {held_out} to be held out"
     )]
     Empty {
         /// Where they came from.

@@ -214,9 +214,9 @@ fn missing_cut_off_and_empty_inputs_are_refused_and_leave_nothing() {
     let expected = "c.txt`: the corpus is empty: 1 texts gave 1 sequences, of which 1 too short";
     assert!(message.contains(expected), "{message}");
     let all_held_out = CorpusConfig { held_out: HeldOut::Sequences(1), ..lenient() };
-    assert!(refuse(folder.path("c.txt"), &all_held_out).ends_with("1 held out"));
+    assert!(refuse(folder.path("c.txt"), &all_held_out).ends_with("1 to be held out"));
     let impossible = CorpusConfig { max_length: 2, ..lenient() };
-    assert!(refuse(folder.path("c.txt"), &impossible).contains("max_length must be at least 3"));
+    assert!(refuse(folder.path("c.txt"), &impossible).contains("expected a longest sequence of at least 3 tokens, found 2"));
 }
 
 /// `count` different lines.
