@@ -93,6 +93,21 @@ pub fn measure(rt: &Runtime, model: &Model) -> anyhow::Result<Speed> {
     })
 }
 
+/// For a model card, where a rough number will do.
+const SHORT_EFFORT: Effort = Effort { time: Duration::from_millis(50), min_repeats: 5 };
+
+/// Median time (ms) of one sequence alone, and its length in tokens: 128, if the model takes so many.
+///
+/// # Errors
+/// As [`measure`].
+pub fn latency_ms(rt: &Runtime, model: &Model) -> anyhow::Result<(usize, f64)> {
+    let [.., longest] = LENGTHS;
+    let length = longest.min(model.config.encoder.max_positions);
+    let mut pass = Pass::new(rt, model, Work::of(model))?;
+    let times = Times::measure(&mut pass, &[random_batch(model, &[length])], SHORT_EFFORT)?;
+    Ok((length, 1e3 * times.quantile(0.5)))
+}
+
 /// What a pass computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]

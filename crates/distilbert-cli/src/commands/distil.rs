@@ -621,6 +621,6 @@ fn distil(
             name => training::before(name),
         },
     };
-    training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
+    training::write_lineage(&args.run.output, &outcome.best, &lineage, None, rt)?;
     Ok(outcome)
 }

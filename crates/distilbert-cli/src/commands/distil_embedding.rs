@@ -141,7 +141,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         recipe: Some(recipe),
         before: training::before(if config.student_model.is_empty() { &config.teacher } else { &config.student_model }),
     };
-    training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
+    training::write_lineage(&args.run.output, &outcome.best, &lineage, None, rt)?;
     args.run.report(&outcome, console)?;
     Ok(())
 }

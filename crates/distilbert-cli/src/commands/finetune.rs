@@ -510,7 +510,7 @@ fn finish(
             .warn("layers alone were learnt, so the head answers as it did before; the next step is a run from `best`");
     }
     let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
-    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials, &outcome), result.as_ref())?;
+    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials, &outcome), result.as_ref(), rt)?;
     Ok(Finetuned { outcome, result })
 }
 

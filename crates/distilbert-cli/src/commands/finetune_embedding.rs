@@ -160,7 +160,7 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
             recipe: Some(recipe),
             before: training::before(&config.model),
         };
-        training::write_lineage(&args.run.output, &outcome.best, &lineage, result.as_ref())?;
+        training::write_lineage(&args.run.output, &outcome.best, &lineage, result.as_ref(), rt)?;
     }
     match result {
         Some(result) => similarity::show(&result, None, args.run.json),

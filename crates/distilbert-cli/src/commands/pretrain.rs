@@ -246,6 +246,6 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
     let recipe = format!("masked-LM from {start}, {} of {steps} steps, seed {seed}", outcome.steps);
     let before = training::before(&config.init);
     let lineage = Lineage { teacher: None, corpus_sha256: Some(corpus.content_hash()), recipe: Some(recipe), before };
-    training::write_lineage(&args.run.output, &outcome.best, &lineage, None)?;
+    training::write_lineage(&args.run.output, &outcome.best, &lineage, None, rt)?;
     Ok(outcome)
 }

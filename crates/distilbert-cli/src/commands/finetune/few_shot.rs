@@ -199,7 +199,7 @@ impl FewShot<'_> {
         );
         let before = training::before(&config.model);
         let lineage = Lineage { teacher: None, corpus_sha256: Some(data_hash), recipe: Some(recipe), before };
-        training::write_lineage(output, &outcome.best, &lineage, result.as_ref())?;
+        training::write_lineage(output, &outcome.best, &lineage, result.as_ref(), rt)?;
         Ok(Finetuned { outcome, result })
     }
 }

@@ -216,7 +216,9 @@ fn missing_cut_off_and_empty_inputs_are_refused_and_leave_nothing() {
     let all_held_out = CorpusConfig { held_out: HeldOut::Sequences(1), ..lenient() };
     assert!(refuse(folder.path("c.txt"), &all_held_out).ends_with("1 to be held out"));
     let impossible = CorpusConfig { max_length: 2, ..lenient() };
-    assert!(refuse(folder.path("c.txt"), &impossible).contains("expected a longest sequence of at least 3 tokens, found 2"));
+    assert!(
+        refuse(folder.path("c.txt"), &impossible).contains("expected a longest sequence of at least 3 tokens, found 2")
+    );
 }
 
 /// `count` different lines.
