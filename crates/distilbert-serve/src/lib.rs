@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config; // limits
+mod compute; // work beside the threads that answer
 mod connection; // sockets -> requests
 mod engine; // sequences of all clients -> batches -> outputs
 mod http; // requests -> responses
@@ -28,6 +29,7 @@ pub use memory::Share;
 pub use model::{ModelError, Parity, ServedModel, ServedTask};
 pub use tls::{Tls, TlsError};
 
+use compute::Compute;
 use connection::{Door, Listening};
 use distilbert_kernels::Runtime;
 use engine::Engine;
@@ -43,11 +45,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Threads that answer: the work is the engine's and that of the threads for large bodies.
+/// Threads that answer: the work is the engine's, and that of `compute`.
 const HTTP_THREADS: usize = 2;
-
-/// Threads that parse large bodies and write large answers. They bound the memory that this takes too.
-const COMPUTE_THREADS: usize = 2;
 
 /// A batch that runs for longer has not come to an end that one can wait for.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -57,6 +56,7 @@ struct App {
     config: Config,
     models: Models,
     engine: Engine,
+    compute: Compute,
     metrics: Arc<Metrics>,
     rt: Arc<Runtime>,
     log: Log,
@@ -164,6 +164,7 @@ impl Server {
         let app = App {
             models: Models::default(),
             engine,
+            compute: Compute::start().map_err(ServeError::Threads)?,
             metrics,
             rt,
             log,
@@ -181,7 +182,6 @@ impl Server {
         let app = Arc::new(app);
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
-            .max_blocking_threads(COMPUTE_THREADS)
             .thread_name("http")
             .enable_all()
             .build()

@@ -5,8 +5,8 @@ mod common;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{
-    answerer, ask, config, encoder, entailment, get, golden, intents, masked, reranker, runtime, sentiment, start,
-    tagger, tagger_at, texts, tokenizer,
+    answerer, ask, config, encoder, entailment, get, golden, intents, masked, post, reranker, runtime, sentiment,
+    start, tagger, tagger_at, texts, tokenizer,
 };
 use distilbert::data::batch::Batch;
 use distilbert::data::questions::{QuestionSet, QuestionWindows};
@@ -508,4 +508,53 @@ fn long_texts_are_the_mean_of_their_windows_by_tokens_where_that_is_asked_for() 
     assert_ne!(lost(json!({"inputs": texts, "truncate": true})), "0");
     let openai = common::post(&server, "/v1/embeddings", &json!({"model": "dense", "input": texts}));
     assert!(openai.header("x-windows").is_some());
+}
+
+/// More than a text that is read in one go; its last words are others than its first.
+fn very_long(words: usize) -> String {
+    (0..words).map(|word| format!("w{}", 5 + (word + word / 5000) % 40)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn very_long_texts_are_cut_as_if_they_were_read_in_one_go() {
+    let tokenizer = {
+        let model = sentiment();
+        tokenizer(&golden("distilbert-classify"), &model.model)
+    };
+    let max_length = sentiment().max_length;
+    let server = start(config(), vec![sentiment(), entailment()]);
+    let (long, longer, short) = (very_long(20_000), very_long(30_001), "w9 w8 w7".to_owned());
+    let tokens = |text: &str, pair: Option<&str>, from_left: bool| {
+        let mut kept = tokenizer.encode(text, pair, Some(max_length));
+        let lost = kept.truncated_tokens;
+        if from_left {
+            let whole = tokenizer.encode(text, None, None).input_ids;
+            kept.input_ids = [&whole[..1], &whole[whole.len() + 1 - max_length..]].concat();
+        }
+        (kept.input_ids, lost)
+    };
+    // Ids of a text alone are run as they are, so they must give the same numbers as the text.
+    for (text, from_left) in [(&long, false), (&longer, false), (&long, true), (&short, false)] {
+        let (ids, lost) = tokens(text, None, from_left);
+        let direction = if from_left { "Left" } else { "Right" };
+        let body = json!({"inputs": [[text]], "truncation_direction": direction, "raw_scores": true});
+        let answer = post(&server, "/models/sentiment/predict", &body);
+        assert_eq!(answer.header("x-truncated-tokens"), Some(lost.to_string().as_str()));
+        let words: Vec<String> =
+            ids[1..ids.len() - 1].iter().map(|&id| tokenizer.token(id).unwrap().to_owned()).collect();
+        let of_kept =
+            ask(&server, "/models/sentiment/predict", &json!({"inputs": [[words.join(" ")]], "raw_scores": true}));
+        assert_eq!(answer.json(), of_kept);
+    }
+    for (text, pair) in [(&long, &short), (&short, &longer), (&long, &longer), (&longer, &long)] {
+        let lost = tokens(text, Some(pair), false).1;
+        let answer = post(&server, "/models/sentiment/predict", &json!({"inputs": [[text, pair]]}));
+        assert_eq!(answer.header("x-truncated-tokens"), Some(lost.to_string().as_str()));
+    }
+    let body = json!({"inputs": long, "parameters": {"candidate_labels": ["w9"], "hypothesis_template": "{}"}});
+    let answer = post(&server, "/models/nli/zero-shot", &body);
+    let lost = tokenizer.encode_keeping_pair(&long, "w9", entailment().max_length).unwrap().truncated_tokens;
+    assert_eq!(answer.header("x-truncated-tokens"), Some(lost.to_string().as_str()), "{}", answer.text());
+    let refused = post(&server, "/models/sentiment/predict", &json!({"inputs": long, "truncate": false}));
+    assert!(refused.text().contains("Given: 20002"), "{}", refused.text());
 }

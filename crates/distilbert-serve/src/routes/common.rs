@@ -1,5 +1,6 @@
 //! What routes share: bodies to requests, inputs to sequences, vectors to their last form.
 
+use super::reading::Inputs;
 use super::{Asked, Finish, Prepared};
 use crate::App;
 use crate::engine::{Output, Work};
@@ -7,9 +8,7 @@ use crate::http::error::{ApiError, ErrorKind};
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
 use distilbert::heads::Head;
-use distilbert::model::InputError;
 use distilbert::predict::embedding::normalize;
-use distilbert::predict::text_windows::{TextWindows, weighted_mean};
 use distilbert::tokenizer::Encoding;
 use distilbert_kernels::Runtime;
 use serde::de::{DeserializeOwned, Error};
@@ -20,43 +19,6 @@ use std::sync::Arc;
 
 /// Numbers that an answer may have: 32 MB of them, about three times that as JSON.
 const MAX_OUTPUTS: usize = 8 << 20;
-
-/// Which end of a text that is too long is cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum Direction {
-    /// The beginning.
-    #[serde(alias = "left")]
-    Left,
-    /// The end.
-    #[default]
-    #[serde(alias = "right")]
-    Right,
-}
-
-/// What becomes of a text that is too long.
-#[derive(Clone, Copy, Debug)]
-pub struct Cut {
-    /// It is cut; else refused.
-    truncate: bool,
-    /// Where.
-    direction: Direction,
-    /// It is neither: it is read in windows. A pair never is.
-    windows: bool,
-}
-
-impl Cut {
-    /// As a request says, or else as the server does, on a route that reads no windows.
-    pub fn new(app: &App, truncate: Option<bool>, direction: Option<Direction>) -> Cut {
-        let truncate = truncate.unwrap_or(app.config.auto_truncate);
-        Cut { truncate, direction: direction.unwrap_or_default(), windows: false }
-    }
-
-    /// The same on a route that can read windows. Who says what is to be cut wants none.
-    pub fn or_windows(app: &App, truncate: Option<bool>, direction: Option<Direction>, windows: Option<bool>) -> Cut {
-        let windows = windows.unwrap_or(app.config.windows && truncate.is_none());
-        Cut { windows, ..Cut::new(app, truncate, direction) }
-    }
-}
 
 /// A text, or the tokens of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,173 +214,6 @@ pub fn kind(value: &Value) -> &'static str {
 pub fn parameters<P: DeserializeOwned>(given: Map<String, Value>) -> Result<P, ApiError> {
     let parameters = serde_json::from_value(Value::Object(given));
     parameters.map_err(|error| ApiError::invalid("parameters", format!("`parameters`: {error}")))
-}
-
-/// The inputs of a request as the model reads them: a sequence each, or the windows of a text that is too long.
-#[derive(Default)]
-pub struct Inputs {
-    /// The sequences, input by input.
-    pub encodings: Vec<Encoding>,
-    /// Which of them are whose.
-    pub windows: Windows,
-}
-
-/// Of each input, how many of its tokens each of its sequences answers for.
-#[derive(Clone, Default)]
-pub struct Windows(Vec<Vec<usize>>);
-
-impl Inputs {
-    /// Texts, or ids of them, which are never read in windows.
-    ///
-    /// # Errors
-    /// If one is too long and may not be cut, or an id is none of the model's.
-    pub fn of_items(model: &ServedModel, items: &[Item], prompt: &str, cut: Cut) -> Result<Inputs, ApiError> {
-        let mut inputs = Inputs::default();
-        for item in items {
-            match item {
-                Item::Text(text) => inputs.push_text(model, text, prompt, cut)?,
-                Item::Ids(_) => inputs.push(encode_item(model, item, prompt, cut)?),
-            }
-        }
-        Ok(inputs)
-    }
-
-    /// Adds a text behind a prompt.
-    ///
-    /// # Errors
-    /// If it is too long and may neither be cut nor read in windows.
-    pub fn push_text(&mut self, model: &ServedModel, text: &str, prompt: &str, cut: Cut) -> Result<(), ApiError> {
-        if !cut.windows {
-            self.push(encode(model, &format!("{prompt}{text}"), cut)?);
-            return Ok(());
-        }
-        let windows = TextWindows::behind(&model.tokenizer, prompt, text, model.max_length);
-        let windows = windows.ok_or_else(|| {
-            let message = format!("expected a prompt that leaves the text room in {} tokens", model.max_length);
-            ApiError::invalid("prompt_name", message)
-        })?;
-        self.encodings.extend(windows.sequences());
-        self.windows.0.push(windows.own_tokens());
-        Ok(())
-    }
-
-    /// Adds an input that is one sequence.
-    pub fn push(&mut self, encoding: Encoding) {
-        self.windows.0.push(vec![encoding.len()]);
-        self.encodings.push(encoding);
-    }
-}
-
-impl Windows {
-    /// A row for each input: the mean of its sequences' rows, each counted by the tokens that it answers for.
-    pub fn means(&self, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-        let mut rows = rows.into_iter();
-        let mean = |tokens: &Vec<usize>| match &tokens[..] {
-            [_] => rows.next().unwrap_or_default(),
-            tokens => weighted_mean(&rows.by_ref().take(tokens.len()).collect::<Vec<_>>(), tokens),
-        };
-        self.0.iter().map(mean).collect()
-    }
-
-    /// Tokens that each input lost, of which only one that is one sequence can have lost any.
-    pub fn truncated(&self, encodings: &[Encoding]) -> Vec<usize> {
-        let mut encodings = encodings.iter();
-        let lost = |tokens: &Vec<usize>| encodings.by_ref().take(tokens.len()).map(|one| one.truncated_tokens).sum();
-        self.0.iter().map(lost).collect()
-    }
-
-    /// Sequences of each input.
-    fn counts(&self) -> Vec<usize> {
-        self.0.iter().map(Vec::len).collect()
-    }
-}
-
-/// One text or the ids of one as the model reads it.
-///
-/// # Errors
-/// If it is too long and may not be cut, or an id is none of the model's.
-pub fn encode_item(model: &ServedModel, item: &Item, prompt: &str, cut: Cut) -> Result<Encoding, ApiError> {
-    match item {
-        Item::Text(text) if prompt.is_empty() => encode(model, text, cut),
-        Item::Text(text) => encode(model, &format!("{prompt}{text}"), cut),
-        Item::Ids(ids) => {
-            let vocab_size = model.model.config.encoder.vocab_size;
-            if let Some(&found) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-                let error = InputError::TokenId { vocab_size, found };
-                return Err(ApiError::new(ErrorKind::Validation, error.to_string()));
-            }
-            let whole = Encoding {
-                input_ids: ids.clone(),
-                token_type_ids: vec![0; ids.len()],
-                offsets: vec![0..0; ids.len()],
-                sequence_ids: vec![None; ids.len()],
-                truncated_tokens: 0,
-            };
-            let lost = ids.len().saturating_sub(model.max_length);
-            check_cut(model, ids.len(), lost, cut)?;
-            let kept = match cut.direction {
-                Direction::Right => 0..ids.len() - lost,
-                Direction::Left => lost..ids.len(),
-            };
-            Ok(select(&whole, kept.collect(), lost))
-        }
-    }
-}
-
-/// One text as the model reads it.
-///
-/// # Errors
-/// If it is too long and may not be cut.
-pub fn encode(model: &ServedModel, text: &str, cut: Cut) -> Result<Encoding, ApiError> {
-    encode_texts(model, text, None, cut)
-}
-
-/// A pair as the model reads it; of a pair that is too long the longer text loses its end (or beginning) first.
-///
-/// # Errors
-/// If it is too long and may not be cut.
-pub fn encode_pair(model: &ServedModel, text: &str, pair: &str, cut: Cut) -> Result<Encoding, ApiError> {
-    encode_texts(model, text, Some(pair), cut)
-}
-
-fn encode_texts(model: &ServedModel, text: &str, pair: Option<&str>, cut: Cut) -> Result<Encoding, ApiError> {
-    let kept = model.tokenizer.encode(text, pair, Some(model.max_length));
-    let lost = kept.truncated_tokens;
-    check_cut(model, kept.len() + lost, lost, cut)?;
-    if lost == 0 || cut.direction == Direction::Right {
-        return Ok(kept);
-    }
-    // Each text keeps as many tokens as it would keep of its beginning: the last ones.
-    let whole = model.tokenizer.encode(text, pair, None);
-    let count = |encoding: &Encoding, of: u8| encoding.sequence_ids.iter().filter(|&&id| id == Some(of)).count();
-    let mut to_skip = [0, 1].map(|of| count(&whole, of) - count(&kept, of));
-    let is_kept = |&place: &usize| match whole.sequence_ids[place].map(usize::from) {
-        Some(of) if to_skip[of] > 0 => {
-            to_skip[of] -= 1;
-            false
-        }
-        _ => true,
-    };
-    Ok(select(&whole, (0..whole.len()).filter(is_kept).collect(), lost))
-}
-
-fn check_cut(model: &ServedModel, length: usize, lost: usize, cut: Cut) -> Result<(), ApiError> {
-    if lost == 0 || cut.truncate {
-        return Ok(());
-    }
-    let most = model.max_length;
-    let message = format!("Input validation error: `inputs` must have less than {} tokens. Given: {length}", most + 1);
-    Err(ApiError::new(ErrorKind::Validation, message))
-}
-
-fn select(whole: &Encoding, places: Vec<usize>, lost: usize) -> Encoding {
-    Encoding {
-        input_ids: places.iter().map(|&place| whole.input_ids[place]).collect(),
-        token_type_ids: places.iter().map(|&place| whole.token_type_ids[place]).collect(),
-        offsets: places.iter().map(|&place| whole.offsets[place].clone()).collect(),
-        sequence_ids: places.iter().map(|&place| whole.sequence_ids[place]).collect(),
-        truncated_tokens: lost,
-    }
 }
 
 /// A question of which each input is one sequence.

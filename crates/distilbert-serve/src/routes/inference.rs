@@ -2,14 +2,15 @@
 //! numbers as BYTES, a JSON text for each input.
 
 use super::common::{
-    Cut, Direction, Inputs, VectorForm, ask_of, check_count, encode_pair, kind, model, numbers, object_or_null,
-    objects, objects_or_null, parameters, parse, prompt, whole, wholes,
+    VectorForm, ask_of, check_count, kind, model, numbers, object_or_null, objects, objects_or_null, parameters, parse,
+    prompt, whole, wholes,
 };
 use super::pipelines::{
     self, AnswerParameters, FillMaskParameters, IntentParameters, Pipeline, Question, TagParameters,
 };
+use super::reading::{Cut, Direction, Inputs, Reader};
 use super::tei::check_kind;
-use super::{Prepared, Reply, to_json};
+use super::{Call, Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
@@ -220,7 +221,7 @@ impl Answering {
 }
 
 /// `POST /v2/models/NAME/infer`: what the model is for.
-pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn infer(app: &Call, name: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: InferRequest = parse(body)?;
     let model = model(app, name, None, Ability::Tokenize)?;
     let wanted = wanted(&model.task, request.outputs.unwrap_or_default())?;
@@ -234,11 +235,11 @@ pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, Api
         ServedTask::Classify { .. } => classify(app, answering, &first, &second, parameters(given)?),
         ServedTask::Tag { .. } => {
             let asked: TagParameters = parameters(given)?;
-            answering.of_pipeline(pipelines::tags(model, first, asked))
+            answering.of_pipeline(pipelines::tags(app, model, first, asked)?)
         }
         ServedTask::Intents { .. } => {
             let IntentParameters {} = parameters(given)?;
-            answering.of_pipeline(pipelines::understandings(model, first))
+            answering.of_pipeline(pipelines::understandings(app, model, first)?)
         }
         ServedTask::FillMask => {
             let asked: FillMaskParameters = parameters(given)?;
@@ -248,13 +249,13 @@ pub fn infer(app: &App, name: Option<&str>, body: &[u8]) -> Result<Prepared, Api
             let asked: AnswerParameters = parameters(given)?;
             let questions = first.into_iter().zip(second);
             let questions = questions.map(|(question, context)| Question { question, context }).collect();
-            answering.of_pipeline(pipelines::answers(model, questions, asked)?)
+            answering.of_pipeline(pipelines::answers(app, model, questions, asked)?)
         }
     }
 }
 
 fn embed(
-    app: &App,
+    app: &Call,
     model: Arc<ServedModel>,
     answering: Answering,
     texts: &[String],
@@ -264,9 +265,9 @@ fn embed(
     let form = form.check(&model)?;
     let cut = Cut::or_windows(app, asked.truncate, asked.truncation_direction, asked.windows);
     let prompt = prompt(&model, asked.prompt_name.as_deref())?;
-    let mut read = Inputs::default();
+    let (mut read, mut reader) = (Inputs::default(), Reader::new(app, &model, cut));
     for text in texts {
-        read.push_text(&model, text, &prompt, cut)?;
+        read.push_text(&mut reader, text, &prompt)?;
     }
     let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {
@@ -279,7 +280,7 @@ fn embed(
 }
 
 fn classify(
-    app: &App,
+    app: &Call,
     answering: Answering,
     texts: &[String],
     pairs: &[String],
@@ -288,11 +289,11 @@ fn classify(
     let model = Arc::clone(&answering.model);
     check_kind(&model, !pairs.is_empty())?;
     let cut = Cut::or_windows(app, asked.truncate, asked.truncation_direction, asked.windows);
-    let mut read = Inputs::default();
+    let (mut read, mut reader) = (Inputs::default(), Reader::new(app, &model, cut));
     for (place, text) in texts.iter().enumerate() {
         match pairs.get(place) {
-            Some(pair) => read.push(encode_pair(&model, text, pair, cut)?),
-            None => read.push_text(&model, text, "", cut)?,
+            Some(pair) => read.push(reader.pair(text, pair)?),
+            None => read.push_text(&mut reader, text, "")?,
         }
     }
     let (of, windows) = (Arc::clone(&model), read.windows.clone());

@@ -1,11 +1,12 @@
 //! The routes: what each path takes and gives. A route that asks a model is two halves: its function turns JSON into
 //! sequences, and leaves a closure that turns what the model says of them into JSON.
 
-mod common; // JSON -> requests, texts -> sequences
+mod common; // JSON -> requests
 mod inference; // Open Inference Protocol, under /v2
 mod openai; // /v1
 mod openapi; // the document that says all this
 mod pipelines; // Hugging Face's JSON
+mod reading; // texts -> sequences
 mod status; // health, metrics, models
 mod tei; // text-embeddings-inference's
 
@@ -13,6 +14,7 @@ pub use common::parse;
 pub use status::loaded;
 
 use crate::App;
+use crate::compute::Wanted;
 use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
 use crate::http::is_get;
@@ -22,6 +24,7 @@ use crate::model::ServedModel;
 use distilbert::tokenizer::Encoding;
 use hyper::Method;
 use serde::Serialize;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// The media type of all answers but metrics.
@@ -46,7 +49,23 @@ pub enum Handler {
 }
 
 /// The first half of a route that takes a body.
-type Prepare = fn(&App, Option<&str>, &[u8]) -> Result<Prepared, ApiError>;
+type Prepare = fn(&Call, Option<&str>, &[u8]) -> Result<Prepared, ApiError>;
+
+/// What a route's first half has beside path and body.
+pub(crate) struct Call {
+    /// What all requests share.
+    pub app: Arc<App>,
+    /// Whether this one is still waited for.
+    pub wanted: Wanted,
+}
+
+impl Deref for Call {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.app
+    }
+}
 
 /// An answer.
 pub struct Reply {

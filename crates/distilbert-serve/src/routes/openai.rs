@@ -1,7 +1,8 @@
 //! OpenAI's routes.
 
-use super::common::{Cut, Inputs, VectorForm, ask_of, characters, items, model, numbers, parse, prompt, whole};
-use super::{Prepared, Reply, to_json};
+use super::common::{VectorForm, ask_of, characters, items, model, numbers, parse, prompt, whole};
+use super::reading::{Cut, Inputs, Reader};
+use super::{Call, Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
@@ -67,13 +68,14 @@ struct Usage {
 }
 
 /// `POST /v1/embeddings`: a vector of length one for each input.
-pub fn embeddings(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn embeddings(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: EmbeddingsRequest = parse(body)?;
     let model = model(app, in_path, Some(&request.model), Ability::Embed)?;
     let form = VectorForm { normalize: true, dimensions: request.dimensions }.check(&model)?;
     let items = items(app, request.input, "input")?;
     let prompt = prompt(&model, None)?;
-    let read = Inputs::of_items(&model, &items, &prompt, Cut::or_windows(app, None, None, None))?;
+    let reader = Reader::new(app, &model, Cut::or_windows(app, None, None, None));
+    let read = Inputs::of_items(reader, &items, &prompt)?;
     let (rt, of, format) = (Arc::clone(&app.rt), Arc::clone(&model), request.encoding_format.unwrap_or_default());
     let windows = read.windows.clone();
     let answer = Box::new(move |encodings: &[Encoding], outputs: Vec<Output>| {

@@ -53,7 +53,7 @@ pub fn info(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
         "max_batch_requests": null,
         "max_client_batch_size": config.max_texts,
         "auto_truncate": config.auto_truncate,
-        "tokenization_workers": crate::COMPUTE_THREADS,
+        "tokenization_workers": crate::compute::THREADS,
         "version": env!("CARGO_PKG_VERSION"),
         "sha": null,
         "docker_label": null,

@@ -1,10 +1,11 @@
 //! The routes of text-embeddings-inference.
 
 use super::common::{
-    Cut, Direction, Inputs, Item, VectorForm, ask, ask_of, characters, check_count, encode_item, encode_pair, ids_of,
-    items, kind, model, numbers, object, object_or_null, parse, prompt, texts, whole,
+    Item, VectorForm, ask, ask_of, characters, check_count, ids_of, items, kind, model, numbers, object,
+    object_or_null, parse, prompt, texts, whole,
 };
-use super::{Prepared, Reply, to_json};
+use super::reading::{Cut, Direction, Inputs, Reader};
+use super::{Call, Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
@@ -19,7 +20,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// `POST /`: what the model is for.
-pub fn root(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn root(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let peek: Value = parse(body)?;
     let model = model(app, in_path, peek.get("model").and_then(Value::as_str), Ability::Tokenize)?;
     let name = Some(model.name.as_str());
@@ -46,7 +47,7 @@ struct EmbedRequest {
 }
 
 /// `POST /embed`: a vector for each input.
-pub fn embed(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn embed(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: EmbedRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Embed)?;
     let form = VectorForm { normalize: request.normalize.unwrap_or(true), dimensions: request.dimensions };
@@ -54,7 +55,7 @@ pub fn embed(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, 
     let items = items(app, request.inputs, "inputs")?;
     let cut = Cut::or_windows(app, request.truncate, request.truncation_direction, request.windows);
     let prompt = prompt(&model, request.prompt_name.as_deref())?;
-    let read = Inputs::of_items(&model, &items, &prompt, cut)?;
+    let read = Inputs::of_items(Reader::new(app, &model, cut), &items, &prompt)?;
     let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let vectors = windows.means(outputs.into_iter().map(numbers).collect());
@@ -74,13 +75,14 @@ struct EmbedAllRequest {
 }
 
 /// `POST /embed_all`: the states of every token of each input.
-pub fn embed_all(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn embed_all(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: EmbedAllRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Embed)?;
     let items = items(app, request.inputs, "inputs")?;
     let cut = Cut::new(app, request.truncate, request.truncation_direction);
     let prompt = prompt(&model, request.prompt_name.as_deref())?;
-    let encodings = items.iter().map(|item| encode_item(&model, item, &prompt, cut)).collect::<Result<Vec<_>, _>>()?;
+    let mut reader = Reader::new(app, &model, cut);
+    let encodings = items.iter().map(|item| reader.item(item, &prompt)).collect::<Result<Vec<_>, _>>()?;
     let hidden = model.model.config.encoder.hidden;
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let states: Vec<Vec<f32>> = outputs.into_iter().map(numbers).collect();
@@ -109,17 +111,17 @@ struct Score {
 }
 
 /// `POST /predict`: all labels of a text or a pair, or of several, the likeliest first.
-pub fn predict(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn predict(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: PredictRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
     let (inputs, is_single) = predict_inputs(app, request.inputs)?;
     let cut = Cut::or_windows(app, request.truncate, request.truncation_direction, request.windows);
-    let mut read = Inputs::default();
+    let (mut read, mut reader) = (Inputs::default(), Reader::new(app, &model, cut));
     for input in &inputs {
         check_kind(&model, input.len() == 2)?;
         match &input[..] {
-            [text] => read.push_text(&model, text, "", cut)?,
-            [text, pair] => read.push(encode_pair(&model, text, pair, cut)?),
+            [text] => read.push_text(&mut reader, text, "")?,
+            [text, pair] => read.push(reader.pair(text, pair)?),
             _ => return Err(ApiError::empty("inputs")),
         }
     }
@@ -220,7 +222,7 @@ struct Ranked {
 }
 
 /// `POST /rerank`: texts by how well they answer a query, the best first.
-pub fn rerank(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn rerank(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: RerankRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Rerank)?;
     check_count(app, request.texts.len(), "texts")?;
@@ -231,8 +233,9 @@ pub fn rerank(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
         return Err(ApiError::empty("texts"));
     }
     let cut = Cut::new(app, request.truncate, request.truncation_direction);
-    let encode = |text: &String| encode_pair(&model, &request.query, text, cut);
-    let encodings = request.texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let mut reader = Reader::new(app, &model, cut);
+    let encodings =
+        request.texts.iter().map(|text| reader.pair(&request.query, text)).collect::<Result<Vec<_>, _>>()?;
     let characters = request.texts.iter().chain([&request.query]).map(|text| text.chars().count()).sum();
     let RerankRequest { texts, raw_scores, return_text, .. } = request;
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
@@ -278,7 +281,7 @@ struct SimilarityParameters {
 }
 
 /// `POST /similarity`: the cosine between a text and each of others.
-pub fn similarity(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn similarity(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: SimilarityRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Embed)?;
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
@@ -293,7 +296,7 @@ pub fn similarity(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepa
     if items.contains(&Item::Text(String::new())) {
         return Err(ApiError::empty("inputs"));
     }
-    let read = Inputs::of_items(&model, &items, &prompt, cut)?;
+    let read = Inputs::of_items(Reader::new(app, &model, cut), &items, &prompt)?;
     let (rt, windows) = (Arc::clone(&app.rt), read.windows.clone());
     let answer = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {
         let form = VectorForm { normalize: true, dimensions: None };
@@ -331,7 +334,7 @@ struct Token {
 }
 
 /// `POST /tokenize`: the tokens of each text, uncut, with the bytes that they cover.
-pub fn tokenize(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn tokenize(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: TokenizeRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Tokenize)?;
     let (texts, _) = texts(app, request.inputs, "inputs")?;
@@ -344,6 +347,7 @@ pub fn tokenize(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
         None => String::new(),
     };
     let tokens_of = |text: &String| {
+        app.wanted.check()?;
         let text = format!("{prompt}{text}");
         let encoding = model.tokenizer.encode(&text, None, None);
         let mut tokens = Vec::new();
@@ -362,9 +366,9 @@ pub fn tokenize(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
                 stop: (!special).then_some(bytes.end),
             });
         }
-        tokens
+        Ok(tokens)
     };
-    let reply = Reply::of(&texts.iter().map(tokens_of).collect::<Vec<_>>())?;
+    let reply = Reply::of(&texts.iter().map(tokens_of).collect::<Result<Vec<_>, ApiError>>()?)?;
     Ok(Prepared::Done { reply, model: model.name.clone(), inputs: texts.len() })
 }
 
@@ -378,7 +382,7 @@ struct DecodeRequest {
 }
 
 /// `POST /decode`: the texts of lists of ids.
-pub fn decode(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn decode(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: DecodeRequest = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Tokenize)?;
     let lists: Vec<Vec<u32>> = if request.ids.first().is_some_and(Value::is_array) {

@@ -5,8 +5,8 @@ use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::model::{Ability, ServedModel, ServedTask};
-use crate::routes::Prepared;
 use crate::routes::common::{check_count, kind, model, numbers, parse, whole};
+use crate::routes::{Call, Prepared};
 use distilbert::data::questions::{QuestionSet, QuestionWindows, WindowConfig};
 use distilbert::heads::tokens::starts_then_ends;
 use distilbert::predict::answers::{Ranking, RankingConfig};
@@ -50,12 +50,12 @@ pub struct Question {
 }
 
 /// `POST /answer`: question-answering, of contexts of any length.
-pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn answer(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<AnswerParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Answer)?;
     let questions = questions(app, request.inputs)?;
     // The pipeline takes a list of one question for the question.
-    answers(model, questions, request.parameters.unwrap_or_default())?.listed(true)
+    answers(app, model, questions, request.parameters.unwrap_or_default())?.listed(true)
 }
 
 /// The answer to each question, or a list of answers with `top_k`.
@@ -63,6 +63,7 @@ pub fn answer(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared,
 /// # Errors
 /// If nothing is asked, or windows cannot be cut as asked.
 pub fn answers(
+    call: &Call,
     model: Arc<ServedModel>,
     questions: Vec<Question>,
     parameters: AnswerParameters,
@@ -94,6 +95,7 @@ pub fn answers(
         },
     };
     let cut = |question: &Question| {
+        call.wanted.check()?;
         let set = QuestionSet::single(&question.question, &question.context);
         let cut = QuestionWindows::new(&set, &model.tokenizer, windows, 1);
         cut.map_err(|error| ApiError::invalid("parameters", error.to_string()))

@@ -6,9 +6,10 @@ use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
-use crate::routes::common::{Cut, Inputs, ask_of, check_count, encode_pair, kind, model, numbers, parse, whole};
+use crate::routes::common::{ask_of, check_count, kind, model, numbers, parse, whole};
+use crate::routes::reading::{Cut, Inputs, Reader};
 use crate::routes::tei::check_kind;
-use crate::routes::{Prepared, to_json};
+use crate::routes::{Call, Prepared, to_json};
 use distilbert::predict::classify::{ScoreFunction, ScoredLabel, calibrated, ranked, scores_by};
 use distilbert::tokenizer::Encoding;
 use serde::{Deserialize, Deserializer};
@@ -31,11 +32,11 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u
 }
 
 /// `POST /classify`: text-classification.
-pub fn classify(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn classify(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     classify_as(app, in_path, body, Shape::Pipeline)
 }
 
-pub(super) fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
+pub(super) fn classify_as(app: &Call, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
     let request: Envelope<ClassifyParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Classify)?;
     let is_object = request.inputs.is_object();
@@ -45,12 +46,12 @@ pub(super) fn classify_as(app: &App, in_path: Option<&str>, body: &[u8], shape: 
         return Err(ApiError::invalid("parameters", "`top_k`: expected 1 or more, or null for all, found 0"));
     }
     let cut = Cut::or_windows(app, None, None, windows);
-    let mut read = Inputs::default();
+    let (mut read, mut reader) = (Inputs::default(), Reader::new(app, &model, cut));
     for (text, pair) in &inputs {
         check_kind(&model, pair.is_some())?;
         match pair {
-            Some(pair) => read.push(encode_pair(&model, text, pair, cut)?),
-            None => read.push_text(&model, text, "", cut)?,
+            Some(pair) => read.push(reader.pair(text, pair)?),
+            None => read.push_text(&mut reader, text, "")?,
         }
     }
     let all_texts = inputs.iter().flat_map(|(text, pair)| std::iter::once(text).chain(pair));

@@ -5,8 +5,9 @@ use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::model::{Ability, ServedModel};
-use crate::routes::Prepared;
-use crate::routes::common::{Cut, encode, model, parse, texts, whole};
+use crate::routes::common::{model, parse, texts, whole};
+use crate::routes::reading::{Cut, Reader};
+use crate::routes::{Call, Prepared};
 use distilbert::predict::fill_mask::{fill, mask_places, target};
 use distilbert::tokenizer::Encoding;
 use serde::Deserialize;
@@ -29,7 +30,7 @@ pub struct FillMaskParameters {
 }
 
 /// `POST /fill-mask`: fill-mask.
-pub fn fill_mask(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn fill_mask(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<FillMaskParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::FillMask)?;
     let (texts, _) = texts(app, request.inputs, "inputs")?;
@@ -42,7 +43,7 @@ pub fn fill_mask(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
 /// # Errors
 /// If a text has no mask, or more is asked for than there is or may be.
 pub fn fillings(
-    app: &App,
+    app: &Call,
     model: Arc<ServedModel>,
     texts: &[String],
     parameters: FillMaskParameters,
@@ -57,9 +58,9 @@ pub fn fillings(
         None | Some(Value::Null) => None,
         Some(targets) => Some(find_targets(app, &model, targets)?),
     };
-    let cut = Cut::new(app, None, None);
+    let mut reader = Reader::new(app, &model, Cut::new(app, None, None));
     let encode_text = |text: &String| {
-        let encoding = encode(&model, text, cut)?;
+        let encoding = reader.text(text)?;
         if mask_places(&model.tokenizer, &encoding).is_empty() {
             let mask = model.tokenizer.token(model.tokenizer.special().mask).unwrap_or_default();
             let place = match encoding.truncated_tokens {

@@ -13,8 +13,7 @@ pub use words::{IntentParameters, TagParameters, intents, tag, tags, understandi
 pub use zero_shot::zero_shot;
 
 use super::common::{checked, model, numbers, object_or_null, parse};
-use super::{Asked, Prepared, tei};
-use crate::App;
+use super::{Asked, Call, Prepared, tei};
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::metrics::Done;
@@ -27,7 +26,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// `POST /models/NAME`: the pipeline that the model is for, as Hugging Face's hosted models answer.
-pub fn of_model(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn of_model(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let found = model(app, in_path, None, Ability::Tokenize)?;
     let name = Some(found.name.as_str());
     match found.main_ability() {
@@ -108,13 +107,17 @@ struct Envelope<P> {
 
 /// Texts of any length. `answer` makes JSON of a text, its windows, and what the model says of each.
 fn in_windows(
+    call: &Call,
     model: Arc<ServedModel>,
     texts: Vec<String>,
     overlap: Option<usize>,
     answer: impl Fn(&ServedModel, &str, &TextWindows, &[Vec<f32>]) -> Result<String, ApiError> + Send + 'static,
-) -> Pipeline {
-    let windows: Vec<TextWindows> =
-        texts.iter().map(|text| TextWindows::new(&model.tokenizer, text, model.max_length, overlap)).collect();
+) -> Result<Pipeline, ApiError> {
+    let cut = |text: &String| {
+        call.wanted.check()?;
+        Ok(TextWindows::new(&model.tokenizer, text, model.max_length, overlap))
+    };
+    let windows = texts.iter().map(cut).collect::<Result<Vec<_>, ApiError>>()?;
     let sequences: Vec<Vec<Encoding>> = windows.iter().map(TextWindows::sequences).collect();
     let counts: Vec<usize> = sequences.iter().map(Vec::len).collect();
     let (characters, truncated) = (characters(&texts), vec![0; texts.len()]);
@@ -129,7 +132,7 @@ fn in_windows(
         all.collect()
     });
     let (work, encodings) = (Work::Logits, sequences.concat());
-    Pipeline { model, work, encodings, characters, truncated, windows: windows_read, answers }
+    Ok(Pipeline { model, work, encodings, characters, truncated, windows: windows_read, answers })
 }
 
 /// How labels are laid out.

@@ -1,11 +1,10 @@
 //! Token classification, and intents with slots: texts of any length, in windows.
 
 use super::{Envelope, Pipeline, in_windows, json_text};
-use crate::App;
 use crate::http::error::ApiError;
 use crate::model::{Ability, ServedModel, ServedTask};
-use crate::routes::Prepared;
 use crate::routes::common::{model, parse, texts, whole};
+use crate::routes::{Call, Prepared};
 use distilbert::data::examples::Problem;
 use distilbert::predict::classify::calibrated;
 use distilbert::predict::intents::{Names, understood};
@@ -37,15 +36,23 @@ enum Strategy {
 }
 
 /// `POST /tag`: token-classification, of texts of any length.
-pub fn tag(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn tag(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<TagParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Tag)?;
     let (texts, is_single) = texts(app, request.inputs, "inputs")?;
-    tags(model, texts, request.parameters.unwrap_or_default()).listed(is_single)
+    tags(app, model, texts, request.parameters.unwrap_or_default())?.listed(is_single)
 }
 
 /// The spans of each text.
-pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParameters) -> Pipeline {
+///
+/// # Errors
+/// If nobody waits for them any more.
+pub fn tags(
+    call: &Call,
+    model: Arc<ServedModel>,
+    texts: Vec<String>,
+    parameters: TagParameters,
+) -> Result<Pipeline, ApiError> {
     let ignored = parameters.ignore_labels.unwrap_or_else(|| vec!["O".to_owned()]);
     let aggregation = match parameters.aggregation_strategy {
         None | Some(Strategy::None) => Aggregation::None,
@@ -54,7 +61,7 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
         Some(Strategy::Average) => Aggregation::Average,
         Some(Strategy::Max) => Aggregation::Max,
     };
-    in_windows(model, texts, parameters.stride, move |model, text, windows, said| {
+    in_windows(call, model, texts, parameters.stride, move |model, text, windows, said| {
         let ServedTask::Tag { labels, temperature } = &model.task else { return Err(ApiError::internal()) };
         let said: Vec<Vec<f32>> = said.iter().map(|said| calibrated(Problem::Tags, *temperature, said)).collect();
         let tokens = windows.tokens(&said, labels.len());
@@ -68,16 +75,19 @@ pub fn tags(model: Arc<ServedModel>, texts: Vec<String>, parameters: TagParamete
 pub struct IntentParameters {}
 
 /// `POST /intents`: what each text asks for, and the words that say the particulars; texts of any length.
-pub fn intents(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn intents(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     let request: Envelope<IntentParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::Intents)?;
     let (texts, is_single) = texts(app, request.inputs, "inputs")?;
-    understandings(model, texts).listed(is_single)
+    understandings(app, model, texts)?.listed(is_single)
 }
 
 /// Intent and slots of each text.
-pub fn understandings(model: Arc<ServedModel>, texts: Vec<String>) -> Pipeline {
-    in_windows(model, texts, None, |model, text, windows, said| {
+///
+/// # Errors
+/// If nobody waits for them any more.
+pub fn understandings(call: &Call, model: Arc<ServedModel>, texts: Vec<String>) -> Result<Pipeline, ApiError> {
+    in_windows(call, model, texts, None, |model, text, windows, said| {
         let ServedTask::Intents { intents, slots } = &model.task else { return Err(ApiError::internal()) };
         let of_heads = |said: &Vec<f32>| {
             let (of_text, of_tokens) = said.split_at(intents.len().min(said.len()));

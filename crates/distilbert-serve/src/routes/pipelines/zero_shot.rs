@@ -5,8 +5,9 @@ use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::model::{Ability, ServedTask};
-use crate::routes::Prepared;
 use crate::routes::common::{check_count, model, numbers, parse, texts};
+use crate::routes::reading::{Cut, Reader};
+use crate::routes::{Call, Prepared};
 use distilbert::predict::classify::ScoredLabel;
 use distilbert::predict::zero_shot::{DEFAULT_TEMPLATE, Judged, PLACEHOLDER, Scoring, Verdicts};
 use distilbert::tokenizer::Encoding;
@@ -25,11 +26,11 @@ struct ZeroShotParameters {
 }
 
 /// `POST /zero-shot`: zero-shot-classification.
-pub fn zero_shot(app: &App, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn zero_shot(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepared, ApiError> {
     zero_shot_as(app, in_path, body, Shape::Pipeline)
 }
 
-pub(super) fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
+pub(super) fn zero_shot_as(app: &Call, in_path: Option<&str>, body: &[u8], shape: Shape) -> Result<Prepared, ApiError> {
     let request: Envelope<ZeroShotParameters> = parse(body)?;
     let model = model(app, in_path, request.model.as_deref(), Ability::ZeroShot)?;
     let (texts, is_single) = texts(app, request.inputs, "inputs")?;
@@ -45,16 +46,19 @@ pub(super) fn zero_shot_as(app: &App, in_path: Option<&str>, body: &[u8], shape:
     let each = parameters.multi_label.unwrap_or(false) || labels.len() == 1;
     let scoring = Scoring::of(*problem, outputs, Verdicts::default(), each);
     let scoring = scoring.map_err(|error| ApiError::invalid("parameters", error.to_string()))?;
-    let mut encodings = Vec::new();
+    let (mut encodings, mut reader) = (Vec::new(), Reader::new(app, &model, Cut::new(app, None, None)));
     for text in &texts {
+        let (opening, behind) = reader.opening(text)?;
         for label in &labels {
             let hypothesis = template.replace(PLACEHOLDER, label);
-            let encoding = model.tokenizer.encode_keeping_pair(text, &hypothesis, model.max_length);
-            encodings.push(encoding.ok_or_else(|| {
+            let encoding = reader.keeping_pair(opening, &hypothesis)?;
+            let mut encoding = encoding.ok_or_else(|| {
                 let most = model.max_length;
                 let message = format!("expected labels and a template that leave the text room in {most} tokens");
                 ApiError::invalid("candidate_labels", message)
-            })?);
+            })?;
+            encoding.truncated_tokens += behind;
+            encodings.push(encoding);
         }
     }
     let lost = |sequences: &[Encoding]| sequences.iter().map(|sequence| sequence.truncated_tokens).max().unwrap_or(0);
