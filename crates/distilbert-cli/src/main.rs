@@ -109,7 +109,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args, &global.runtime()?, &console),
         Command::Evaluate(args) => commands::evaluate::run(&args, &global.runtime()?, &console),
         Command::Predict(args) => commands::predict::run(&args, &global.runtime()?, &console),
-        Command::Serve(args) => commands::serve::run(&args, global.runtime()?, &console),
+        Command::Serve(args) => commands::serve::run(&args, global.runtime()?, console),
         Command::Bench(args) => commands::bench::run(&args, &global.runtime()?, &console),
         Command::Report(args) => commands::report::run(&args, &global.runtime()?, &console),
     }

@@ -25,7 +25,11 @@ struct Served {
 }
 
 fn serve(arguments: &[&str]) -> Served {
-    let mut child = program(&[&["serve", "--port", "0"], arguments].concat()).spawn().expect("the program");
+    serve_by(program(&[&["serve", "--port", "0"], arguments].concat()))
+}
+
+fn serve_by(mut program: Command) -> Served {
+    let mut child = program.spawn().expect("the program");
     let rest = BufReader::new(child.stderr.take().expect("a pipe"));
     let mut served = Served { child, said: Vec::new(), address: String::new(), rest };
     loop {
@@ -151,6 +155,37 @@ fn precision_is_each_models_own_and_models_are_loaded_while_it_runs() {
     let (status, refused) = send(manage, "PUT", "/models/x", &json!({"source": name, "precision": "int3"}));
     assert!(status == 422 && refused["error"].as_str().unwrap().contains("int3"), "{refused}");
     assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn a_source_that_never_answers_holds_neither_other_loads_nor_the_end() {
+    // Accepts, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hub = format!("http://{}", silent.local_addr().unwrap());
+    let cache = tempfile::tempdir().unwrap();
+    let of_hub = |mut command: Command| {
+        command.env("HF_ENDPOINT", &hub).env("HF_HOME", cache.path());
+        command
+    };
+    let name = golden("sentence-cls");
+    let name = name.to_str().unwrap();
+    let served = serve_by(of_hub(program(&["serve", "--port", "0", "--model", name, "--manage-port", "0"])));
+    let manage = served.said.iter().find_map(|line| line.trim().strip_prefix("managing models on http://"));
+    let manage = manage.expect("an address").to_owned();
+    let slow = {
+        let manage = manage.clone();
+        std::thread::spawn(move || send(&manage, "PUT", "/models/slow", &json!({"source": "nobody/nothing"})).0)
+    };
+    let (_asked, _) = silent.accept().unwrap();
+    assert_eq!(send(&manage, "PUT", "/models/quick", &json!({"source": name})).0, 200);
+    assert_eq!(served.end().0, Some(0));
+    assert_eq!(slow.join().unwrap(), 503);
+
+    // The same before it listens.
+    let mut child = of_hub(program(&["serve", "--port", "0", "--model", "nobody/nothing"])).spawn().unwrap();
+    let (_asked, _) = silent.accept().unwrap();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill").success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Config {
     /// For a request's head and for its body, for the next request of a connection that is kept open, and for a client
     /// that stops reading.
     pub io_timeout: Duration,
+    /// For a model that is loaded while others are served.
+    pub load_timeout: Duration,
 }
 
 impl Config {
@@ -51,6 +53,7 @@ impl Config {
             cors: None,
             deadline: Duration::from_secs(60),
             io_timeout: Duration::from_secs(30),
+            load_timeout: Duration::from_secs(600),
         }
     }
 }

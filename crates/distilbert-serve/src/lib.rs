@@ -34,16 +34,18 @@ use connection::{Door, Listening};
 use distilbert_kernels::Runtime;
 use engine::Engine;
 use http::error::ApiError;
+use http::manage::LOADS_AT_ONCE;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use keys::Holder;
 use memory::Memory;
 use metrics::Metrics;
 use model::Models;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, watch};
 
 /// Threads that answer: the work is the engine's, and that of `compute`.
 const HTTP_THREADS: usize = 2;
@@ -63,8 +65,10 @@ struct App {
     keys: Option<Keys>,
     /// Wishes for models.
     loads: Sender<Load>,
+    load_places: Arc<Semaphore>,
     started: SystemTime,
-    draining: AtomicBool,
+    /// True when the server is to end.
+    stopping: watch::Sender<bool>,
     memory: Arc<Memory>,
     next_request: AtomicU64,
 }
@@ -89,8 +93,14 @@ impl App {
         self.keys.as_ref().map(|keys| keys.holder(given)).transpose()
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Ends when the server is to end.
+    async fn stops(&self) {
+        // The sender is here, so the channel is open.
+        let _ = self.stopping.subscribe().wait_for(|&stopping| stopping).await;
     }
 }
 
@@ -170,8 +180,9 @@ impl Server {
             log,
             keys,
             loads: wishes,
+            load_places: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
             started: SystemTime::now(),
-            draining: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             memory: Arc::new(Memory::new(config.memory)),
             next_request: AtomicU64::new(0),
             config,
@@ -212,7 +223,7 @@ impl Server {
 
     /// Takes no more connections, answers the requests that it has, for at most `limit`, and ends.
     pub fn drain(self, limit: Duration) -> Drained {
-        self.app.draining.store(true, Ordering::Relaxed);
+        self.app.stopping.send_replace(true);
         // Wishes that nobody will fulfil are told so.
         drop(self.loads);
         let drained = self.threads.block_on(async {

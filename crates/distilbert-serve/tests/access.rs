@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, ask, config, encoder, exchange, get, post, sentiment, setup, texts};
+use common::{Answer, ask, config, encoder, exchange, get, post, sentiment, setup, texts, wait_until};
 use distilbert_serve::{Config, Keys, Server, Setup};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -128,6 +128,38 @@ fn models_come_change_and_go_without_an_error_for_requests_in_flight() {
         assert_eq!(send(manage, "DELETE", "/models/sentiment", None, &Value::Null).status, 200);
         assert_eq!(get(&server, "/health").status, 503);
         assert_eq!(get(&server, "/health/live").status, 200);
+    });
+}
+
+#[test]
+fn a_load_that_never_ends_is_given_up_and_holds_no_other() {
+    let manage = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let config = Config { manage, load_timeout: Duration::from_secs(2), ..config() };
+    let server = Server::start(setup(config, vec![sentiment()])).unwrap();
+    let manage = server.management_address().unwrap();
+    let put = |name: &str| send(manage, "PUT", &format!("/models/{name}"), None, &json!({"source": "somewhere"}));
+    let next = || server.next_load(Duration::from_secs(30)).expect("a wish");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| put("slow"));
+        let held = next();
+        assert!(held.is_wanted());
+        let quick = scope.spawn(|| put("quick"));
+        let wish = next();
+        wish.done(Ok(encoder("quick", "sentence-cls")));
+        assert_eq!(quick.join().unwrap().status, 200);
+        let refused = slow.join().unwrap();
+        assert_eq!((refused.status, &refused.json()["error_type"]), (504, &json!("Timeout")));
+        wait_until("a load that nobody wants", || !held.is_wanted());
+        // It holds its place until its loader gives up.
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| put("more"))).collect();
+        let mut all: Vec<_> = clients.iter().map(|_| next()).collect();
+        let refused = put("one-too-many");
+        assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true));
+        drop(held);
+        // A loader that panics says nothing.
+        drop(all.pop());
+        let status: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap().status).collect();
+        assert!(status.iter().filter(|&&status| status == 500).count() == 1, "{status:?}");
     });
 }
 

@@ -24,6 +24,7 @@ use distilbert_serve::{
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// How often Ctrl-C and SIGTERM are looked for.
@@ -106,6 +107,9 @@ pub struct ServeArgs {
     /// Seconds for a request's head, for its body, for the next request on a connection, and for a client to go on reading.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults().io_timeout.as_secs(), value_parser = seconds())]
     io_timeout: u64,
+    /// Seconds for a model that is loaded at --manage-port; past that it is 504, and up to four are loaded at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = defaults().load_timeout.as_secs(), value_parser = seconds())]
+    load_timeout: u64,
     /// Seconds to answer what was taken when the server is asked to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
@@ -163,7 +167,9 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 ///
 /// # Errors
 /// If a model cannot be loaded or the address cannot be listened on.
-pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<()> {
+pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()> {
+    // Models are loaded by threads that nobody waits for at the end: a source may never answer.
+    let console: &'static Console = Box::leak(Box::new(console));
     let rt = Arc::new(rt);
     let keys = args.keys.as_deref().map(read_keys).transpose()?;
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
@@ -172,15 +178,16 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
     let cors = cors.context("--cors-origin")?;
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::start(endpoint, &args.otlp_service_name));
     let traces = traces.transpose()?.map(Arc::new);
-    let mut models = Vec::new();
+    let mut wanted = Vec::new();
     for model in &args.models {
         let (model, precision) = match model.rsplit_once(",precision=") {
             Some((model, precision)) => (model, PrecisionArgs::of_name(precision)?),
             None => (model.as_str(), args.precision),
         };
         let (name, source) = name_and_source(model)?;
-        models.push(load(name, source, precision, &rt, console).with_context(|| format!("model `{source}`"))?);
+        wanted.push((name, source.to_owned(), precision));
     }
+    let Some(models) = load_all(wanted, &rt, console)? else { return Ok(()) };
     for ServedModel { name, source, model, task, max_length, .. } in &models {
         let task = match task {
             ServedTask::Classify { .. } => "classifies",
@@ -206,6 +213,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
         cors,
         deadline: Duration::from_secs(args.timeout),
         io_timeout: Duration::from_secs(args.io_timeout),
+        load_timeout: Duration::from_secs(args.load_timeout),
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let log = log(args.log, traces.clone());
@@ -216,15 +224,81 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: &Console) -> anyhow::Result<(
     console.say(&format!("listening on {scheme}://{}", server.address()));
     while !console.stop_requested() {
         let Some(wish) = server.next_load(STOP_POLL) else { continue };
-        let precision = wish.precision.as_deref().map_or(Ok(args.precision), PrecisionArgs::of_name);
-        let model = precision.and_then(|precision| load_wished(&wish, precision, &rt, console));
-        wish.done(model.map_err(|error| format!("{error:#}")));
+        let (rt, otherwise) = (Arc::clone(&rt), args.precision);
+        in_thread(move || {
+            let precision = wish.precision.as_deref().map_or(Ok(otherwise), PrecisionArgs::of_name);
+            let model = precision.and_then(|precision| load_wished(&wish, precision, &rt, console));
+            wish.done(model.map_err(|error| format!("{error:#}")));
+        })?;
     }
     let drained = server.drain(Duration::from_secs(args.drain));
     traces.inspect(|traces| traces.end());
     match drained {
         Drained::Whole => Ok(()),
         Drained::InPart => bail!("stopped with requests unanswered after {} s", args.drain),
+    }
+}
+
+/// The models that the server starts with; `None` if it is asked to end before they are there.
+fn load_all(
+    wanted: Vec<(String, String, PrecisionArgs)>,
+    rt: &Arc<Runtime>,
+    console: &'static Console,
+) -> anyhow::Result<Option<Vec<ServedModel>>> {
+    let (send, loaded) = channel();
+    let rt = Arc::clone(rt);
+    in_thread(move || {
+        let load = |(name, source, precision): (String, String, PrecisionArgs)| {
+            load(name, &source, precision, &rt, console).with_context(|| format!("model `{source}`"))
+        };
+        // Nobody receives them only when the process ends.
+        let _ = send.send(wanted.into_iter().map(load).collect::<anyhow::Result<Vec<_>>>());
+    })?;
+    loop {
+        match loaded.recv_timeout(STOP_POLL) {
+            Ok(models) => return models.map(Some),
+            Err(RecvTimeoutError::Disconnected) => bail!("the models could not be loaded"),
+            Err(RecvTimeoutError::Timeout) if console.stop_requested() => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Loads beside the thread that looks for the wish to stop.
+fn in_thread(work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    std::thread::Builder::new().name("load".into()).spawn(work).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// A load of which whoever wished for it may want no more.
+struct Wished<'a> {
+    console: &'a Console,
+    wish: &'a Load,
+}
+
+impl Progress for Wished<'_> {
+    fn begin(&self, what: &str, total: Option<u64>, unit: &'static str) {
+        self.console.begin(what, total, unit);
+    }
+
+    fn advance(&self, done: u64) {
+        self.console.advance(done);
+    }
+
+    fn note(&self, note: &str) {
+        self.console.note(note);
+    }
+
+    fn warn(&self, warning: &str) {
+        self.console.warn(warning);
+    }
+
+    fn end(&self) {
+        self.console.end();
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.console.stop_requested() || !self.wish.is_wanted()
     }
 }
 
@@ -264,7 +338,7 @@ fn batch_bytes(model: &ServedModel, batch_tokens: usize) -> usize {
 
 /// Loads a model that is wished for while others are served, if there is memory for it.
 fn load_wished(wish: &Load, precision: PrecisionArgs, rt: &Runtime, console: &Console) -> anyhow::Result<ServedModel> {
-    let folder = model_source::resolve(&wish.source, console)?;
+    let folder = model_source::resolve(&wish.source, &Wished { console, wish })?;
     let mut bytes = 0;
     for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
         // Symbolic links are followed: a hub's cache is made of them.

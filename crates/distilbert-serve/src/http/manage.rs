@@ -16,10 +16,17 @@ use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
 
 /// Bytes of a body, which names a model.
 const MAX_BODY: usize = 64 * 1024;
+
+/// Models that may be loaded at once. One whose source never answers holds its place until its loader gives up.
+pub const LOADS_AT_ONCE: usize = 4;
+
+/// When to come again if they are being loaded.
+const RETRY_LOAD_S: u64 = 5;
 
 /// A wish for a model. Whoever started the server loads it, since nothing here reads files.
 pub struct Load {
@@ -31,6 +38,8 @@ pub struct Load {
     pub precision: Option<String>,
     memory: Arc<Memory>,
     reply: oneshot::Sender<Result<ServedModel, String>>,
+    /// Of those that may be loaded at once.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Load {
@@ -40,6 +49,11 @@ impl Load {
     /// A text that says that there is not so much.
     pub fn reserve(&self, bytes: usize) -> Result<Share, String> {
         self.memory.take(bytes).map_err(|error| error.message)
+    }
+
+    /// Whether somebody still waits for the model.
+    pub fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
     }
 
     /// Hands the model over, or says why there is none.
@@ -110,10 +124,24 @@ async fn load(app: &Arc<App>, name: &str, head: &Parts, body: &mut Incoming) -> 
     let request: LoadRequest = routes::parse(&bytes)?;
     let (reply, answer) = oneshot::channel();
     let memory = Arc::clone(&app.memory);
-    let load = Load { name: name.to_owned(), source: request.source, precision: request.precision, memory, reply };
+    let place = Arc::clone(&app.load_places).try_acquire_owned().map_err(|_| {
+        let message = format!("{LOADS_AT_ONCE} models are being loaded already");
+        ApiError { retry_after_s: Some(RETRY_LOAD_S), ..ApiError::new(ErrorKind::Overloaded, message) }
+    })?;
+    let LoadRequest { source, precision } = request;
+    let load = Load { name: name.to_owned(), source, precision, memory, reply, _place: place };
     let nobody = || ApiError::new(ErrorKind::Unhealthy, "the server is stopping");
     app.loads.send(load).map_err(|_| nobody())?;
-    let model = answer.await.map_err(|_| nobody())?;
+    let answer = tokio::select! {
+        answer = timeout(app.config.load_timeout, answer) => answer,
+        () = app.stops() => return Err(nobody()),
+    };
+    let model = answer.map_err(|_| {
+        let message = format!("the model was not loaded within {} s", app.config.load_timeout.as_secs_f64());
+        ApiError::new(ErrorKind::Timeout, message)
+    })?;
+    // A loader that falls without a word has panicked, unless nobody loads any more.
+    let model = model.map_err(|_| if app.is_stopping() { nobody() } else { ApiError::internal() })?;
     let model = model.map_err(|message| ApiError::new(ErrorKind::Validation, message))?;
     app.models.put(model).map_err(|error| ApiError::new(ErrorKind::Validation, error.to_string()))?;
     Reply::of(&json!({"loaded": name}))

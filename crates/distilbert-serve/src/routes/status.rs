@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 /// `GET /health` and `/health/ready`: whether requests should be sent here. Not while the server is stopping.
 pub fn ready(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
-    if app.is_draining() {
+    if app.is_stopping() {
         return Err(ApiError::new(ErrorKind::Unhealthy, "the server is stopping"));
     }
     if app.models.all().is_empty() {
