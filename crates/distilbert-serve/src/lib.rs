@@ -221,11 +221,13 @@ impl Server {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(time).ok()
     }
 
-    /// Takes no more connections, answers the requests that it has, for at most `limit`, and ends.
-    pub fn drain(self, limit: Duration) -> Drained {
+    /// Says from now on that it is not ready, and after `delay`, within which it still takes and answers what comes, takes
+    /// no more connections, answers the requests that it has, for at most `limit`, and ends.
+    pub fn drain(self, delay: Duration, limit: Duration) -> Drained {
         self.app.stopping.send_replace(true);
         // Wishes that nobody will fulfil are told so.
         drop(self.loads);
+        std::thread::sleep(delay);
         let drained = self.threads.block_on(async {
             if let Some(managing) = self.managing {
                 managing.drain(limit.min(Duration::from_secs(1))).await;

@@ -215,11 +215,29 @@ fn draining_answers_what_was_taken_and_refuses_the_rest() {
     idle.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     read_answer(&mut idle).unwrap();
     wait_until("the request in the queue", || metric(&server, "te_request_count{method=\"batch\"}") > 0.0);
-    let drained = server.drain(Duration::from_secs(60));
+    let drained = server.drain(Duration::ZERO, Duration::from_secs(60));
     assert_eq!(drained, Drained::Whole);
     let answer = read_answer(&mut busy).expect("the answer to what was taken");
     assert_eq!((answer.status, answer.json().as_array().unwrap().len()), (200, 2000));
     assert!(read_answer(&mut idle).is_none());
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_server_that_ends_says_that_it_is_not_ready_while_it_still_answers() {
+    let server = start(config(), vec![sentiment()]);
+    let address = server.address();
+    let get = |path: &str| exchange(address, format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes());
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(move || server.drain(Duration::from_secs(2), Duration::from_secs(60)));
+        wait_until("a server that is not ready", || get("/health/ready").status == 503);
+        for path in ["/health", "/v2/health/ready"] {
+            assert_eq!(get(path).status, 503, "{path}");
+        }
+        assert_eq!(get("/health/live").status, 200);
+        assert_eq!(exchange(address, &post_bytes("/predict", br#"{"inputs": "w5"}"#)).status, 200);
+        assert_eq!(ended.join().unwrap(), Drained::Whole);
+    });
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 
@@ -231,7 +249,7 @@ fn draining_ends_in_time_whatever_is_unanswered() {
         .write_all(b"POST /predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
         .unwrap();
     wait_until("the connection", || metric(&server, "distilbert_connections") == 2.0);
-    assert_eq!(server.drain(Duration::from_millis(100)), Drained::InPart);
+    assert_eq!(server.drain(Duration::ZERO, Duration::from_millis(100)), Drained::InPart);
 }
 
 #[test]

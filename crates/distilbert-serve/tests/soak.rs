@@ -203,7 +203,7 @@ fn answers_are_the_librarys_whatever_else_goes_on_and_none_is_lost() {
     wait_until("an empty queue", || metric(&server, "te_queue_size") == 0.0);
     wait_until("no connection but that of the question", || metric(&server, "distilbert_connections") == 1.0);
     assert_eq!(metric(&server, r#"te_request_failure{err="inference"}"#), 0.0);
-    assert_eq!(server.drain(Duration::from_secs(30)), Drained::Whole);
+    assert_eq!(server.drain(Duration::ZERO, Duration::from_secs(30)), Drained::Whole);
 }
 
 /// Counts a client down when it ends.

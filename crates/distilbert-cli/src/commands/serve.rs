@@ -110,6 +110,10 @@ pub struct ServeArgs {
     /// Seconds for a model that is loaded at --manage-port; past that it is 504, and up to four are loaded at once.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults().load_timeout.as_secs(), value_parser = seconds())]
     load_timeout: u64,
+    /// Seconds for which a server that is asked to end still takes requests while its readiness says 503, so that whoever
+    /// sends them learns of that first; then it takes no more. An orchestrator's load balancer needs a few.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain_delay: u64,
     /// Seconds to answer what was taken when the server is asked to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
@@ -231,7 +235,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()
             wish.done(model.map_err(|error| format!("{error:#}")));
         })?;
     }
-    let drained = server.drain(Duration::from_secs(args.drain));
+    let drained = server.drain(Duration::from_secs(args.drain_delay), Duration::from_secs(args.drain));
     traces.inspect(|traces| traces.end());
     match drained {
         Drained::Whole => Ok(()),
