@@ -1,11 +1,13 @@
 //! Sockets: accepted up to a limit, kept open between requests, closed when they are slow or the server ends.
 
+use crate::presence::Watched;
 use crate::tls::Tls;
 use crate::{App, Drained, http};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,19 +143,31 @@ async fn answer(
     door: Door,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let service = service_fn(move |request| {
-        let app = Arc::clone(app);
+    let stream = Watched::new(stream);
+    let watched = stream.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (app, watched) = (Arc::clone(app), watched.clone());
         async move {
-            Ok::<_, Infallible>(match door {
-                Door::Public => http::handle(app, peer.ip(), request).await,
-                Door::Management => http::manage::handle(app, peer.ip(), request).await,
-            })
+            let can_be_asked = request.version() == Version::HTTP_11;
+            let answer = async {
+                match door {
+                    Door::Public => http::handle(app, peer.ip(), request).await,
+                    Door::Management => http::manage::handle(app, peer.ip(), request).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = answer => Ok(answer),
+                () = watched.gone(can_be_asked) => Err(Gone),
+            }
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.io_timeout)
         .max_buf_size(READ_AHEAD)
+        // Whether a client that sends no more has gone is found out by `presence`.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -164,6 +178,11 @@ async fn answer(
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
 }
+
+/// The client of a request has gone, so there is nobody to answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has gone")]
+struct Gone;
 
 /// Counts a connection while it lives.
 struct Counted<'a>(&'a App);

@@ -113,6 +113,41 @@ fn a_client_that_goes_frees_its_place() {
 }
 
 #[test]
+fn a_client_that_goes_is_noticed_whatever_it_sent_beyond_its_request() {
+    let server = start(slow(), vec![sentiment()]);
+    let request = post_bytes("/predict", long_request().to_string().as_bytes());
+    let old = String::from_utf8(request.clone()).unwrap().replacen("HTTP/1.1", "HTTP/1.0", 1).into_bytes();
+    let dropped = || metric(&server, r#"te_request_failure{err="dropped"}"#);
+    // What follows may be the beginning of the next request, or more than one.
+    for sent in [[&request[..], b"G"].concat(), request.repeat(3), old] {
+        wait_until("a client that goes while its request runs", || {
+            let before = dropped();
+            let mut stream = connect(server.address());
+            stream.write_all(&sent).unwrap();
+            wait_until("the request in the queue", || metric(&server, "te_queue_size") > 0.0);
+            drop(stream);
+            wait_until("an empty queue", || metric(&server, "te_queue_size") == 0.0);
+            dropped() > before
+        });
+    }
+}
+
+#[test]
+fn a_client_that_only_says_that_it_sends_no_more_gets_its_answer() {
+    let server = start(slow(), vec![sentiment()]);
+    let mut stream = connect(server.address());
+    stream.write_all(&post_bytes("/predict", long_request().to_string().as_bytes())).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = read_answer(&mut stream).unwrap();
+    // It is asked whether it is there, in a way that clients pass over.
+    while answer.status == 100 {
+        answer = read_answer(&mut stream).unwrap();
+    }
+    assert_eq!((answer.status, answer.json().as_array().unwrap().len()), (200, 2000));
+    assert!(read_answer(&mut stream).is_none());
+}
+
+#[test]
 fn a_request_past_its_deadline_is_given_up() {
     let server = start(Config { deadline: Duration::from_millis(1), ..slow() }, vec![sentiment()]);
     let answer = post(&server, "/predict", &long_request());
