@@ -16,7 +16,7 @@ pub struct Config {
     pub engine: EngineLimits,
     /// Bytes that requests may take together, and models that come later; `None` bounds only what bodies take.
     pub memory: Option<usize>,
-    /// Connections open at once; more wait until one closes.
+    /// Connections open at once; past that those without a request make room, or else more wait.
     pub max_connections: usize,
     /// Inputs of one request.
     pub max_texts: usize,

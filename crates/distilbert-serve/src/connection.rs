@@ -1,5 +1,6 @@
 //! Sockets: accepted up to a limit, kept open between requests, closed when they are slow or the server ends.
 
+use crate::places::{Place, Places};
 use crate::presence::Watched;
 use crate::tls::Tls;
 use crate::{App, Drained, http};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +24,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes that are read ahead on a connection.
 const READ_AHEAD: usize = 64 * 1024;
+
+/// How long a connection that is to end may take for that before its state is looked at.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// What is behind a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +51,7 @@ pub struct Listening {
     pub address: SocketAddr,
     /// True when the server ends.
     stop: watch::Sender<bool>,
-    /// A permit for each connection.
-    connections: Arc<Semaphore>,
-    max_connections: usize,
+    places: Arc<Places>,
 }
 
 impl Listening {
@@ -63,58 +65,45 @@ impl Listening {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let max_connections = app.config.max_connections;
-        let connections = Arc::new(Semaphore::new(max_connections));
+        let places = Places::new(app.config.max_connections);
         let behind = Behind { app, door, tls: tls.map(Tls::acceptor) };
-        tokio::spawn(accept(listener, behind, Arc::clone(&connections), stopped));
-        Ok(Listening { address, stop, connections, max_connections })
+        tokio::spawn(accept(listener, behind, Arc::clone(&places), stopped));
+        Ok(Listening { address, stop, places })
     }
 
     /// Accepts no more, lets every connection end its request, and waits for that.
     pub async fn drain(self, limit: Duration) -> Drained {
         // Without receivers nobody is left to stop.
         let _ = self.stop.send(true);
-        let all = self.connections.acquire_many(self.max_connections as u32);
-        match timeout(limit, all).await {
-            Ok(_) => Drained::Whole,
+        match timeout(limit, self.places.all_free()).await {
+            Ok(()) => Drained::Whole,
             Err(_) => Drained::InPart,
         }
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    behind: Behind,
-    connections: Arc<Semaphore>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, behind: Behind, places: Arc<Places>, mut stopped: watch::Receiver<bool>) {
     loop {
-        // More clients than there are places wait unaccepted.
+        // Who is next waits for a place; those behind wait unaccepted.
         let next = async {
-            let place = Arc::clone(&connections).acquire_owned().await;
-            (place, listener.accept().await)
+            let (stream, peer) = listener.accept().await.ok()?;
+            Some((stream, peer, places.take(peer.ip()).await))
         };
-        let (place, accepted) = tokio::select! {
+        let next = tokio::select! {
             next = next => next,
             _ = stopped.wait_for(|&stopped| stopped) => return,
         };
-        match (place, accepted) {
-            (Ok(place), Ok((stream, peer))) => {
+        match next {
+            Some((stream, peer, place)) => {
                 tokio::spawn(serve(stream, peer, behind.clone(), place, stopped.clone()));
             }
-            _ => tokio::time::sleep(ACCEPT_PAUSE).await,
+            None => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
 /// Answers the requests of one connection, once it is encrypted if it is to be.
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    behind: Behind,
-    _place: OwnedSemaphorePermit,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve(stream: TcpStream, peer: SocketAddr, behind: Behind, place: Place, mut stopped: watch::Receiver<bool>) {
     let Behind { app, door, tls } = behind;
     let _counted = Counted::new(&app);
     // Answers are written whole; a system that refuses this costs time only.
@@ -124,14 +113,15 @@ async fn serve(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(time));
     let stream = Box::pin(stream);
-    let Some(tls) = tls else { return answer(stream, peer, &app, door, stopped).await };
+    let Some(tls) = tls else { return answer(stream, peer, &app, door, &place, stopped).await };
     let greeted = tokio::select! {
         greeted = timeout(time, tls.accept(stream)) => greeted,
         _ = stopped.wait_for(|&stopped| stopped) => return,
+        () = place.told_to_end() => return,
     };
     // Who does not speak TLS, or is too slow, is gone.
     if let Ok(Ok(stream)) = greeted {
-        answer(stream, peer, &app, door, stopped).await;
+        answer(stream, peer, &app, door, &place, stopped).await;
     }
 }
 
@@ -141,13 +131,15 @@ async fn answer(
     peer: SocketAddr,
     app: &Arc<App>,
     door: Door,
+    place: &Place,
     mut stopped: watch::Receiver<bool>,
 ) {
     let stream = Watched::new(stream);
-    let watched = stream.clone();
+    let (watched, watched_at_end) = (stream.clone(), stream.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, watched) = (Arc::clone(app), watched.clone());
         async move {
+            let _request = place.request();
             let can_be_asked = request.version() == Version::HTTP_11;
             let answer = async {
                 match door {
@@ -170,13 +162,19 @@ async fn answer(
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
+    let makes_room = tokio::select! {
         // Errors here are the client's: it broke off, sent what is no HTTP, or was too slow.
         _ = connection.as_mut() => return,
-        _ = stopped.wait_for(|&stopped| stopped) => {}
-    }
+        _ = stopped.wait_for(|&stopped| stopped) => false,
+        () = place.told_to_end() => true,
+    };
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    while timeout(LINGER, connection.as_mut()).await.is_err() {
+        // Half a head is no request; an answer that is being written is a part of one.
+        if makes_room && !place.is_busy() && !watched_at_end.is_writing() {
+            return;
+        }
+    }
 }
 
 /// The client of a request has gone, so there is nobody to answer.

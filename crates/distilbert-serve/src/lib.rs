@@ -16,6 +16,7 @@ pub mod log; // what is said of a request
 mod memory; // what requests may take together
 mod metrics; // what is counted
 pub mod model; // models by name and ability
+mod places; // so many connections at once
 mod presence; // whether a client is still there
 mod routes; // JSON -> sequences, outputs -> JSON
 mod tls; // certificate and key

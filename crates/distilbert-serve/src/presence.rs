@@ -60,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a response is written in part.
+    pub fn is_writing(&self) -> bool {
+        self.lock().is_writing
+    }
+
     /// Ends when the client has gone. One that cannot be asked, since it speaks HTTP/1.0, has gone with the end of what it
     /// sends.
     pub async fn gone(&self, can_be_asked: bool) {

@@ -190,24 +190,45 @@ fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[test]
-fn connections_past_the_limit_wait_for_a_place() {
-    let server = start(Config { max_connections: 2, ..config() }, vec![sentiment()]);
-    let held: Vec<_> = (0..2)
-        .map(|_| {
-            let mut stream = connect(server.address());
-            stream.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
-            assert_eq!(read_answer(&mut stream).unwrap().status, 200);
-            stream
-        })
-        .collect();
+fn connections_past_the_limit_wait_for_those_with_a_request() {
+    let server = start(Config { max_connections: 2, ..slow() }, vec![sentiment()]);
+    let mut held: Vec<_> = (0..2).map(|_| connect(server.address())).collect();
+    let body = b"POST /predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n";
+    for stream in &mut held {
+        // The answer to the first says that the second has come, whose body is awaited.
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        stream.write_all(body).unwrap();
+        assert_eq!(read_answer(stream).unwrap().status, 200);
+    }
     let mut third = connect(server.address());
     third.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
-    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut byte = [0];
     assert!(third.read(&mut byte).is_err(), "answered past the limit");
-    drop(held);
+    for stream in &mut held {
+        stream.write_all(br#"{"inputs": "w5"}"#).unwrap();
+        stream.write_all(b"\n").unwrap();
+        assert_eq!(read_answer(stream).unwrap().status, 200);
+    }
     third.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert_eq!(read_answer(&mut third).unwrap().status, 200);
+}
+
+#[test]
+fn connections_that_do_nothing_keep_nobody_out() {
+    let server = start(Config { max_connections: 5, ..config() }, vec![sentiment()]);
+    // Nothing, half a head, and what waits for its next request.
+    let mut held: Vec<_> = (0..40).map(|_| connect(server.address())).collect();
+    for (place, stream) in held.iter_mut().enumerate() {
+        let _ = match place % 3 {
+            0 => stream.write_all(b"GET /hea"),
+            1 => stream.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n"),
+            _ => Ok(()),
+        };
+    }
+    for _ in 0..10 {
+        assert_eq!(get(&server, "/health").status, 200);
+    }
 }
 
 #[test]

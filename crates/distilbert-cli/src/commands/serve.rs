@@ -84,7 +84,7 @@ pub struct ServeArgs {
     /// is refused. Without it only the queue and the bodies of requests are bounded.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_limit: Option<usize>,
-    /// Connections open at once; more wait until one closes.
+    /// Connections open at once. Past that one without a request is closed for whoever comes, or else they wait.
     #[arg(long, value_name = "N", default_value_t = defaults().max_connections, value_parser = positive)]
     max_connections: usize,
     /// Texts of one request. A request larger than a batch is run in parts.
