@@ -12,7 +12,7 @@ shift 2
     "$folder/bin/pip" install --quiet --requirement "$here/requirements-schema.txt"
 }
 log=$(mktemp)
-"$binary" serve --port 0 --log none --max-texts 16 "$@" 2>"$log" &
+"$binary" serve --port 0 --log none "$@" 2>"$log" &
 server=$!
 trap 'kill $server; rm -f "$log"' EXIT
 until address=$(sed -n 's/^listening on //p' "$log") && [[ -n $address ]]; do

@@ -189,16 +189,19 @@ pub fn of_question(model: &ServedModel, work: &Work, encodings: &[Encoding], tex
             (of_texts + tokens * config.head.slots().len()) * PER_NUMBER + tokens * PER_TAGGED_TOKEN
         }
         (Work::Logits, _) => encodings.len() * config.head.outputs() * (PER_NUMBER + PER_TAGGED_TOKEN),
-        // Each filling has the whole text; what a text has at most of them is bounded by the route.
-        (Work::Fillings { top, .. }, _) => {
-            let of = |encoding: &Encoding| {
-                let masks = encoding.input_ids.iter().filter(|&&id| id == model.tokenizer.special().mask).count();
-                masks * top * (encoding.len() * PER_FILLING_TOKEN + PER_TAGGED_TOKEN)
-            };
-            encodings.iter().map(of).sum()
-        }
+        (Work::Fillings { top, .. }, _) => fillings_bytes(model, encodings, *top),
     };
     2 * text_bytes + tokens * PER_TOKEN + encodings.len() * PER_SEQUENCE + answer
+}
+
+/// Bytes of `top` words for each mask of the texts; each word has the whole text.
+pub fn fillings_bytes(model: &ServedModel, encodings: &[Encoding], top: usize) -> usize {
+    let mask = model.tokenizer.special().mask;
+    let of = |encoding: &Encoding| {
+        let masks = encoding.input_ids.iter().filter(|&&id| id == mask).count();
+        masks * top * (encoding.len() * PER_FILLING_TOKEN + PER_TAGGED_TOKEN)
+    };
+    encodings.iter().map(of).sum()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const BODIES: usize = 5;
 
 /// What no schema says: how long a text is in tokens, and how numbers of one request depend on each other.
-const NOT_IN_SCHEMAS: [&str; 3] = ["must have less than", "doc-stride", "leave the text room"];
+const NOT_IN_SCHEMAS: [&str; 2] = ["must have less than", "leave the text room"];
 
 fn kind_of(model: ServedModel, name: &str, kind: TaskKind) -> ServedModel {
     let ServedTask::Classify { problem, labels, temperature, .. } = model.task else { panic!("a classifier") };
@@ -136,6 +136,30 @@ fn examples_and_bodies_made_from_the_schemas_are_answered_as_they_say() {
             }
         }
     }
+}
+
+#[test]
+fn as_many_texts_as_a_request_may_have_get_the_words_that_the_pipelines_give() {
+    let server = start(config(), vec![masked()]);
+    let filled = ask(&server, "/fill-mask", &json!({"inputs": vec!["w5 [MASK]"; 2048]}));
+    assert_eq!(filled.as_array().unwrap().len(), 2048);
+    // What would fill the memory is too large, whatever it is made of.
+    let masks = vec!["[MASK] ".repeat(18); 2048];
+    let answer = common::post(&server, "/fill-mask", &json!({"inputs": masks, "parameters": {"top_k": 40}}));
+    assert_eq!((answer.status, &answer.json()["error_type"]), (413, &json!("TooLarge")));
+}
+
+#[test]
+fn windows_of_contexts_overlap_by_half_at_most() {
+    let server = start(config(), vec![answerer()]);
+    let context = "w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19 w20";
+    let ask = |parameters: Value| {
+        let inputs = json!({"question": "w5?", "context": context});
+        ask(&server, "/models/answers/answer", &json!({"inputs": inputs, "parameters": parameters}))
+    };
+    let short = ask(json!({"max_seq_len": 6}));
+    assert_eq!(short, ask(json!({"max_seq_len": 6, "doc_stride": 1})));
+    assert_eq!(short, ask(json!({"max_seq_len": 6, "doc_stride": 300})));
 }
 
 #[test]

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::model::{Ability, ServedModel, ServedTask};
 use crate::routes::inference::{BINARY_OUTPUTS, BINARY_TENSOR, input_names, output_names};
-use crate::routes::pipelines::MAX_FILLINGS;
 use crate::routes::{ROUTES, Route};
 use distilbert::data::examples::TaskKind;
 use serde_json::{Value, json};
@@ -127,7 +126,7 @@ impl Document<'_> {
             "intents" => (envelope(texts(), optional, Vec::new()), json!({"inputs": "play some jazz"})),
             "fill-mask" => {
                 let input = || json!({"type": "string", "pattern": escaped(mask(model))});
-                let mut parameters = vec![("top_k", or_null(from_to(1, vocab_size.min(MAX_FILLINGS))))];
+                let mut parameters = vec![("top_k", or_null(from_to(1, vocab_size)))];
                 // What is not only white space or marks has a token; there are more such texts than these.
                 let word = || json!({"type": "string", "pattern": "[!-~]|\\w"});
                 parameters.push(("targets", any_of(vec![json!({"type": "null"}), word(), some(word())])));
@@ -219,8 +218,7 @@ impl Document<'_> {
             ServedTask::Tag { .. } => tag_parameters(),
             ServedTask::Intents { .. } => Vec::new(),
             ServedTask::FillMask => {
-                let most = model.model.config.encoder.vocab_size.min(MAX_FILLINGS);
-                vec![("top_k", or_null(from_to(1, most)))]
+                vec![("top_k", or_null(from_to(1, model.model.config.encoder.vocab_size)))]
             }
             ServedTask::Answer { .. } => answer_parameters(model),
         };

@@ -83,7 +83,9 @@ pub fn answers(
     };
     let most = model.model.config.encoder.max_positions;
     let max_length = at_most("max_seq_len", max_length, most)?;
-    let overlap = parameters.doc_stride.unwrap_or(windows.doc_stride.min(max_length / 2));
+    // Windows that overlapped by more than half would be many; what is asked for is held to the length that is asked for.
+    let half = max_length.saturating_sub(model.tokenizer.special_tokens_around(true)) / 2;
+    let overlap = parameters.doc_stride.unwrap_or(windows.doc_stride).min(half);
     let windows = WindowConfig { max_length, doc_stride: overlap };
     let ranking = RankingConfig {
         top_k: at_most("top_k", parameters.top_k.unwrap_or(1), MAX_ANSWERS)?,

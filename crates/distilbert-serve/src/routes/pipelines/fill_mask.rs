@@ -3,7 +3,8 @@
 use super::{Envelope, Pipeline, characters, json_text};
 use crate::App;
 use crate::engine::{Output, Work};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorKind};
+use crate::memory::fillings_bytes;
 use crate::model::{Ability, ServedModel};
 use crate::routes::common::{model, parse, texts, whole};
 use crate::routes::reading::{Cut, Reader};
@@ -17,8 +18,9 @@ use std::sync::Arc;
 /// What the pipelines give for each mask unless told otherwise.
 const DEFAULT_FILLINGS: usize = 5;
 
-/// What one request may get for all its masks: each comes with its whole text.
-pub const MAX_FILLINGS: usize = 10_000;
+/// Bytes of all the words that one request gets, of which each comes with its whole text. What the pipelines give for texts
+/// of a mask each is always less, since bodies are bounded.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// Of [`fill_mask`].
 #[derive(Default, Deserialize)]
@@ -75,11 +77,14 @@ pub fn fillings(
         Ok(encoding)
     };
     let encodings = texts.iter().map(encode_text).collect::<Result<Vec<_>, ApiError>>()?;
-    let masks: usize = encodings.iter().map(|encoding| mask_places(&model.tokenizer, encoding).len()).sum();
-    if masks.saturating_mul(top) > MAX_FILLINGS {
-        let message =
-            format!("`top_k`: expected at most {MAX_FILLINGS} for {masks} masks together, found {top} for each");
-        return Err(ApiError::invalid("parameters", message));
+    let bytes = fillings_bytes(&model, &encodings, top);
+    if bytes > MAX_ANSWER_BYTES {
+        let message = format!(
+            "expected an answer of at most {} MB, found {} MB with `top_k` {top}: each word comes with its text",
+            MAX_ANSWER_BYTES >> 20,
+            bytes.div_ceil(1 << 20)
+        );
+        return Err(ApiError { param: Some("parameters"), ..ApiError::new(ErrorKind::TooLarge, message) });
     }
     let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
     let (of, windows) = (Arc::clone(&model), vec![1; texts.len()]);

@@ -8,7 +8,7 @@ mod zero_shot; // labels that the model was never trained on
 
 pub use answer::{AnswerParameters, MAX_ANSWERS, Question, answer, answers};
 pub use classify::classify;
-pub use fill_mask::{FillMaskParameters, MAX_FILLINGS, fill_mask, fillings};
+pub use fill_mask::{FillMaskParameters, fill_mask, fillings};
 pub use words::{IntentParameters, TagParameters, intents, tag, tags, understandings};
 pub use zero_shot::zero_shot;
 
