@@ -150,6 +150,22 @@ fn as_many_texts_as_a_request_may_have_get_the_words_that_the_pipelines_give() {
 }
 
 #[test]
+fn no_answer_is_given_only_where_that_is_asked_for() {
+    let mut model = answerer();
+    // No answer is always the likeliest.
+    let ServedTask::Answer { null_threshold, .. } = &mut model.task else { panic!("an answerer") };
+    *null_threshold = Some(-1e9);
+    let server = start(config(), vec![model]);
+    let ask = |parameters: Value| {
+        let inputs = json!({"question": "w5?", "context": "w6 w7 w8"});
+        ask(&server, "/answer", &json!({"inputs": inputs, "parameters": parameters}))["answer"].clone()
+    };
+    assert_eq!(ask(json!({"handle_impossible_answer": true})), "");
+    assert_ne!(ask(json!({})), "");
+    assert_eq!(ask(json!({})), ask(json!({"handle_impossible_answer": false})));
+}
+
+#[test]
 fn windows_of_contexts_overlap_by_half_at_most() {
     let server = start(config(), vec![answerer()]);
     let context = "w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19 w20";

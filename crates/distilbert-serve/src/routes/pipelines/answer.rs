@@ -91,9 +91,9 @@ pub fn answers(
         top_k: at_most("top_k", parameters.top_k.unwrap_or(1), MAX_ANSWERS)?,
         max_answer_length: at_most("max_answer_len", parameters.max_answer_len.unwrap_or(15.min(most)), most)?,
         null_threshold: match parameters.handle_impossible_answer {
-            Some(false) => None,
             Some(true) => null_threshold.or(Some(0.0)),
-            None => *null_threshold,
+            // As in the pipeline, also of a model that was trained to say that there is none.
+            Some(false) | None => None,
         },
     };
     let cut = |question: &Question| {
