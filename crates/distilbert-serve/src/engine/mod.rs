@@ -201,9 +201,7 @@ impl Engine {
         if !(too_much || too_greedy) {
             return Ok(());
         }
-        // Until half of what waits is done.
-        let seconds = waiting as f64 / 2.0 / state.tokens_per_second.max(1.0);
-        Err(EngineError::Overloaded { retry_after_s: seconds.ceil().clamp(1.0, 60.0) as u64 })
+        Err(EngineError::Overloaded { retry_after_s: retry_after_s(waiting, state.tokens_per_second) })
     }
 
     /// Whether the thread lives and no batch has run for longer than `limit`.
@@ -259,6 +257,14 @@ impl Drop for Ticket {
     }
 }
 
+/// Seconds until half of the tokens that wait are done; one as long as no batch has told how fast that is.
+fn retry_after_s(waiting: usize, tokens_per_second: f64) -> u64 {
+    if tokens_per_second == 0.0 {
+        return 1;
+    }
+    (waiting as f64 / 2.0 / tokens_per_second).ceil().clamp(1.0, 60.0) as u64
+}
+
 /// The engine's thread.
 fn run(shared: &Shared, rt: &Runtime, batch_tokens: usize) {
     let mut passes = Passes::default();
@@ -298,5 +304,18 @@ fn next(shared: &Shared, batch_tokens: usize) -> Option<Taken> {
             return None;
         }
         state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_come_again_follows_the_speed_once_it_is_known() {
+        assert_eq!(retry_after_s(40_000, 0.0), 1);
+        assert_eq!(retry_after_s(40_000, 2_000.0), 10);
+        assert_eq!(retry_after_s(10, 2_000.0), 1);
+        assert_eq!(retry_after_s(10_000_000, 2_000.0), 60);
     }
 }
