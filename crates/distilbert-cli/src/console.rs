@@ -2,10 +2,11 @@
 
 use distilbert::progress::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Work shorter than this shows no bar.
 const BAR_AFTER: Duration = Duration::from_millis(500);
@@ -13,8 +14,26 @@ const BAR_AFTER: Duration = Duration::from_millis(500);
 /// Where a terminal is missing, a line is printed this often instead of a bar.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
+/// Whether lines for people are written as JSON.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on each line of this process is an object with `time` and `message`, for whoever reads them by machine.
+pub fn write_json() {
+    AS_JSON.store(true, Ordering::Relaxed);
+}
+
 /// Writes a line to standard error. That nobody reads it any more, or that its disk is full, is no reason to end the work.
 pub fn line(text: &str) {
+    if AS_JSON.load(Ordering::Relaxed) {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        line_as_is(&json!({"time": time, "message": text}).to_string());
+    } else {
+        line_as_is(text);
+    }
+}
+
+/// Writes a line that has its form already.
+pub fn line_as_is(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

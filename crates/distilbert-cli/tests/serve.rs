@@ -35,6 +35,10 @@ fn serve_by(mut program: Command) -> Served {
     loop {
         let mut line = String::new();
         assert!(served.rest.read_line(&mut line).expect("a line") > 0, "ended: {:?}", served.said);
+        // With `--log json` what is said is in an object.
+        if let Ok(said) = serde_json::from_str::<Value>(&line) {
+            line = said["message"].as_str().expect("a message").to_owned();
+        }
         if let Some((_, address)) = line.trim().strip_prefix("listening on ").and_then(|url| url.split_once("://")) {
             served.address = address.to_owned();
             return served;
@@ -110,7 +114,9 @@ fn several_models_answer_with_the_numbers_of_predict_until_sigterm() {
 
     let (code, said) = served.end();
     assert_eq!(code, Some(0), "{said}");
-    let events: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    // Every line is JSON, also the one that says that it stops.
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(events.iter().any(|event| event["message"].as_str().is_some_and(|said| said.starts_with("stopping"))));
     assert_eq!(
         (&events[0]["route"], &events[0]["status"], &events[0]["inputs"]),
         (&json!("embed"), &json!(200), &json!(2))

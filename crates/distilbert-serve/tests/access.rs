@@ -3,11 +3,12 @@
 mod common;
 
 use common::{Answer, ask, config, encoder, exchange, get, post, sentiment, setup, texts, wait_until};
-use distilbert_serve::{Config, Keys, Server, Setup};
+use distilbert_serve::{Config, Event, Keys, Server, Setup};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn hex(key: &str) -> String {
@@ -161,6 +162,22 @@ fn a_load_that_never_ends_is_given_up_and_holds_no_other() {
         let status: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap().status).collect();
         assert!(status.iter().filter(|&&status| status == 500).count() == 1, "{status:?}");
     });
+}
+
+#[test]
+fn what_is_managed_is_logged_with_its_model_and_the_keys_name() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&events);
+    let keys = Keys::parse(&entry("owner", "secret", "manage = true")).unwrap();
+    let config = Config { manage: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..config() };
+    let log = Box::new(move |event: &Event| log.lock().unwrap().push(serde_json::to_value(event).unwrap()));
+    let server = Server::start(Setup { keys: Some(keys), log, ..setup(config, vec![sentiment()]) }).unwrap();
+    let manage = server.management_address().unwrap();
+    assert_eq!(send(manage, "DELETE", "/models/sentiment", Some("secret"), &Value::Null).status, 200);
+    let of_first = |key: &str| events.lock().unwrap().first().map(|event: &Value| event[key].clone());
+    wait_until("an event", || of_first("route").is_some());
+    assert_eq!((of_first("model"), of_first("key")), (Some(json!("sentiment")), Some(json!("owner"))));
+    assert!(!events.lock().unwrap()[0].to_string().contains("secret"));
 }
 
 #[test]

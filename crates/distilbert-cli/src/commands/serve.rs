@@ -135,7 +135,7 @@ enum LogFormat {
     /// A line for people.
     #[default]
     Text,
-    /// A line of JSON.
+    /// A line of JSON; so is every other line, with `time` and `message`.
     Json,
 }
 
@@ -174,6 +174,9 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()> {
     // Models are loaded by threads that nobody waits for at the end: a source may never answer.
     let console: &'static Console = Box::leak(Box::new(console));
+    if args.log == LogFormat::Json {
+        console::write_json();
+    }
     let rt = Arc::new(rt);
     let keys = args.keys.as_deref().map(read_keys).transpose()?;
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
@@ -454,15 +457,19 @@ fn line_of(format: LogFormat) -> Log {
         LogFormat::Json => Box::new(|event| {
             // An event is plain data; what cannot be written is no reason to end a request.
             if let Ok(line) = serde_json::to_string(event) {
-                console::line(&line);
+                console::line_as_is(&line);
             }
         }),
         LogFormat::Text => Box::new(|event| {
             let Event { request_id, client, method, route, inputs, tokens, total_ms, .. } = event;
             let status = event.status.unwrap_or_default();
-            let mut line = format!("{client} {method} {route} {status} {total_ms:.1} ms, {request_id}");
+            let key = event.key.as_ref().map_or(String::new(), |key| format!(" ({key})"));
+            let mut line = format!("{client}{key} {method} {route} {status} {total_ms:.1} ms, {request_id}");
+            if !event.model.is_empty() {
+                line += &format!(", {}", event.model);
+            }
             if tokens > &0 {
-                line += &format!(", {}: {inputs} inputs, {tokens} tokens", event.model);
+                line += &format!(": {inputs} inputs, {tokens} tokens");
             }
             if event.truncated_tokens > 0 {
                 line += &format!(", {} cut off", event.truncated_tokens);

@@ -4,6 +4,7 @@ use super::body::{self, Held};
 use super::error::{ApiError, ErrorKind, Protocol};
 use super::{Answered, Facts, Open, failure, success, unless_panicked, with_id};
 use crate::App;
+use crate::keys::Holder;
 use crate::log::Event;
 use crate::memory::{Memory, Share};
 use crate::model::ServedModel;
@@ -76,7 +77,11 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let (head, mut body) = request.into_parts();
     let event = Event::new(id.clone(), peer, &head.method, "manage");
     let mut open = Open { app: &app, log: &app.log, event, started: Instant::now() };
-    let result = unless_panicked(manage(&app, &head, &mut body)).await.unwrap_or_else(|| Err(ApiError::internal()));
+    let holder = app.holder(&head.headers);
+    open.event.key = holder.as_ref().ok().and_then(Option::as_ref).map(|holder| holder.name().to_owned());
+    let name = named(&head).unwrap_or_default().to_owned();
+    let result =
+        unless_panicked(manage(&app, holder, &head, &mut body)).await.unwrap_or_else(|| Err(ApiError::internal()));
     let response = match result {
         Ok(reply) => success(reply, &Facts::default()),
         Err(error) => {
@@ -86,12 +91,23 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
         }
     };
     let response = with_id(response, &id);
-    open.end(response.status(), Facts::default());
+    open.end(response.status(), Facts { model: name, ..Facts::default() });
     response
 }
 
-async fn manage(app: &Arc<App>, head: &Parts, body: &mut Incoming) -> Result<Reply, ApiError> {
-    if let Some(holder) = app.holder(&head.headers)? {
+/// The model that a path names, which is repeated in the log only if it can be the name of one.
+fn named(head: &Parts) -> Option<&str> {
+    let name = head.uri.path().strip_prefix("/models/")?;
+    ServedModel::check_name(name).is_ok().then_some(name)
+}
+
+async fn manage(
+    app: &Arc<App>,
+    holder: Result<Option<Holder<'_>>, ApiError>,
+    head: &Parts,
+    body: &mut Incoming,
+) -> Result<Reply, ApiError> {
+    if let Some(holder) = holder? {
         holder.check_manages()?;
     }
     let path = head.uri.path();
