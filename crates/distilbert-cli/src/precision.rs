@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The largest difference to f32 that `auto` accepts, as a share of the largest output on the probe.
-const BOUND: f32 = 0.05;
+pub const BOUND: f32 = 0.05;
 
 /// Time that each precision is tried for, at least a pass.
 const TRIAL: Duration = Duration::from_millis(150);

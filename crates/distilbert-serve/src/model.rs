@@ -35,7 +35,7 @@ pub struct ServedModel {
 pub struct Parity {
     /// The largest difference of any output, as a share of the largest output in f32; 0 for a model in f32.
     pub largest_relative_difference: f32,
-    /// Texts that it was measured on.
+    /// Texts that it was measured on; 0 for a model in f32, with which nothing is compared.
     pub texts: usize,
 }
 

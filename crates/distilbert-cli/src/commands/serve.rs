@@ -6,7 +6,7 @@ use crate::console::{self, Console};
 use crate::intent_model::IntentModel;
 use crate::measure::resident_bytes;
 use crate::model_source;
-use crate::precision::{PROBE_TEXTS, PrecisionArgs, difference_to_f32};
+use crate::precision::{BOUND, PROBE_TEXTS, PrecisionArgs, difference_to_f32};
 use crate::sentence_encoder::{HeadFlags, SentenceEncoder};
 use crate::traces::Traces;
 use anyhow::{Context, bail, ensure};
@@ -16,7 +16,7 @@ use distilbert::data::questions::AnsweringTask;
 use distilbert::heads::masked_lm::LOGIT_CHUNK_ROWS;
 use distilbert::model::HeadKind;
 use distilbert::progress::Progress;
-use distilbert_kernels::Runtime;
+use distilbert_kernels::{Precision, Runtime};
 use distilbert_serve::{
     Config, Cors, Drained, EngineLimits, Event, Keys, Load, Log, Parity, ServedModel, ServedTask, Server, Setup, Share,
     Tls,
@@ -435,7 +435,17 @@ fn load(
         }
     };
     let difference = difference_to_f32(&model, &folder, &tokenizer, rt)?;
-    let parity = difference.map(|difference| Parity { largest_relative_difference: difference, texts: PROBE_TEXTS });
+    if let Some(difference) = difference.filter(|&difference| difference > BOUND) {
+        console.warn(&format!(
+            "{name}: outputs in {} are up to {:.1} % off those in f32, more than the {:.0} % that `auto` accepts",
+            model.precision(),
+            100.0 * difference,
+            100.0 * BOUND
+        ));
+    }
+    // A model in f32 is the reference itself: nothing is run.
+    let texts = if model.precision() == Precision::F32 { 0 } else { PROBE_TEXTS };
+    let parity = difference.map(|difference| Parity { largest_relative_difference: difference, texts });
     let share = Share::default();
     Ok(ServedModel { name, source: source.to_owned(), model, tokenizer, task, max_length, parity, share })
 }
