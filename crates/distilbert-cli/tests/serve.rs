@@ -63,6 +63,15 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &s
     (status, serde_json::from_str(body).expect("JSON"))
 }
 
+/// All that is answered to these bytes.
+fn exchange_raw(address: &str, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.write_all(bytes.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 /// A test that fails leaves no server behind.
 impl Drop for Served {
     fn drop(&mut self) {
@@ -273,6 +282,11 @@ fn traces_are_sent_to_a_collector() {
     // Who asked does not record it.
     assert_eq!(ask(&format!("traceparent: 00-{trace}-b7ad6b7169203331-00\r\n")), 200);
     assert_eq!(ask(""), 200);
+    // What watches the server is in no trace.
+    assert!(
+        exchange_raw(&served.address, "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            .contains("200 OK")
+    );
     assert_eq!(served.end().0, Some(0));
     let (first, body) = received.join().unwrap();
     assert!(first.starts_with("POST /v1/traces "), "{first}");
@@ -336,6 +350,7 @@ fn memory_stays_below_its_limit_under_any_mix_of_lengths() {
             }
         }
     });
+    assert!(served.said.iter().any(|line| line.contains("MB for requests")), "{:?}", served.said);
     assert!(answered > 10 && refused > 0, "{answered} answered, {refused} refused");
     let status = std::fs::read_to_string(format!("/proc/{}/status", served.child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -27,7 +27,7 @@ pub use http::cors::{Cors, CorsError};
 pub use http::manage::Load;
 pub use keys::{Keys, KeysError};
 pub use log::{Event, Log, TraceParent};
-pub use memory::Share;
+pub use memory::{Share, largest_text};
 pub use model::{ModelError, Parity, ServedModel, ServedTask};
 pub use tls::{Tls, TlsError};
 

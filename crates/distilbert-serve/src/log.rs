@@ -87,7 +87,17 @@ impl TraceParent {
     }
 }
 
+/// Whether a route is asked by what watches a server.
+pub(crate) fn is_probe(route: &str) -> bool {
+    matches!(route, "health" | "ready" | "live" | "metrics")
+}
+
 impl Event {
+    /// Whether it was asked by what watches the server, every few seconds.
+    pub fn is_probe(&self) -> bool {
+        is_probe(self.route)
+    }
+
     /// Of a request that begins now.
     pub(crate) fn new(request_id: String, client: IpAddr, method: &Method, route: &'static str) -> Event {
         Event {

@@ -124,7 +124,7 @@ impl Memory {
     pub async fn for_parsing(&self, body: &[u8]) -> Result<Share, ApiError> {
         let Some(lanes) = &self.work else { return Ok(Share::default()) };
         let needed = body.len() * READ_PER_BYTE + longest_text(body) * TOKENIZED_PER_BYTE;
-        check_possible(needed, lanes.all_bytes)?;
+        check_possible("the request", needed, lanes.all_bytes)?;
         let permit = match lanes.try_small(needed) {
             Some(permit) => permit,
             None => Arc::clone(&lanes.all).acquire_many_owned(units(needed)).await.map_err(|_| busy())?,
@@ -132,19 +132,33 @@ impl Memory {
         Ok(Share { permit: Some(permit) })
     }
 
-    /// What a request takes from now on until its answer is sent, or a model until it is dropped.
+    /// What a request takes from now on until its answer is sent.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] if it is not there, [`ErrorKind::TooLarge`] if it never can be.
     pub fn take(&self, bytes: usize) -> Result<Share, ApiError> {
+        self.take_for("the request", bytes)
+    }
+
+    /// The same for something else, which an error calls `what`.
+    ///
+    /// # Errors
+    /// As [`Memory::take`].
+    pub fn take_for(&self, what: &str, bytes: usize) -> Result<Share, ApiError> {
         let Some(lanes) = &self.work else { return Ok(Share::default()) };
-        check_possible(bytes, lanes.all_bytes)?;
+        check_possible(what, bytes, lanes.all_bytes)?;
         let permit = match lanes.try_small(bytes) {
             Some(permit) => permit,
             None => Arc::clone(&lanes.all).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?,
         };
         Ok(Share { permit: Some(permit) })
     }
+}
+
+/// Bytes of the longest text that a request can have where requests have `ceiling` bytes together.
+pub fn largest_text(ceiling: usize) -> usize {
+    let of_bodies = BODIES.min(ceiling / BODY_PART);
+    of_bodies.min(Lanes::new(ceiling - of_bodies).all_bytes / (READ_PER_BYTE + TOKENIZED_PER_BYTE))
 }
 
 /// Bytes of the longest text in JSON, escapes counted as they are written.
@@ -166,13 +180,12 @@ fn longest_text(body: &[u8]) -> usize {
     start.map_or(longest, |first| longest.max(body.len().saturating_sub(first)))
 }
 
-fn check_possible(needed: usize, most: usize) -> Result<(), ApiError> {
+fn check_possible(what: &str, needed: usize, most: usize) -> Result<(), ApiError> {
     if needed <= most {
         return Ok(());
     }
     let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    let message =
-        format!("the request needs about {} MB of memory, more than the {} MB there are", mb(needed), mb(most));
+    let message = format!("{what} needs about {} MB of memory, more than the {} MB there are", mb(needed), mb(most));
     Err(ApiError::new(ErrorKind::TooLarge, message))
 }
 
@@ -216,6 +229,8 @@ mod tests {
         let large = small / PART_OF_SMALL + UNIT;
         assert_eq!(memory.take(large).err().unwrap().kind, ErrorKind::Overloaded);
         assert_eq!(memory.take(most + UNIT).err().unwrap().kind, ErrorKind::TooLarge);
+        let error = memory.take_for("the model", most + UNIT).err().unwrap();
+        assert!(error.message.starts_with("the model needs about"), "{}", error.message);
         assert_eq!(memory.for_parsing(&vec![b'a'; most]).await.err().unwrap().kind, ErrorKind::TooLarge);
         let body = vec![b'a'; large / READ_PER_BYTE];
         let waiting = memory.for_parsing(&body);
@@ -272,6 +287,16 @@ mod tests {
             (b"\"\\", 1),
         ] {
             assert_eq!(longest_text(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn the_largest_text_is_the_one_that_can_just_be_read() {
+        for ceiling in [8 << 20, 400 << 20] {
+            let (memory, largest) = (Memory::new(Some(ceiling)), largest_text(ceiling));
+            let lanes = memory.work.as_ref().unwrap();
+            let needed = |bytes: usize| bytes * (READ_PER_BYTE + TOKENIZED_PER_BYTE);
+            assert!(needed(largest) <= lanes.all_bytes && needed(largest + 1) > lanes.all_bytes);
         }
     }
 

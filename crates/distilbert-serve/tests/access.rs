@@ -69,7 +69,7 @@ fn only_keys_that_are_known_are_answered_and_health_needs_none() {
     }
     assert_eq!(get(&server, "/info").status, 401);
     assert_eq!(get(&server, "/v1/models").status, 401);
-    for path in ["/health", "/health/live", "/metrics"] {
+    for path in ["/health", "/health/live", "/metrics", "/docs", "/openapi.json"] {
         assert_eq!(get(&server, path).status, 200, "{path}");
     }
 }

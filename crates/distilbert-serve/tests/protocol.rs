@@ -325,3 +325,19 @@ fn pages_of_the_origins_that_are_named_may_ask_and_no_others() {
     let server = start(config(), vec![sentiment()]);
     assert_eq!((preflight(&server, here).status, read(&server, here, "/health").header(allowed)), (405, None));
 }
+
+#[test]
+fn errors_name_the_field_and_are_counted_by_their_reason() {
+    let server = start(Config { max_texts: 2, ..config() }, vec![encoder("cls", "sentence-cls")]);
+    let openai = |body: Value| post(&server, "/v1/embeddings", &body).json()["error"].clone();
+    assert_eq!(openai(json!([]))["message"], "expected an object, found a list");
+    assert_eq!(openai(json!({"model": "cls"}))["param"], "input");
+    assert_eq!(openai(json!({"input": "w5"}))["param"], "model");
+    assert_eq!(openai(json!({"model": "cls", "input": "w5", "surprise": 1}))["param"], "surprise");
+    let counted = |reason: &str| metric(&server, &format!("te_request_failure{{err=\"{reason}\"}}"));
+    let before = counted("validation");
+    assert_eq!(post(&server, "/nothing", &json!({})).status, 404);
+    assert_eq!(post(&server, "/models/none/embed", &json!({"inputs": "w5"})).status, 404);
+    assert_eq!(post(&server, "/embed", &json!({"inputs": ["w5", "w6", "w7"]})).status, 422);
+    assert_eq!((counted("not_found"), counted("batch_size"), counted("validation")), (2.0, 1.0, before));
+}

@@ -19,7 +19,7 @@ use distilbert::progress::Progress;
 use distilbert_kernels::{Precision, Runtime};
 use distilbert_serve::{
     Config, Cors, Drained, EngineLimits, Event, Keys, Load, Log, Parity, ServedModel, ServedTask, Server, Setup, Share,
-    Tls,
+    Tls, largest_text,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -206,7 +206,7 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()
         };
         console.say(&format!("{name}: {source}, {task}, {}, at most {max_length} tokens", model.precision()));
     }
-    let memory = args.memory_limit.map(|limit| left_for_requests(limit, &models, args)).transpose()?;
+    let memory = args.memory_limit.map(|limit| left_for_requests(limit, &models, args, console)).transpose()?;
     let config = Config {
         address: SocketAddr::new(args.host, args.port),
         manage: args.manage_port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
@@ -309,8 +309,13 @@ impl Progress for Wished<'_> {
     }
 }
 
-/// What of a limit is left for requests when the models are there.
-fn left_for_requests(limit: usize, models: &[ServedModel], args: &ServeArgs) -> anyhow::Result<usize> {
+/// What of a limit is left for requests when the models are there; says so, as a warning where it is little.
+fn left_for_requests(
+    limit: usize,
+    models: &[ServedModel],
+    args: &ServeArgs,
+    console: &Console,
+) -> anyhow::Result<usize> {
     let resident = resident_bytes().context("--memory-limit: this system does not say how much memory is in use")?;
     let buffers: usize = models.iter().map(|model| batch_bytes(model, args.batch_tokens)).max().unwrap_or(0);
     let connections = args.max_connections * CONNECTION_BYTES;
@@ -327,7 +332,23 @@ fn left_for_requests(limit: usize, models: &[ServedModel], args: &ServeArgs) -> 
         mb(LEAST_FOR_REQUESTS),
         mb(limit)
     );
-    Ok((limit - fixed) / 100 * PERCENT_OF_REQUESTS)
+    let left = (limit - fixed) / 100 * PERCENT_OF_REQUESTS;
+    let largest = largest_text(left);
+    let said = format!(
+        "--memory-limit {} MB: {} MB for requests beside models {}, a batch {} and --max-connections {}; a text of at most {} KB",
+        mb(limit),
+        mb(left),
+        mb(resident as usize),
+        mb(buffers),
+        mb(connections),
+        largest >> 10
+    );
+    if largest < args.max_body / 4 {
+        console.warn(&said)
+    } else {
+        console.say(&said)
+    }
+    Ok(left)
 }
 
 /// Bytes of the buffers that the longest batch of a model leaves behind.
@@ -454,7 +475,7 @@ fn load(
 fn log(format: LogFormat, traces: Option<Arc<Traces>>) -> Log {
     let write = line_of(format);
     Box::new(move |event| {
-        if let Some(traces) = &traces {
+        if let Some(traces) = traces.as_ref().filter(|_| !event.is_probe()) {
             traces.add(event);
         }
         write(event);

@@ -4,6 +4,7 @@ use crate::engine::EngineError;
 use crate::model::NoModel;
 use distilbert::checkpoint::sentence_folder::UnknownPrompt;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// Whose rules a path follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +113,11 @@ impl ErrorKind {
         }
     }
 
-    /// The reason under which `te_request_failure` counts it.
-    pub fn reason(self) -> &'static str {
+    /// The reason under which `te_request_failure` counts it: text-embeddings-inference's where it has one.
+    fn reason(self) -> &'static str {
         match self {
-            ErrorKind::Backend | ErrorKind::ModelNotFound => "model_type",
+            ErrorKind::Backend => "model_type",
+            ErrorKind::ModelNotFound | ErrorKind::NotFound | ErrorKind::Method => "not_found",
             ErrorKind::Overloaded => "overloaded",
             ErrorKind::Internal => "inference",
             ErrorKind::Timeout | ErrorKind::SlowBody => "timeout",
@@ -135,7 +137,9 @@ pub struct ApiError {
     /// For people.
     pub message: String,
     /// The field that is wrong.
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
+    /// The reason under which `te_request_failure` counts it, if it is not that of its kind.
+    pub reason: Option<&'static str>,
     /// When to come again.
     pub retry_after_s: Option<u64>,
     /// The methods that the path takes.
@@ -145,23 +149,28 @@ pub struct ApiError {
 impl ApiError {
     /// An error without a field.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> ApiError {
-        ApiError { kind, message: message.into(), param: None, retry_after_s: None, allow: None }
+        ApiError { kind, message: message.into(), param: None, reason: None, retry_after_s: None, allow: None }
     }
 
     /// A value that a route does not take.
     pub fn invalid(param: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { param: Some(param), ..ApiError::new(ErrorKind::Validation, message) }
+        ApiError { param: Some(param.into()), ..ApiError::new(ErrorKind::Validation, message) }
     }
 
     /// Nothing in a field that needs something.
     pub fn empty(param: &'static str) -> ApiError {
         let message = format!("`{param}` cannot be empty");
-        ApiError { param: Some(param), ..ApiError::new(ErrorKind::Empty, message) }
+        ApiError { param: Some(param.into()), ..ApiError::new(ErrorKind::Empty, message) }
     }
 
     /// A mistake in the server, without details: they might hold text.
     pub fn internal() -> ApiError {
         ApiError::new(ErrorKind::Internal, "internal error")
+    }
+
+    /// The reason under which `te_request_failure` counts it.
+    pub fn reason(&self) -> &'static str {
+        self.reason.unwrap_or(self.kind.reason())
     }
 
     /// The name that text-embeddings-inference gives it, or would.
@@ -195,7 +204,7 @@ impl From<NoModel> for ApiError {
             NoModel::Several { .. } => ErrorKind::Validation,
             NoModel::Cannot { .. } | NoModel::None { .. } => ErrorKind::Backend,
         };
-        ApiError { param: Some("model"), ..ApiError::new(kind, error.to_string()) }
+        ApiError { param: Some("model".into()), ..ApiError::new(kind, error.to_string()) }
     }
 }
 

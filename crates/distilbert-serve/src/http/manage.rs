@@ -49,7 +49,10 @@ impl Load {
     /// # Errors
     /// A text that says that there is not so much.
     pub fn reserve(&self, bytes: usize) -> Result<Share, String> {
-        self.memory.take(bytes).map_err(|error| error.message)
+        self.memory.take_for("the model", bytes).map_err(|error| match error.kind {
+            ErrorKind::TooLarge => error.message,
+            _ => format!("the model needs {} MB of memory, which requests have at present", bytes.div_ceil(1 << 20)),
+        })
     }
 
     /// Whether somebody still waits for the model.

@@ -106,7 +106,7 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
             if facts.body_asked || !head.headers.contains_key(EXPECT) {
                 body::drain(&mut body, app.config.max_body_bytes).await;
             }
-            app.metrics.failed(error.kind.reason());
+            app.metrics.failed(error.reason());
             open.event.error_type = Some(error.error_type());
             failure(&error, protocol)
         }

@@ -34,17 +34,20 @@ pub enum Item {
 /// # Errors
 /// [`ErrorKind::Syntax`] or [`ErrorKind::Validation`], saying what is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let request = serde_json::from_slice(body).map_err(|error| {
-        let kind = match error.classify() {
-            Category::Data => ErrorKind::Validation,
-            Category::Io | Category::Syntax | Category::Eof => ErrorKind::Syntax,
-        };
-        ApiError::new(kind, error.to_string())
-    })?;
-    // Serde takes a list of the right length for the fields of an object.
-    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => Err(ApiError::new(ErrorKind::Validation, "expected an object, found a list")),
-        _ => Ok(request),
+    let request = serde_json::from_slice(body);
+    // Serde takes a list of the right length for the fields of an object, and speaks of structs where it is of another.
+    let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    match request {
+        Err(error) if error.classify() != Category::Data => Err(ApiError::new(ErrorKind::Syntax, error.to_string())),
+        _ if is_list => Err(ApiError::new(ErrorKind::Validation, "expected an object, found a list")),
+        Err(error) => {
+            let message = error.to_string();
+            // The field that is missing, or not known, stands first between such marks.
+            let names_field = message.starts_with("missing field") || message.starts_with("unknown field");
+            let param = message.split('`').nth(1).filter(|_| names_field).map(|name| name.to_owned().into());
+            Err(ApiError { param, ..ApiError::new(ErrorKind::Validation, message) })
+        }
+        Ok(request) => Ok(request),
     }
 }
 
@@ -103,7 +106,8 @@ pub fn check_count(app: &App, count: usize, param: &'static str) -> Result<(), A
         return Err(ApiError::empty(param));
     }
     if count > most {
-        return Err(ApiError::invalid(param, format!("batch size {count} > maximum allowed batch size {most}")));
+        let message = format!("batch size {count} > maximum allowed batch size {most}");
+        return Err(ApiError { reason: Some("batch_size"), ..ApiError::invalid(param, message) });
     }
     Ok(())
 }

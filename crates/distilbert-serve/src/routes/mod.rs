@@ -220,9 +220,9 @@ impl Route {
         self.path != "/" && (matches!(self.handler, Handler::Post(_)) || self.path == "/info")
     }
 
-    /// Whether it needs no key: what watches a server has none.
+    /// Whether it needs no key: what watches a server has none, and what describes it holds no data.
     pub fn is_open(&self) -> bool {
-        matches!(self.name, "health" | "ready" | "live" | "metrics")
+        crate::log::is_probe(self.name) || matches!(self.name, "docs" | "openapi")
     }
 
     /// Whether its body must be declared as JSON: clients of the Open Inference Protocol declare nothing.

@@ -84,7 +84,7 @@ pub fn fillings(
             MAX_ANSWER_BYTES >> 20,
             bytes.div_ceil(1 << 20)
         );
-        return Err(ApiError { param: Some("parameters"), ..ApiError::new(ErrorKind::TooLarge, message) });
+        return Err(ApiError { param: Some("parameters".into()), ..ApiError::new(ErrorKind::TooLarge, message) });
     }
     let truncated = encodings.iter().map(|encoding| encoding.truncated_tokens).collect();
     let (of, windows) = (Arc::clone(&model), vec![1; texts.len()]);
