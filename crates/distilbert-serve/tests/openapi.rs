@@ -80,15 +80,21 @@ fn request_schema(operation: &Value) -> &Value {
     &operation["requestBody"]["content"]["application/json"]["schema"]
 }
 
+/// Texts of lists of any depth.
+fn count(data: &Value) -> usize {
+    data.as_array().map_or(1, |list| list.iter().map(count).sum())
+}
+
 /// Shapes and numbers of texts must agree, and each tensor come once: schemas do not say that.
 fn agreeing(mut body: Value) -> Value {
     let inputs = body["inputs"].as_array_mut().unwrap();
     let is_text = inputs.iter().any(|input| input["name"].as_str().unwrap().starts_with("text"));
     let names = if is_text { ["text", "text_pair"] } else { ["question", "context"] };
+    let texts = count(&inputs[0]["data"]);
     for place in 0..inputs.len() {
         inputs[place]["name"] = json!(names[place]);
         inputs[place]["data"] = inputs[0]["data"].clone();
-        inputs[place]["shape"] = json!([inputs[0]["data"].as_array().unwrap().len()]);
+        inputs[place]["shape"] = json!([texts]);
     }
     let outputs = body.get_mut("outputs").and_then(Value::as_array_mut);
     if let Some(outputs) = outputs {
@@ -135,6 +141,66 @@ fn examples_and_bodies_made_from_the_schemas_are_answered_as_they_say() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn what_is_taken_in_another_form_is_in_the_document_too() {
+    let server = start(config(), everything());
+    let document = get(&server, "/openapi.json").json();
+    let texts = |data: Value| json!([{"name": "text", "shape": [2, 1], "datatype": "BYTES", "data": data}]);
+    let masks = texts(json!([["w5 [MASK]"], ["[MASK]"]]));
+    for (path, body) in [
+        ("/v2/models/masked/infer", json!({"inputs": masks, "parameters": {"targets": ["w5", "w6"], "topK": 2}})),
+        ("/v2/models/cls/infer", json!({"inputs": texts(json!([[["w5"]], [["w6"]]]))})),
+        (
+            "/v2/models/tagger/infer",
+            json!({"inputs": texts(json!([["w5"], ["w6"]])), "parameters": {"aggregationStrategy": "simple", "ignoreLabels": []}}),
+        ),
+        ("/fill-mask", json!({"inputs": "[MASK]", "parameters": {"topK": 2}})),
+        ("/tag", json!({"inputs": "w5", "parameters": {"aggregationStrategy": "simple"}})),
+        (
+            "/models/sentiment/classify",
+            json!({"inputs": "w5", "parameters": {"topK": 1, "functionToApply": "sigmoid"}}),
+        ),
+        (
+            "/answer",
+            json!({"inputs": {"question": "w5", "context": "w6"}, "parameters": {"maxSeqLen": 9, "docStride": 1, "topK": 1, "handleImpossibleAnswer": false, "maxAnswerLen": 3, "maxQuestionLen": 3, "alignToWords": true}}),
+        ),
+        (
+            "/models/nli/zero-shot",
+            json!({"inputs": "w5", "parameters": {"candidateLabels": ["w6"], "multiLabel": true, "hypothesisTemplate": "{}"}}),
+        ),
+    ] {
+        ask(&server, path, &body);
+        let schema = Schema { document: &document, schema: request_schema(&document["paths"][path]["post"]) };
+        assert_eq!(schema.wrong(&body), None, "{path} {body}");
+    }
+    let twice = json!({"inputs": "[MASK]", "parameters": {"topK": 2, "top_k": 2}});
+    let schema = Schema { document: &document, schema: request_schema(&document["paths"]["/fill-mask"]["post"]) };
+    assert!(schema.wrong(&twice).is_some());
+    assert_eq!(common::post(&server, "/fill-mask", &twice).status, 422);
+}
+
+#[test]
+fn the_door_of_management_has_a_document_of_its_own() {
+    let manage = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let server = start(Config { manage, ..config() }, vec![sentiment()]);
+    let send = |method: &str, path: &str| {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        exchange(server.management_address().unwrap(), head.as_bytes())
+    };
+    let document = send("GET", "/openapi.json").json();
+    assert!(send("GET", "/docs").text().contains("Takes a model out."));
+    for (method, path, asked) in [
+        ("get", "/models", "/models"),
+        ("put", "/models/{name}", "/models/x"),
+        ("delete", "/models/{name}", "/models/x"),
+    ] {
+        let answer = send(&method.to_ascii_uppercase(), asked);
+        check(&document, &document["paths"][path][method], &format!("{method} {path}"), &answer);
     }
 }
 

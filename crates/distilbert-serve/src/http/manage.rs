@@ -2,7 +2,7 @@
 
 use super::body::{self, Held};
 use super::error::{ApiError, ErrorKind, Protocol};
-use super::{Answered, Facts, Open, failure, success, unless_panicked, with_id};
+use super::{Answered, Facts, Open, failure, is_get, success, unless_panicked, with_id};
 use crate::App;
 use crate::keys::Holder;
 use crate::log::Event;
@@ -110,10 +110,16 @@ async fn manage(
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, ApiError> {
+    let path = head.uri.path();
+    // They hold no data.
+    match path {
+        "/openapi.json" if is_get(&head.method) => return routes::management::document(app),
+        "/docs" if is_get(&head.method) => return Ok(routes::management::page(app)),
+        _ => {}
+    }
     if let Some(holder) = holder? {
         holder.check_manages()?;
     }
-    let path = head.uri.path();
     let name = path.strip_prefix("/models/").filter(|name| !name.is_empty() && !name.contains('/'));
     match (path, name, &head.method) {
         ("/models", _, &Method::GET) => routes::loaded(app),
@@ -124,7 +130,7 @@ async fn manage(
             }
             Err(ApiError::new(ErrorKind::ModelNotFound, "no model has this name"))
         }
-        ("/models", ..) => Err(not_allowed("GET")),
+        ("/models" | "/openapi.json" | "/docs", ..) => Err(not_allowed("GET")),
         (_, Some(_), _) => Err(not_allowed("PUT, DELETE")),
         _ => Err(ApiError::new(ErrorKind::NotFound, "there is nothing at this path")),
     }

@@ -11,6 +11,7 @@ mod status; // health, metrics, models
 mod tei; // text-embeddings-inference's
 
 pub use common::parse;
+pub use openapi::management;
 pub use status::loaded;
 
 use crate::App;

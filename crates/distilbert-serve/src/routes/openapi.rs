@@ -3,6 +3,7 @@
 
 mod answers; // what routes give
 mod bodies; // what routes take
+pub mod management; // the same of the door of management
 mod schema; // schemas of values
 
 use super::inference::VERSION;
@@ -27,10 +28,14 @@ pub fn document(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
 
 /// `GET /docs`: the document as a page that loads nothing from elsewhere.
 pub fn page(app: &App, _: Option<&str>) -> Result<Reply, ApiError> {
+    Ok(page_of(&Document::of(app)))
+}
+
+fn page_of(document: &Value) -> Reply {
     // Inside a script element only `<` could end it.
-    let document = Document::of(app).to_string().replace('<', "\\u003c");
+    let document = document.to_string().replace('<', "\\u003c");
     let page = include_str!("docs.html").replace("DOCUMENT", &document);
-    Ok(Reply { media_type: Some("text/html; charset=utf-8"), ..Reply::json(page.into_bytes()) })
+    Reply { media_type: Some("text/html; charset=utf-8"), ..Reply::json(page.into_bytes()) }
 }
 
 /// A document on its way.
@@ -305,14 +310,7 @@ fn get_schema(name: &str, of_one: bool) -> Value {
         }
         "v2-model-ready" => object(&[("name", text()), ("ready", flag())], &[]),
         "info" => {
-            let model = || {
-                json!({
-                    "model_id": text(), "served_model_name": text(), "model_type": any_object(),
-                    "model_dtype": one_of(["float32", "bfloat16", "int8"].map(str::to_owned).to_vec()),
-                    "max_input_length": at_least(1), "parity": or_null(any_object()),
-                })
-            };
-            let mut all = model();
+            let mut all = described_model();
             for limit in ["max_concurrent_requests", "max_batch_tokens", "max_client_batch_size"] {
                 all[limit] = at_least(1);
             }
@@ -320,12 +318,22 @@ fn get_schema(name: &str, of_one: bool) -> Value {
             all["version"] = text();
             let required: Vec<String> = all.as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default();
             if !of_one {
-                all["models"] = list(json!({"type": "object", "properties": model()}));
+                all["models"] = list(json!({"type": "object", "properties": described_model()}));
             }
             json!({"type": "object", "properties": all, "required": required})
         }
         _ => any_object(),
     }
+}
+
+/// What is said of a model.
+fn described_model() -> Value {
+    let any_object = || json!({"type": "object"});
+    json!({
+        "model_id": text(), "served_model_name": text(), "model_type": any_object(),
+        "model_dtype": one_of(["float32", "bfloat16", "int8"].map(str::to_owned).to_vec()),
+        "max_input_length": at_least(1), "parity": or_null(any_object()),
+    })
 }
 
 fn error_schemas() -> Map<String, Value> {

@@ -55,6 +55,7 @@ impl<'a> Schema<'a> {
                 let faults: Vec<Option<String>> = self.list(key).iter().map(|schema| schema.wrong(value)).collect();
                 (!faults.contains(&None)).then(|| format!("none of: {:?}", faults.iter().flatten().collect::<Vec<_>>()))
             }
+            "not" => fails(self.of(limit).wrong(value).is_none()),
             "allOf" => self.list(key).iter().find_map(|schema| schema.wrong(value)),
             "items" => value.as_array()?.iter().find_map(|item| self.of(limit).wrong(item)),
             "minItems" => fails((value.as_array()?.len() as i64) < bound()),

@@ -49,7 +49,7 @@ impl Document<'_> {
         let mut optional = vec![("model", one_of_or_null(vec![model.name.clone()]))];
         let example = json!({"inputs": ["a man is eating", "someone has a meal"]});
         let envelope = |inputs: Value, mut optional: Vec<(&'static str, Value)>, parameters: Vec<(&str, Value)>| {
-            optional.push(("parameters", or_null(object(&[], &parameters))));
+            optional.push(("parameters", or_null(object_in_either_spelling(&[], &parameters, &[]))));
             object(&[("inputs", inputs)], &optional)
         };
         let (schema, example) = match name {
@@ -126,12 +126,8 @@ impl Document<'_> {
             "intents" => (envelope(texts(), optional, Vec::new()), json!({"inputs": "play some jazz"})),
             "fill-mask" => {
                 let input = || json!({"type": "string", "pattern": escaped(mask(model))});
-                let mut parameters = vec![("top_k", or_null(from_to(1, vocab_size)))];
-                // What is not only white space or marks has a token; there are more such texts than these.
-                let word = || json!({"type": "string", "pattern": "[!-~]|\\w"});
-                parameters.push(("targets", any_of(vec![json!({"type": "null"}), word(), some(word())])));
                 let example = json!({"inputs": format!("the capital of France is {}.", mask(model))});
-                (envelope(any_of(vec![input(), some(input())]), optional, parameters), example)
+                (envelope(any_of(vec![input(), some(input())]), optional, self.fill_mask_parameters(model)), example)
             }
             "answer" => {
                 let input = || object(&[("question", words()), ("context", words())], &[]);
@@ -148,7 +144,7 @@ impl Document<'_> {
                 if scores_single_labels(model) {
                     parameters.push(("multi_label", or_null(flag())));
                 }
-                let parameters = object(&[("candidate_labels", labels)], &parameters);
+                let parameters = object_in_either_spelling(&[("candidate_labels", labels)], &parameters, &[]);
                 let example =
                     json!({"inputs": "the team won", "parameters": {"candidate_labels": ["sport", "cooking"]}});
                 (object(&[("inputs", texts()), ("parameters", parameters)], &optional), example)
@@ -165,6 +161,16 @@ impl Document<'_> {
         Body { schema, example }
     }
 
+    fn fill_mask_parameters(&self, model: &ServedModel) -> Vec<(&'static str, Value)> {
+        // What is not only white space or marks has a token; there are more such texts than these.
+        let word = || json!({"type": "string", "pattern": "[!-~]|\\w"});
+        let words = json!({"type": "array", "items": word(), "minItems": 1, "maxItems": self.app.config.max_texts});
+        vec![
+            ("top_k", or_null(from_to(1, model.model.config.encoder.vocab_size))),
+            ("targets", any_of(vec![json!({"type": "null"}), word(), words])),
+        ]
+    }
+
     fn infer_body(&self, model: &ServedModel) -> Body {
         let most = self.app.config.max_texts;
         let tensor_parameters = || or_null(object(&[], &[(BINARY_TENSOR, flag())]));
@@ -174,6 +180,9 @@ impl Document<'_> {
                 ServedTask::Answer { .. } => words(),
                 _ => text(),
             };
+            let or_list =
+                |item: Value| any_of(vec![item.clone(), json!({"type": "array", "items": item, "minItems": 1})]);
+            let nested = or_list(or_list(item));
             let description = "As many texts as the product of `shape`, flat or nested.";
             object(
                 &[
@@ -182,7 +191,7 @@ impl Document<'_> {
                     ("datatype", json!({"type": "string", "const": "BYTES"})),
                     (
                         "data",
-                        json!({"type": "array", "items": item, "minItems": 1, "maxItems": most, "description": description}),
+                        json!({"type": "array", "items": nested, "minItems": 1, "maxItems": most, "description": description}),
                     ),
                 ],
                 &[("parameters", tensor_parameters())],
@@ -203,7 +212,7 @@ impl Document<'_> {
         let name = one_of(output_names.iter().map(|&name| name.to_owned()).collect());
         let output = object(&[("name", name)], &[("parameters", tensor_parameters())]);
         let outputs = json!({"type": "array", "items": output, "maxItems": output_names.len()});
-        let mut parameters = match &model.task {
+        let parameters = match &model.task {
             ServedTask::Embed { .. } => vec![
                 ("truncate", or_null(flag())),
                 ("truncation_direction", direction()),
@@ -217,13 +226,15 @@ impl Document<'_> {
             }
             ServedTask::Tag { .. } => tag_parameters(),
             ServedTask::Intents { .. } => Vec::new(),
-            ServedTask::FillMask => {
-                vec![("top_k", or_null(from_to(1, model.model.config.encoder.vocab_size)))]
-            }
+            ServedTask::FillMask => self.fill_mask_parameters(model),
             ServedTask::Answer { .. } => answer_parameters(model),
         };
-        parameters.push((BINARY_OUTPUTS, flag()));
-        let parameters = or_null(object(&[], &parameters));
+        let binary = [(BINARY_OUTPUTS, flag())];
+        // As the pipelines take theirs.
+        let parameters = or_null(match &model.task {
+            ServedTask::Embed { .. } | ServedTask::Classify { .. } => object(&[], &[&parameters[..], &binary].concat()),
+            _ => object_in_either_spelling(&[], &parameters, &binary),
+        });
         let schema = object(
             &[("inputs", inputs)],
             &[("id", or_null(text())), ("parameters", parameters), ("outputs", or_null(outputs))],

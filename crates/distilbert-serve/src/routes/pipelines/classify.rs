@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 struct ClassifyParameters {
     /// Absent, `null` and a number differ.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, alias = "topK", deserialize_with = "present")]
     top_k: Option<Option<usize>>,
     #[serde(alias = "functionToApply")]
     function_to_apply: Option<ScoreFunction>,

@@ -41,7 +41,8 @@ pub fn of_model(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
         Ability::Answer => answer(app, name, body),
         _ => {
             let peek: Value = parse(body)?;
-            if peek.pointer("/parameters/candidate_labels").is_some() {
+            let has_labels = |name| peek.pointer(&format!("/parameters/{name}")).is_some();
+            if has_labels("candidate_labels") || has_labels("candidateLabels") {
                 return zero_shot::zero_shot_as(app, name, body, Shape::ListOfLists);
             }
             classify::classify_as(app, name, body, Shape::ListOfLists)
