@@ -169,9 +169,13 @@ async fn answer(
         () = place.told_to_end() => true,
     };
     connection.as_mut().graceful_shutdown();
+    if !makes_room {
+        let _ = connection.await;
+        return;
+    }
+    // Half a head is no request; an answer that is being written is a part of one.
     while timeout(LINGER, connection.as_mut()).await.is_err() {
-        // Half a head is no request; an answer that is being written is a part of one.
-        if makes_room && !place.is_busy() && !watched_at_end.is_writing() {
+        if !place.is_busy() && !watched_at_end.is_writing() {
             return;
         }
     }

@@ -24,7 +24,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Bytes read ahead. An end behind more than these is seen later.
-const MOST_AHEAD: usize = 64 * 1024;
+const MOST_AHEAD: usize = 16 * 1024;
 
 /// A stream that can be watched for its end while nobody reads it.
 pub struct Watched<S> {

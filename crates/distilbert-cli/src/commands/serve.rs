@@ -232,11 +232,13 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()
     while !console.stop_requested() {
         let Some(wish) = server.next_load(STOP_POLL) else { continue };
         let (rt, otherwise) = (Arc::clone(&rt), args.precision);
-        in_thread(move || {
+        // A wish that falls is answered as a failure.
+        let begun = in_thread(move || {
             let precision = wish.precision.as_deref().map_or(Ok(otherwise), PrecisionArgs::of_name);
             let model = precision.and_then(|precision| load_wished(&wish, precision, &rt, console));
             wish.done(model.map_err(|error| format!("{error:#}")));
-        })?;
+        });
+        begun.unwrap_or_else(|error| console.warn(&format!("{error:#}")));
     }
     let drained = server.drain(Duration::from_secs(args.drain_delay), Duration::from_secs(args.drain));
     traces.inspect(|traces| traces.end());
