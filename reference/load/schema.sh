@@ -19,4 +19,4 @@ until address=$(sed -n 's/^listening on //p' "$log") && [[ -n $address ]]; do
     kill -0 $server 2>/dev/null || { cat "$log" >&2; exit 1; }
     sleep 0.2
 done
-"$folder/bin/schemathesis" --config-file "$here/schemathesis.toml" run "$address/openapi.json" --seed 1 --no-color --continue-on-failure
+"$folder/bin/schemathesis" --config-file "$here/schemathesis.toml" run "$address/openapi.json" --seed 1 --request-timeout 60 --no-color --continue-on-failure
