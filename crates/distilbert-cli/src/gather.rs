@@ -224,6 +224,21 @@ fn loss_curves(path: &Path) -> anyhow::Result<Vec<LossCurve>> {
     Ok(curves.map(|(_, name, points)| LossCurve { name: name.to_owned(), points }).collect())
 }
 
+/// What is recorded of a model, if anything is: `lineage.json` of its folder or, for the best checkpoint of a run, of the
+/// run.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn lineage_of(folder: &Path) -> anyhow::Result<Option<Lineage>> {
+    if let Some(lineage) = read_json(&folder.join(LINEAGE_FILE))? {
+        return Ok(Some(lineage));
+    }
+    match folder.parent() {
+        Some(run) if folder.ends_with("best") => read_json(&run.join(LINEAGE_FILE)),
+        _ => Ok(None),
+    }
+}
+
 fn lineage(place: &Place) -> anyhow::Result<Lineage> {
     let of_run = read_json(&place.run.join(LINEAGE_FILE))?;
     Ok(match of_run {

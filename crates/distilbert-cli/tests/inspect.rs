@@ -68,7 +68,9 @@ fn people_see_the_same_numbers_with_task_and_lineage() {
     let task = distilbert::data::examples::Task::glue("mnli").unwrap();
     let saved = distilbert::data::examples::SavedTask { task, max_length: 12 };
     fs::write(folder.path().join("task.json"), saved.to_json()).unwrap();
-    fs::write(folder.path().join("lineage.json"), r#"{"teacher": "big", "corpus_sha256": null}"#).unwrap();
+    let lineage =
+        r#"{"teacher": "big", "corpus_sha256": null, "before": {"recipe": "masked-LM", "teacher": "bigger"}}"#;
+    fs::write(folder.path().join("lineage.json"), lineage).unwrap();
     let text = stdout(&run(&["inspect", folder.path().to_str().unwrap()]));
     for expected in [
         ": DistilBertForSequenceClassification in ",
@@ -76,11 +78,18 @@ fn people_see_the_same_numbers_with_task_and_lineage() {
         "  tokenizer  WordPiece, 53 tokens, lower-cases; [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4\n",
         "  task       mnli, inputs of up to 12 tokens\n",
         "  lineage    teacher: big\n",
+        "  lineage    before that: masked-LM, teacher bigger\n",
         "  word embeddings              1,113",
     ] {
         assert!(text.contains(expected), "{expected:?} in\n{text}");
     }
     assert!(!text.contains("corpus_sha256") && !text.contains("unused") && !text.contains("missing"));
+    // Of a run's best checkpoint it lies beside that.
+    let run_folder = tempfile::tempdir().unwrap();
+    let best = run_folder.path().join("best");
+    model("distilbert-classify", &best);
+    fs::write(run_folder.path().join("lineage.json"), lineage).unwrap();
+    assert!(stdout(&run(&["inspect", best.to_str().unwrap()])).contains("  lineage    teacher: big\n"));
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! `distilbert compress`: a finished model made smaller.
 
-use super::training;
 use crate::console::Console;
-use crate::gather::{LINEAGE_FILE, size_bytes};
+use crate::gather::{LINEAGE_FILE, lineage_of, size_bytes};
 use crate::model_source;
 use crate::output;
 use anyhow::Context;
@@ -118,7 +117,7 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     let model = Model::load(&source, HeadChoice::AsSaved)?.model;
     // The difference can only be measured where the precision can be run.
     model.config.check_precision(rt, precision)?;
-    let lineage = training::lineage_of(&source)?;
+    let lineage = lineage_of(&source)?;
     let source_size_bytes = size_bytes(&Checkpoint::open(&source)?)?;
     let mut made = None;
     replace_folder(&args.output, |folder| {

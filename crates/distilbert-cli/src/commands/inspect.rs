@@ -3,7 +3,7 @@
 use crate::classifier::problem_name;
 use crate::console::Console;
 use crate::cost::Cost;
-use crate::gather::{LINEAGE_FILE, read_json, size_bytes};
+use crate::gather::{lineage_of, size_bytes};
 use crate::model_source;
 use crate::output;
 use clap::Args;
@@ -13,11 +13,10 @@ use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::examples::SavedTask;
 use distilbert::data::questions::AnsweringTask;
 use distilbert::model::{Family, HeadKind, Model, Pooling};
-use distilbert::report::grouped;
+use distilbert::report::{Lineage, grouped};
 use distilbert::tokenizer::Tokenizer;
 use distilbert_kernels::Runtime;
 use serde::Serialize;
-use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +71,7 @@ struct Inspection {
     task: Option<SavedTask>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answering: Option<AnsweringTask>,
-    lineage: Option<Value>,
+    lineage: Option<Lineage>,
 }
 
 /// Some of the parameters.
@@ -186,7 +185,7 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         fresh,
         task: if answering.is_some() { None } else { SavedTask::read(folder)? },
         answering,
-        lineage: read_json(&folder.join(LINEAGE_FILE))?,
+        lineage: lineage_of(folder)?,
         folder: folder.to_owned(),
     })
 }
@@ -340,11 +339,14 @@ fn text(name: &str, found: &Inspection) -> String {
     if let Some(saved) = &found.task {
         line("task", format!("{}, inputs of up to {} tokens", saved.task.name, saved.max_length));
     }
-    if let Some(Value::Object(lineage)) = &found.lineage {
-        for (key, value) in lineage.iter().filter(|(_, value)| !value.is_null()) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            line("lineage", format!("{key}: {value}"));
+    if let Some(lineage) = &found.lineage {
+        let Lineage { teacher, corpus_sha256, recipe, .. } = lineage;
+        for (key, value) in [("teacher", teacher), ("corpus_sha256", corpus_sha256), ("recipe", recipe)] {
+            if let Some(value) = value {
+                line("lineage", format!("{key}: {value}"));
+            }
         }
+        lineage.history().into_iter().for_each(|before| line("lineage", format!("before that: {before}")));
     }
     let _ = writeln!(text, "\n  {:<20}{:>14}{:>9}", "part", "parameters", "share");
     for Part { name, parameters, share } in &found.parts {

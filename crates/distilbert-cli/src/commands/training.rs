@@ -1,7 +1,7 @@
 //! What the training commands share: flags, corpus and model loading, and the words at the end.
 
 use crate::console::Console;
-use crate::gather::{LINEAGE_FILE, machine, read_json};
+use crate::gather::{LINEAGE_FILE, lineage_of, machine};
 use crate::measure::latency_ms;
 use crate::model_source;
 use crate::output;
@@ -154,21 +154,6 @@ fn source(name: &str, folder: PathBuf, loaded: Loaded, console: &Console) -> any
     }
     let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
     Ok(Source { model, tokenizer, folder })
-}
-
-/// What is recorded of a model, if anything is: `lineage.json` of its folder or, for the best checkpoint of a run, of the
-/// run.
-///
-/// # Errors
-/// If the record cannot be read.
-pub fn lineage_of(folder: &Path) -> anyhow::Result<Option<Lineage>> {
-    if let Some(lineage) = read_json(&folder.join(LINEAGE_FILE))? {
-        return Ok(Some(lineage));
-    }
-    match folder.parent() {
-        Some(run) if folder.ends_with("best") => read_json(&run.join(LINEAGE_FILE)),
-        _ => Ok(None),
-    }
 }
 
 /// What is recorded of the model that a training began with, as [`Lineage::before`] has it: of one in a folder, if its record
