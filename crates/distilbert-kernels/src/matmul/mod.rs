@@ -209,7 +209,7 @@ const ROW_BLOCK: usize = 128;
 /// Multiply-adds of units below which handing work to another thread costs more than it saves.
 const MIN_TASK: usize = 1 << 17;
 /// Tasks a thread of [`matmul`], so that a thread that is slower or starts later is waited for only briefly.
-const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 16;
 
 /// `C = epilogue(A · B)`: `a: [m, k]`, `b: [k, n]`, `c: [m, n]`, all row-major.
 ///
@@ -388,6 +388,17 @@ impl Finish for Complete<'_> {
         if tail > 0 {
             // SAFETY: as above.
             unsafe { self.finish_vector(simd, row, rows, columns - tail, tail, c, c_stride) };
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize) {
+        if let Epilogue::BiasResidual { residual, .. } = self.epilogue {
+            for row in self.row + row..self.row + row + rows {
+                for column in (self.column..self.column + columns).step_by(S::LANES) {
+                    simd.prefetch(residual.as_ptr().wrapping_add(row * self.n + column));
+                }
+            }
         }
     }
 }

@@ -51,6 +51,10 @@ pub(crate) trait Finish: Copy {
     /// # Safety
     /// The rows must be readable and writable, and nothing else may access them meanwhile.
     unsafe fn finish<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize, c: *mut f32, c_stride: usize);
+
+    /// Asks for what [`Finish::finish`] will read beside the sums, while they are computed.
+    #[inline(always)]
+    fn prefetch<S: Simd>(self, _: S, _row: usize, _rows: usize, _columns: usize) {}
 }
 
 /// Sums that are wanted as they are, or not yet complete.
@@ -102,6 +106,7 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
                 }
             }
         }
+        finish.prefetch(dot.simd(), row, tile_rows, panel.columns());
         // The first tile brings the panel into the cache, for the others too.
         let arguments = Arguments { depth, a, left, b: panel, fetches: tile == 0, start, c, c_stride };
         // The tile's shape becomes a constant here. Shapes beyond this instruction set's tile are never reached, and
