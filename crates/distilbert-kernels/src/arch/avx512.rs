@@ -298,7 +298,7 @@ impl FloatDot for Avx512Bf16 {
         scratch: &'a mut [f32],
     ) -> Left<'a> {
         bf16::round_rows(self, from, stride, (rows, depth), scratch);
-        Left::rows::<Self>(scratch, depth.div_ceil(2))
+        Left::rows(scratch, depth.div_ceil(2))
     }
     #[inline(always)]
     fn vectorize_float<K: FloatKernel>(self, kernel: K) -> K::Output {

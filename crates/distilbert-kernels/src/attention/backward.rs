@@ -80,13 +80,13 @@ impl Kernel for Backward<'_> {
             let rows = first..seq.min(first + block);
             // Forward: S = Q Kᵀ, P = softmax(S / sqrt(d)), O = dropout(P) V. So dP = dropout(dO Vᵀ).
             head.scores(F32(simd), rows.clone(), keys_transposed, probabilities, &mut []);
-            let left = Left::rows::<F32<S>>(&d_context[head.context_at(first)..], head.hidden);
+            let left = Left::rows(&d_context[head.context_at(first)..], head.hidden);
             multiply(F32(simd), rows.len(), left, values_transposed, d_scores, stride);
             self.softmax_backward(simd, rows.clone(), probabilities, d_scores);
             // SAFETY: the three parts of this head's tokens lie inside `d_qkv`, and no other task writes them.
             unsafe {
                 // S = Q Kᵀ, so dQ = dS K ...
-                let left = Left::rows::<F32<S>>(d_scores, stride);
+                let left = Left::rows(d_scores, stride);
                 let d_query = self.d_qkv.pointer(head.at(Part::Query, first));
                 multiply_into(F32(simd), rows.len(), left, keys, Start::Zero, d_query, head.stride());
                 // ... and dK = dSᵀ Q; O = P V, so dV = Pᵀ dO: both summed over the blocks of queries.
@@ -146,7 +146,7 @@ impl Backward<'_> {
     #[inline(always)]
     unsafe fn accumulate<S: Simd>(&self, simd: S, left: &[f32], right: Panels, rows: Range<usize>, part: Part) {
         let head = &self.head;
-        let left = Left::columns::<F32<S>>(left, head.scores_stride());
+        let left = Left::columns(left, head.scores_stride());
         let start = if rows.start == 0 { Start::Zero } else { Start::Output };
         for index in 0..right.layout.panels(right.columns) {
             let panel = right.panel(index, rows.start, rows.len());

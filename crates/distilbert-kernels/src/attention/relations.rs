@@ -133,7 +133,7 @@ impl Kernel for RelationLoss<'_> {
             for (head, transposed, scores) in
                 [(&student, right_transposed, &mut *scores), (&teacher, teacher_transposed, &mut *teacher_scores)]
             {
-                let rows_of_left = Left::rows::<F32<S>>(&head.qkv[head.at(left, first)..], head.stride());
+                let rows_of_left = Left::rows(&head.qkv[head.at(left, first)..], head.stride());
                 multiply(F32(simd), rows.len(), rows_of_left, transposed, scores, stride);
             }
             let pairs = scores.chunks_exact_mut(stride).zip(teacher_scores.chunks_exact_mut(stride));
@@ -222,13 +222,13 @@ impl RelationLoss<'_> {
         // SAFETY: these rows of the head's part lie inside `d_qkv`; the rest is the caller's promise.
         unsafe {
             let d_left = d_qkv.pointer(head.at(left, rows.start));
-            let d_rows = Left::rows::<F32<S>>(d_scores, stride);
+            let d_rows = Left::rows(d_scores, stride);
             multiply_into(F32(simd), rows.len(), d_rows, *rights, Start::Output, d_left, head.stride());
         }
         // ... and dR = dSᵀ L, summed over the blocks of rows.
         for index in 0..lefts.layout.panels(lefts.columns) {
             let panel = lefts.panel(index, rows.start, rows.len());
-            let d_columns = Left::columns::<F32<S>>(d_scores, stride);
+            let d_columns = Left::columns(d_scores, stride);
             // SAFETY: the panel's columns of the sequence's tokens lie inside `d_qkv`; the rest is the caller's promise.
             unsafe {
                 let d_right = d_qkv.pointer(head.at(right, 0) + index * lefts.layout.width());

@@ -190,7 +190,7 @@ impl<S: Simd> FloatDot for F32<S> {
     }
     #[inline(always)]
     fn left_rows<'a>(self, from: &'a [f32], stride: usize, _: (usize, usize), _: &'a mut [f32]) -> Left<'a> {
-        Left::rows::<Self>(from, stride)
+        Left::rows(from, stride)
     }
     #[inline(always)]
     fn vectorize_float<K: FloatKernel>(self, kernel: K) -> K::Output {

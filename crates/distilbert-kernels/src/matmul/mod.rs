@@ -336,7 +336,7 @@ impl DotKernel for Block<'_> {
             for index in panels.clone() {
                 let panel = b.panel(index, start, count);
                 let column = index * b.layout.width();
-                let left = Left::rows::<D>(&a[(rows.start * depth + start) * D::STEPS..], depth * D::STEPS);
+                let left = Left::rows(&a[(rows.start * depth + start) * D::STEPS..], depth * D::STEPS);
                 // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
                 unsafe {
                     let c = c.pointer(rows.start * n + column);
@@ -635,7 +635,7 @@ impl FloatKernel for TransposedBlock<'_> {
         let (units, n) = (right.depth, right.columns);
         // A tile's rows of C from left to right: C is the largest of the three, and memory is read best in that order.
         for first in (0..rows).step_by(D::TILE_ROWS) {
-            let tile = Left::tiles::<D>(&left[first * units..], units);
+            let tile = Left::tile::<D>(&left[first * units..]);
             for index in panels.clone() {
                 let panel = right.panel(index, 0, units);
                 // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.

@@ -188,7 +188,7 @@ fn pack_column_rows<S: Simd>(simd: S, from: &[f32], stride: usize, depth: usize,
 }
 
 /// Packs `rows` columns of a `[depth, ..]` matrix, which are rows of its transpose, into tiles of `TILE_ROWS` for
-/// [`super::tile::Left::tiles`]. `from` starts at the first column; `to` has `depth * rows` numbers, rounded up to
+/// [`super::tile::Left::tile`]. `from` starts at the first column; `to` has `depth * rows` numbers, rounded up to
 /// whole tiles.
 #[inline(always)]
 pub(crate) fn pack_left_transposed<S: Simd>(

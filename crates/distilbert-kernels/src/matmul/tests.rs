@@ -1,3 +1,4 @@
+use super::tile::{CHAINS, next_tile};
 use super::*;
 use crate::matrix::{bf16_bits, bf16_value};
 use crate::testing::{assert_close, numbers, runtime};
@@ -348,7 +349,7 @@ impl DotKernel for IntegerSums<'_> {
         let panels = Panels { data: data.as_slice(), depth: k.div_ceil(4), columns: n, layout };
         let mut c = vec![0.0f32; m * n];
         for index in 0..layout.panels(n) {
-            let left = Left::rows::<D>(&rows, width);
+            let left = Left::rows(&rows, width);
             let panel = panels.panel(index, 0, panels.depth);
             // SAFETY: the panel's columns of all rows lie inside `c`.
             unsafe {
@@ -408,4 +409,26 @@ fn eight_bits_give_the_same_numbers_on_every_instruction_set() {
         })
         .collect();
     assert!(results.iter().all(|result| *result == results[0]));
+}
+
+#[test]
+fn tiles_cover_all_rows_and_the_last_is_no_smaller_than_it_must_be() {
+    for (most, vectors) in [(6, 1), (6, 2), (8, 1), (8, 2), (8, 3), (4, 1)] {
+        for rows in 1..60 {
+            let (mut left, mut tiles) = (rows, Vec::new());
+            while left > 0 {
+                tiles.push(next_tile(left, most, vectors));
+                left -= tiles[tiles.len() - 1];
+            }
+            let chains = |tile: &usize| (tile * vectors).max(CHAINS);
+            let time: usize = tiles.iter().map(chains).sum();
+            // Filled from the front, as tiles would be that know nothing of each other.
+            let filled: usize = (0..rows).step_by(most).map(|row| chains(&most.min(rows - row))).sum();
+            assert!(
+                time <= filled && tiles.iter().all(|&tile| tile <= most),
+                "{rows} rows of {most} x {vectors}: {tiles:?}"
+            );
+        }
+    }
+    assert_eq!((next_tile(8, 6, 2), next_tile(4, 6, 2), next_tile(10, 6, 2)), (4, 4, 6));
 }

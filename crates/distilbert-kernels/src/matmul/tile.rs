@@ -8,30 +8,29 @@ use super::dot::{Dot, DotKernel, SumsOf};
 use super::pack::Panel;
 use crate::simd::Simd;
 
-/// The left factor as tiles read it, its depth counted in steps: element (row, depth) of the tile with index `t` stands at
-/// `t * tile_stride + row * row_stride + depth * depth_stride`, `row` counted inside the tile.
+/// The left factor as tiles read it, its depth counted in steps: element (row, depth) stands at
+/// `row * row_stride + depth * depth_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left<'a> {
     data: &'a [f32],
-    tile_stride: usize,
     row_stride: usize,
     depth_stride: usize,
 }
 
 impl<'a> Left<'a> {
     /// Rows of a matrix: element (row, depth) at `row * stride + depth`.
-    pub(crate) fn rows<D: Dot>(data: &'a [f32], stride: usize) -> Self {
-        Left { data, tile_stride: D::TILE_ROWS * stride, row_stride: stride, depth_stride: 1 }
+    pub(crate) fn rows(data: &'a [f32], stride: usize) -> Self {
+        Left { data, row_stride: stride, depth_stride: 1 }
     }
 
     /// Columns of a matrix, which are the rows of its transpose: element (row, depth) at `depth * stride + row`.
-    pub(crate) fn columns<D: Dot>(data: &'a [f32], stride: usize) -> Self {
-        Left { data, tile_stride: D::TILE_ROWS, row_stride: 1, depth_stride: stride }
+    pub(crate) fn columns(data: &'a [f32], stride: usize) -> Self {
+        Left { data, row_stride: 1, depth_stride: stride }
     }
 
-    /// Tiles that [`super::pack::pack_left_transposed`] has laid end to end.
-    pub(crate) fn tiles<D: Dot>(data: &'a [f32], depth: usize) -> Self {
-        Left { data, tile_stride: D::TILE_ROWS * depth, row_stride: 1, depth_stride: D::TILE_ROWS }
+    /// One of the tiles that [`super::pack::pack_left_transposed`] makes.
+    pub(crate) fn tile<D: Dot>(data: &'a [f32]) -> Self {
+        Left { data, row_stride: 1, depth_stride: D::TILE_ROWS }
     }
 }
 
@@ -84,31 +83,26 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
     if rows == 0 {
         return;
     }
-    let (last_tile, last_row) = ((rows - 1) / D::TILE_ROWS, (rows - 1) % D::TILE_ROWS);
-    let last_full =
-        if last_tile > 0 { (last_tile - 1) * left.tile_stride + (D::TILE_ROWS - 1) * left.row_stride } else { 0 };
-    let last = last_full.max(last_tile * left.tile_stride + last_row * left.row_stride);
+    let last = (rows - 1) * left.row_stride;
     assert!(depth == 0 || last + (depth - 1) * left.depth_stride < left.data.len(), "left factor too short");
-    for tile in 0..=last_tile {
-        let tile_rows = if tile == last_tile { last_row + 1 } else { D::TILE_ROWS };
-        let row = tile * D::TILE_ROWS;
+    let mut row = 0;
+    while row < rows {
+        let tile_rows = next_tile(rows - row, D::TILE_ROWS, vectors);
         // SAFETY: the largest offset that any tile reads from the left factor is inside it by the assertion (offset 0
         // of an empty depth is never read); the rows of C are the caller's promise.
         let (a, c) = unsafe {
-            let offset = if depth == 0 { 0 } else { tile * left.tile_stride };
+            let offset = if depth == 0 { 0 } else { row * left.row_stride };
             (left.data.as_ptr().add(offset), c.add(row * c_stride))
         };
-        if tile < last_tile {
-            // The next tile's part of C, which may be far away, arrives while this tile is computed.
-            for row in D::TILE_ROWS..2 * D::TILE_ROWS {
-                for v in 0..vectors {
-                    dot.simd().prefetch(c.wrapping_add(row * c_stride + v * <D::Simd as Simd>::LANES));
-                }
+        // The next tile's part of C, which may be far away, arrives while this tile is computed.
+        for row in tile_rows..(tile_rows + D::TILE_ROWS).min(rows - row) {
+            for v in 0..vectors {
+                dot.simd().prefetch(c.wrapping_add(row * c_stride + v * <D::Simd as Simd>::LANES));
             }
         }
         finish.prefetch(dot.simd(), row, tile_rows, panel.columns());
         // The first tile brings the panel into the cache, for the others too.
-        let arguments = Arguments { depth, a, left, b: panel, fetches: tile == 0, start, c, c_stride };
+        let arguments = Arguments { depth, a, left, b: panel, fetches: row == 0, start, c, c_stride };
         // The tile's shape becomes a constant here. Shapes beyond this instruction set's tile are never reached, and
         // the guards let the compiler see that.
         match vectors {
@@ -119,7 +113,19 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
         }
         // SAFETY: the rows just computed, which are the caller's promise.
         unsafe { finish.finish(dot.simd(), row, tile_rows, panel.columns(), c, c_stride) };
+        row += tile_rows;
     }
+}
+
+/// Chains of multiply-adds that keep a processor busy: it begins two a cycle, and each takes four cycles.
+pub(super) const CHAINS: usize = 8;
+
+/// Rows of the next tile when `left` rows are left. The last two tiles share theirs where the last would have too few
+/// chains and take as long as if it had enough.
+#[inline(always)]
+pub(super) fn next_tile(left: usize, most: usize, vectors: usize) -> usize {
+    let enough = CHAINS.div_ceil(vectors).min(most);
+    if left > most && left < most + enough { left.div_ceil(2) } else { left.min(most) }
 }
 
 #[inline(always)]
