@@ -1,7 +1,7 @@
 """A sentence encoder behind FastAPI with dynamic batching: what `distilbert serve` is compared with.
 
     peer_server.py prepare MODEL OUT               # the model as PyTorch and as fused ONNX, with pooling in the graph
-    peer_server.py serve OUT --engine onnxruntime --port 9000
+    peer_server.py serve OUT --engine onnxruntime --precision int8 --port 9000
 
 `POST /embed` takes `{"inputs": text | [text]}` and gives vectors of length one, as text-embeddings-inference does.
 Texts of all requests wait in one queue; a thread takes what waits, up to --batch-texts and --batch-tokens (padded),
@@ -24,6 +24,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 def prepare(source: Path, out: Path) -> None:
     import torch
     import transformers as hf
+    from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers import optimizer
     from torch import Tensor, nn
 
@@ -69,11 +70,13 @@ def prepare(source: Path, out: Path) -> None:
     layers = sum(node.op_type == "Attention" for node in fused.model.graph.node)
     if layers != config.num_hidden_layers:
         raise SystemExit(f"fused graph: expected {config.num_hidden_layers} attention nodes, found {layers}")
-    fused.save_model_to_file(str(out / "fused.onnx"))
+    fused.save_model_to_file(str(out / "f32.onnx"))
+    tensors = {"DefaultTensorType": 1}
+    quantize_dynamic(out / "f32.onnx", out / "int8.onnx", weight_type=QuantType.QInt8, extra_options=tensors)
 
 
 class OnnxRuntime:
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -81,20 +84,24 @@ class OnnxRuntime:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         # Threads that spin would take the cores from the clients and the server.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = ort.InferenceSession(str(folder / "fused.onnx"), options, providers=["CPUExecutionProvider"])
+        graph = str(folder / f"{precision}.onnx")
+        self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(self, batch: Batch) -> np.ndarray:
         return self.session.run(None, {"input_ids": batch[0], "attention_mask": batch[1]})[0]
 
 
 class PyTorch:
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import torch
         import transformers as hf
 
         torch.set_num_threads(threads)
         self.torch = torch
         self.model = hf.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+        if precision == "int8":
+            torch.backends.quantized.engine = "x86"
+            self.model = torch.ao.quantization.quantize_dynamic(self.model, {torch.nn.Linear}, torch.qint8)
 
     def run(self, batch: Batch) -> np.ndarray:
         ids, mask = map(self.torch.from_numpy, batch)
@@ -187,7 +194,8 @@ def serve(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(args.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(args.max_length)
-    batcher = Batcher(ENGINES[args.engine](args.folder, args.threads), args.batch_texts, args.batch_tokens)
+    engine = ENGINES[args.engine](args.folder, args.precision, args.threads)
+    batcher = Batcher(engine, args.batch_texts, args.batch_tokens)
 
     @asynccontextmanager
     async def batching(_: FastAPI) -> AsyncIterator[None]:
@@ -216,6 +224,7 @@ def main() -> None:
     serving = commands.add_parser("serve")
     serving.add_argument("folder", type=Path)
     serving.add_argument("--engine", choices=ENGINES, required=True)
+    serving.add_argument("--precision", choices=("f32", "int8"), default="f32", help="int8: quantised by the engine")
     serving.add_argument("--port", type=int, default=9000)
     serving.add_argument("--threads", type=int, default=2)
     serving.add_argument("--batch-texts", type=int, default=32)
