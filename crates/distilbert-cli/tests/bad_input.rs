@@ -374,6 +374,7 @@ fn a_full_disk_leaves_nothing_half_written() {
     let corpus = folder.name("a.tokens");
     stdout(&run(&["corpus", "build", &text, "-o", &corpus, "--model", &model, "--min-tokens", "3"]));
     let (tokens, output) = (folder.name("b.tokens"), folder.name("run"));
+    let classifier = folder.model("classifier", "distilbert-classify", |_| ());
     for arguments in [
         &["corpus", "build", &text, "-o", &tokens, "--train-vocabulary", "200", "--min-tokens", "3"][..],
         &["distil", "--teacher", &model, "--init-only", "--output", &output],
@@ -382,6 +383,22 @@ fn a_full_disk_leaves_nothing_half_written() {
         let before = folder.contents();
         // Blocks of 512 bytes; a write past the end is an error instead of a signal.
         let limited = ["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_distilbert")];
+        let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
+        let message = error(&output);
+        assert!(message.contains("File too large"), "{message}");
+        assert!(before == folder.contents(), "{arguments:?} left something behind");
+    }
+    // Not even room for the configuration, or for a short page.
+    let data = folder.write("data.tsv", "text\tlabel\nw5 w6\t0\nw7 w8\t1\n");
+    let (deep, evaluation) = (folder.name("runs/deep/run"), folder.name("made/evaluation"));
+    let columns = ["--file", &data, "--text-column", "text", "--label-column", "label"];
+    for arguments in [
+        &["distil", "--teacher", &model, "--corpus", &corpus, "--output", &deep][..],
+        &[&["evaluate", "--model", &classifier, "--output", &evaluation], &columns[..]].concat(),
+        &["report", &model, "--no-speed", "--output", &evaluation],
+    ] {
+        let before = folder.contents();
+        let limited = ["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_distilbert")];
         let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
         let message = error(&output);
         assert!(message.contains("File too large"), "{message}");

@@ -22,5 +22,5 @@ pub use map::Mapped;
 pub use npy::NpyWriter;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};
-pub(crate) use write::PartialFile;
+pub(crate) use write::{MadeFolders, PartialFile};
 pub use write::{TensorData, TensorToWrite, link_folder, replace_folder, write_atomic, write_safetensors};

@@ -176,9 +176,10 @@ fn write_through_sibling(path: &Path, write: impl FnOnce(&mut File) -> io::Resul
 
 /// A file that does not have its name yet: a temporary sibling, removed when it is dropped, until [`PartialFile::finish`].
 pub(crate) struct PartialFile {
+    // Removed before the folders that were made for it: fields are dropped in this order.
     temporary: tempfile::NamedTempFile,
     path: PathBuf,
-    parent: PathBuf,
+    target: Target,
 }
 
 impl PartialFile {
@@ -196,8 +197,8 @@ impl PartialFile {
             Ok(_) => fs::canonicalize(path)?,
             Err(_) => path.to_owned(),
         };
-        let Target { parent, name } = Target::of(path)?;
-        remove_leftovers(&parent, &name, PARTIAL)?;
+        let target = Target::of(path)?;
+        remove_leftovers(&target.parent, &target.name, PARTIAL)?;
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         {
@@ -205,8 +206,8 @@ impl PartialFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let temporary = builder.prefix(&format!(".{name}.")).suffix(PARTIAL).tempfile_in(&parent)?;
-        Ok(PartialFile { temporary, path: path.to_owned(), parent })
+        let temporary = builder.prefix(&format!(".{}.", target.name)).suffix(PARTIAL).tempfile_in(&target.parent)?;
+        Ok(PartialFile { temporary, path: path.to_owned(), target })
     }
 
     /// The file to write to.
@@ -218,7 +219,7 @@ impl PartialFile {
     pub(crate) fn finish(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.path)?;
-        sync_folder(&self.parent)
+        sync_folder(&self.target.parent)
     }
 }
 
@@ -245,15 +246,17 @@ pub fn replace_folder<E: From<CheckpointError>>(
     build: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let error = || CheckpointError::io("write", path);
-    let Target { parent, name } = Target::of(path).map_err(error())?;
-    restore_replaced(path, &parent, &name).map_err(error())?;
-    remove_leftovers(&parent, &name, PARTIAL).map_err(error())?;
-    let temporary = temporary_folder(&parent, &name, PARTIAL).map_err(error())?;
+    // Dropped after what was made in it.
+    let target = Target::of(path).map_err(error())?;
+    let (parent, name) = (&target.parent, &target.name);
+    restore_replaced(path, parent, name).map_err(error())?;
+    remove_leftovers(parent, name, PARTIAL).map_err(error())?;
+    let temporary = temporary_folder(parent, name, PARTIAL).map_err(error())?;
     build(temporary.path())?;
     sync_tree(temporary.path()).map_err(error())?;
     // From here on `temporary` names, and removes when dropped, whatever is not at `path`.
-    put_in_place(temporary.path(), path, &parent, &name).map_err(error())?;
-    sync_folder(&parent).map_err(error())?;
+    put_in_place(temporary.path(), path, parent, name).map_err(error())?;
+    sync_folder(parent).map_err(error())?;
     Ok(())
 }
 
@@ -308,6 +311,8 @@ fn temporary_folder(parent: &Path, name: &str, suffix: &str) -> io::Result<tempf
 struct Target {
     parent: PathBuf,
     name: String,
+    /// Those that were missing; where nothing came of it they are gone again.
+    _made: MadeFolders,
 }
 
 impl Target {
@@ -321,8 +326,35 @@ impl Target {
             // `create_dir_all` would complain that it exists.
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        fs::create_dir_all(parent)?;
-        Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
+        let made = MadeFolders::make(parent)?;
+        Ok(Self { parent: parent.to_owned(), name: name.to_owned(), _made: made })
+    }
+}
+
+/// Folders that had to be made, the innermost first. Those that are empty when it is dropped are removed.
+pub(crate) struct MadeFolders(Vec<PathBuf>);
+
+impl MadeFolders {
+    /// Makes `path` and the folders that it is in, where they are missing.
+    pub(crate) fn make(path: &Path) -> io::Result<Self> {
+        let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let made = MadeFolders(missing.map(Path::to_owned).collect());
+        fs::create_dir_all(path)?;
+        Ok(made)
+    }
+
+    /// Whether `path` is one of those that were missing.
+    pub(crate) fn contains(&self, path: &Path) -> bool {
+        self.0.iter().any(|made| made == path)
+    }
+}
+
+impl Drop for MadeFolders {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // Fails where there is something in it, which is why it was made.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

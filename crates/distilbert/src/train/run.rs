@@ -11,7 +11,7 @@
 use super::{TrainError, Workload, events};
 use crate::checkpoint::model_folder::{HeadChoice, ModelFolderError};
 use crate::checkpoint::{
-    TensorData, TensorToWrite, Tensors, link_folder, replace_folder, write_atomic, write_safetensors,
+    MadeFolders, TensorData, TensorToWrite, Tensors, link_folder, replace_folder, write_atomic, write_safetensors,
 };
 use crate::model::{Model, Parameter};
 use crate::optim::OptimizerState;
@@ -95,8 +95,24 @@ pub struct Run {
     events: File,
     /// Step of the last checkpoint that was read or written.
     last_good: Option<u64>,
+    unused: Unused,
     /// Held while the run is open, so that two processes do not write to one directory.
     _lock: File,
+}
+
+/// The directory of a run that was made for it and has nothing in it yet that anybody would miss. It goes with a run that
+/// fails so early, on a full disk for one, so that the same command can be given again.
+struct Unused {
+    path: Option<PathBuf>,
+    _made: MadeFolders,
+}
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
 }
 
 impl Run {
@@ -109,8 +125,8 @@ impl Run {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
         };
-        let checkpoints = path.join("checkpoints");
-        fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?;
+        let made = MadeFolders::make(path).map_err(io(path))?;
+        let unused = Unused { path: made.contains(path).then(|| path.to_owned()), _made: made };
         let lock_path = path.join(".lock");
         let lock = OpenOptions::new().create(true).append(true).open(&lock_path).map_err(io(&lock_path))?;
         if lock.try_lock().is_err() {
@@ -131,7 +147,7 @@ impl Run {
         let metrics = append(&path.join("metrics.jsonl"))?;
         let events = append(&events_path(path).map_err(io(path))?)?;
         let identity = Identity { config, data, instruction_set: rt.isa().name().to_owned() };
-        Ok(Run { path: path.to_owned(), identity, resume, metrics, events, last_good: None, _lock: lock })
+        Ok(Run { path: path.to_owned(), identity, resume, metrics, events, last_good: None, unused, _lock: lock })
     }
 
     /// The directory.
@@ -255,6 +271,7 @@ impl Run {
         let mut line = serde_json::Value::Object(line).to_string();
         line.push('\n');
         self.metrics.write_all(line.as_bytes()).map_err(self.io_error("metrics.jsonl"))?;
+        self.unused.path = None;
         let scalars: Vec<(String, f64)> =
             values.iter().map(|&(name, value)| (format!("{kind}/{name}"), value)).collect();
         self.append_events(&events::scalars(wall_time(), step, &scalars))
@@ -297,6 +314,7 @@ impl Run {
             write_atomic(&folder.join("state.json"), text.as_bytes())?;
             Ok::<(), TrainError>(())
         })?;
+        self.unused.path = None;
         self.link_best(best_step.unwrap_or(step))?;
         self.last_good = Some(step);
         self.remove_old(step)
