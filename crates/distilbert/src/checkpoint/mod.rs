@@ -13,7 +13,7 @@ mod pickle;
 mod safetensors_header;
 pub mod sentence_folder;
 mod tensors;
-mod write;
+pub(crate) mod write;
 pub(crate) mod zip;
 
 pub use error::{CheckpointError, PickleError, ZipError};
@@ -22,5 +22,5 @@ pub use map::Mapped;
 pub use npy::NpyWriter;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};
-pub(crate) use write::{MadeFolders, PartialFile};
+pub(crate) use write::PartialFile;
 pub use write::{TensorData, TensorToWrite, link_folder, replace_folder, write_atomic, write_safetensors};

@@ -342,11 +342,6 @@ impl MadeFolders {
         fs::create_dir_all(path)?;
         Ok(made)
     }
-
-    /// Whether `path` is one of those that were missing.
-    pub(crate) fn contains(&self, path: &Path) -> bool {
-        self.0.iter().any(|made| made == path)
-    }
 }
 
 impl Drop for MadeFolders {

@@ -10,8 +10,9 @@
 
 use super::{TrainError, Workload, events};
 use crate::checkpoint::model_folder::{HeadChoice, ModelFolderError};
+use crate::checkpoint::write::MadeFolders;
 use crate::checkpoint::{
-    MadeFolders, TensorData, TensorToWrite, Tensors, link_folder, replace_folder, write_atomic, write_safetensors,
+    TensorData, TensorToWrite, Tensors, link_folder, replace_folder, write_atomic, write_safetensors,
 };
 use crate::model::{Model, Parameter};
 use crate::optim::OptimizerState;
@@ -125,8 +126,8 @@ impl Run {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
         };
+        let is_new = !path.exists();
         let made = MadeFolders::make(path).map_err(io(path))?;
-        let unused = Unused { path: made.contains(path).then(|| path.to_owned()), _made: made };
         let lock_path = path.join(".lock");
         let lock = OpenOptions::new().create(true).append(true).open(&lock_path).map_err(io(&lock_path))?;
         if lock.try_lock().is_err() {
@@ -140,6 +141,9 @@ impl Run {
             let reason = "holds a run; choose another directory, or continue it with --resume".into();
             return Err(TrainError::Run { path: path.to_owned(), reason });
         }
+        // Only now, with the lock: another process may have begun a run there meanwhile.
+        let is_unused = is_new && !config_path.exists();
+        let unused = Unused { path: is_unused.then(|| path.to_owned()), _made: made };
         if resume != Resume::Yes || !config_path.exists() {
             write_atomic(&config_path, config.as_bytes())?;
         }
