@@ -375,18 +375,22 @@ fn a_full_disk_leaves_nothing_half_written() {
     stdout(&run(&["corpus", "build", &text, "-o", &corpus, "--model", &model, "--min-tokens", "3"]));
     let (tokens, output) = (folder.name("b.tokens"), folder.name("run"));
     let classifier = folder.model("classifier", "distilbert-classify", |_| ());
+    let fails_on_a_full_disk = |blocks: usize, arguments: &[&str]| {
+        let before = folder.contents();
+        // Blocks of 512 bytes; a write past the end is an error instead of a signal.
+        let limit = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let limited = ["-c", &limit, env!("CARGO_BIN_EXE_distilbert")];
+        let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
+        let message = error(&output);
+        assert!(message.contains("File too large"), "{message}");
+        assert!(before == folder.contents(), "{arguments:?} left something behind");
+    };
     for arguments in [
         &["corpus", "build", &text, "-o", &tokens, "--train-vocabulary", "200", "--min-tokens", "3"][..],
         &["distil", "--teacher", &model, "--init-only", "--output", &output],
         &["compress", "quantize", "--model", &model, "--precision", "int8", "--output", &output],
     ] {
-        let before = folder.contents();
-        // Blocks of 512 bytes; a write past the end is an error instead of a signal.
-        let limited = ["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_distilbert")];
-        let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
-        let message = error(&output);
-        assert!(message.contains("File too large"), "{message}");
-        assert!(before == folder.contents(), "{arguments:?} left something behind");
+        fails_on_a_full_disk(4, arguments);
     }
     // Not even room for the configuration, or for a short page.
     let data = folder.write("data.tsv", "text\tlabel\nw5 w6\t0\nw7 w8\t1\n");
@@ -397,12 +401,7 @@ fn a_full_disk_leaves_nothing_half_written() {
         &[&["evaluate", "--model", &classifier, "--output", &evaluation], &columns[..]].concat(),
         &["report", &model, "--no-speed", "--output", &evaluation],
     ] {
-        let before = folder.contents();
-        let limited = ["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_distilbert")];
-        let output = std::process::Command::new("sh").args(limited).args(arguments).output().expect("an end");
-        let message = error(&output);
-        assert!(message.contains("File too large"), "{message}");
-        assert!(before == folder.contents(), "{arguments:?} left something behind");
+        fails_on_a_full_disk(0, arguments);
     }
 }
 
