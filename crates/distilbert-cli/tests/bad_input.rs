@@ -352,13 +352,12 @@ fn standard_output_may_be_full_or_closed() {
         &["predict", "classify", "--model", &classifier, "w5 w6"],
         &["distil", "--teacher", &model, "--init-only", "--output", &student],
     ] {
-        let _ = fs::remove_dir_all(&student);
         let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
         let output = common::program(arguments).stdin(Stdio::null()).stdout(full).output().expect("an end");
         assert_eq!(error(&output), "error: standard output: No space left on device (os error 28)", "{arguments:?}");
+        let _ = fs::remove_dir_all(&student);
         let mut child = common::program(arguments).stdin(Stdio::null()).spawn().expect("the program");
         drop(child.stdout.take());
-        let _ = fs::remove_dir_all(&student);
         let output = child.wait_with_output().expect("an end");
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     }
