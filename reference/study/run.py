@@ -318,15 +318,15 @@ def main() -> None:
     study = Study(arguments.data, arguments.work, arguments.distilbert, until, arguments.threads)
 
     work = study.work
+    # The teacher of each of the eight tasks, and its own student.
+    for task in EIGHT:
+        study.once([[Model("minilm", TEACHER)]], [task])
+        study.by_the_teacher(task)
     study.run(teacher_stage(work))
     study.run(student_stage(work, "copied-3", MAIN, ["--init-only"]))
     study.run(student_stage(work, "random-3", MAIN, ["--init-only", "--random-init"]))
     study.run(distilled_stage(work, "triple-3", "triple", MAIN))
     study.run(encoder_stage(work))
-    # The teacher of each of the eight tasks, and its own student.
-    for task in EIGHT:
-        study.once([[Model("minilm", TEACHER)]], [task])
-        study.by_the_teacher(task)
     study.run(distilled_stage(work, f"layers-{MAIN}", "layers", MAIN))
     main_student, copied = str(work / "triple-3/best"), str(work / "copied-3")
     encoder = str(work / "encoder-3/best")
