@@ -375,7 +375,9 @@ impl RunState {
     /// Takes the step's loss in; the smoothed loss if it has diverged.
     fn follow(&mut self, loss: f64) -> Option<f64> {
         if self.step <= VERY_FIRST_STEPS {
-            self.very_first_loss = self.very_first_loss.max(loss);
+            // The second may be that of weights which one step has already ruined.
+            let most = if self.very_first_loss > 0.0 { EXPLOSION_FACTOR * self.very_first_loss } else { f64::INFINITY };
+            self.very_first_loss = self.very_first_loss.max(loss.min(most));
         }
         let mut diverged = false;
         if self.step <= FIRST_STEPS {
