@@ -41,7 +41,7 @@ pub struct GlobalArguments {
     /// Threads to compute with; results do not depend on it [default: the CPUs that this process may use].
     #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
     threads: Option<usize>,
-    /// Instruction set: portable, avx2 or avx512 [default: the fastest this CPU has].
+    /// Instruction set: portable, avx2, avx512 or amx [default: the fastest this CPU has].
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     isa: Option<Isa>,
     /// No progress bars.

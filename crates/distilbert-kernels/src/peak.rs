@@ -2,6 +2,8 @@
 //! when its operands stay in registers. Measured, not looked up, so that a share of it means the same on every machine
 //! and at whatever clock it runs just now.
 
+#[cfg(target_arch = "x86_64")]
+use crate::arch::amx;
 use crate::{Isa, Precision, Runtime};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,19 +41,25 @@ fn run(rt: &Runtime, precision: Precision) -> f64 {
 }
 
 /// What a loop did.
-struct Done {
+pub(crate) struct Done {
     /// Multiply-adds.
-    count: usize,
+    pub(crate) count: usize,
     /// Sum of all accumulators. Every product is 1, so it is the count, as long as the accumulators hold it exactly.
-    sum: f64,
+    pub(crate) sum: f64,
 }
 
 fn multiply_adds(isa: Isa, precision: Precision, rounds: usize) -> Done {
     assert!(precision.is_available(isa), "precision {precision} on {isa}");
+    #[cfg(target_arch = "x86_64")]
+    let tiles = || amx::Amx::detect().expect("`Isa::is_available`, which the assertion asks, found it");
     match (isa, precision) {
         #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Precision::Bf16) => amx::multiply_adds::<false>(tiles(), rounds),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Precision::Int8) => amx::multiply_adds::<true>(tiles(), rounds),
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::is_available`, which the assertion asks, found the instructions.
-        (Isa::Avx512, Precision::F32) => unsafe { x86::avx512_f32(rounds) },
+        (Isa::Avx512 | Isa::Amx, Precision::F32) => unsafe { x86::avx512_f32(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above, and bf16 is available only with its instructions.
         (Isa::Avx512, Precision::Bf16) => unsafe { x86::avx512_bf16(rounds) },

@@ -35,7 +35,7 @@ impl Precision {
         match self {
             Precision::F32 | Precision::Int8 => isa.is_available(),
             #[cfg(target_arch = "x86_64")]
-            Precision::Bf16 => isa == Isa::Avx512 && arch::avx512::Avx512Bf16::detect().is_some(),
+            Precision::Bf16 => isa >= Isa::Avx512 && arch::avx512::Avx512Bf16::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             Precision::Bf16 => false,
         }

@@ -17,9 +17,14 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with BF16 and VNNI, and the tiles of AMX for products in bf16 and int8.
+    Amx,
 }
 
 impl Isa {
+    /// All, slowest first.
+    const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
+
     /// The fastest instruction set of this CPU.
     pub fn detect() -> Isa {
         Isa::available().last().expect("the portable path is always available")
@@ -27,7 +32,7 @@ impl Isa {
 
     /// The instruction sets of this CPU, slowest first.
     pub fn available() -> impl DoubleEndedIterator<Item = Isa> {
-        [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available())
+        Isa::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
     /// Whether this CPU has it.
@@ -38,17 +43,20 @@ impl Isa {
             Isa::Avx2 => arch::avx2::Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => arch::avx512::Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => arch::amx::Amx::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
     }
 
-    /// `portable`, `avx2` or `avx512`.
+    /// `portable`, `avx2`, `avx512` or `amx`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 }
@@ -63,10 +71,7 @@ impl FromStr for Isa {
     type Err = RuntimeError;
 
     fn from_str(name: &str) -> Result<Isa, RuntimeError> {
-        [Isa::Portable, Isa::Avx2, Isa::Avx512]
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| RuntimeError::UnknownIsa(name.to_owned()))
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| RuntimeError::UnknownIsa(name.to_owned()))
     }
 }
 
@@ -77,7 +82,7 @@ pub enum RuntimeError {
     #[error("instruction set `{0}`: not available on this CPU (available: {found})", found = available_names())]
     Unavailable(Isa),
     /// No instruction set has this name.
-    #[error("instruction set: expected `portable`, `avx2` or `avx512`, found `{0}`")]
+    #[error("instruction set: expected `portable`, `avx2`, `avx512` or `amx`, found `{0}`")]
     UnknownIsa(String),
     /// The instruction set cannot multiply the precision.
     #[error(
@@ -214,7 +219,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_unknown_ones_are_refused() {
-        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        for isa in Isa::ALL {
             assert_eq!(isa.name().parse::<Isa>().unwrap(), isa);
         }
         assert!("sse9".parse::<Isa>().unwrap_err().to_string().contains("`sse9`"));

@@ -90,7 +90,7 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => arch::avx512::Avx512::detect()
+        Isa::Avx512 | Isa::Amx => arch::avx512::Avx512::detect()
             .expect("a Runtime is only made for an instruction set the CPU has")
             .vectorize(kernel),
         #[cfg(target_arch = "x86_64")]

@@ -281,6 +281,8 @@ impl Dot for Avx512Bf16 {
 }
 
 impl FloatDot for Avx512Bf16 {
+    const LEFT_ROWS: usize = Self::TILE_ROWS;
+
     #[inline(always)]
     fn pack_right(self, from: Source, shape: (usize, usize), layout: Layout, first: usize, to: &mut [f32]) {
         bf16::pack_panels(self, from, shape, layout, first, to);
@@ -288,6 +290,10 @@ impl FloatDot for Avx512Bf16 {
     #[inline(always)]
     fn pack_left_transposed(self, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]) {
         bf16::pack_left_transposed(self, from, stride, depth, rows, to);
+    }
+    #[inline(always)]
+    fn left_transposed(self, packed: &[f32], _: usize) -> Left<'_> {
+        Left::columns(packed, Self::TILE_ROWS)
     }
     #[inline(always)]
     fn left_rows<'a>(

@@ -18,9 +18,13 @@ pub(crate) fn round_rows(dot: Avx512Bf16, from: &[f32], stride: usize, (rows, de
     }
     for (row, to) in to.chunks_exact_mut(units).take(rows).enumerate() {
         let from = &from[row * stride..][..depth];
-        for (from, to) in from.chunks(2 * LANES).zip(to.chunks_mut(LANES)) {
-            store(dot.simd(), to, units_of(dot, from));
+        let mut vectors = from.chunks_exact(2 * LANES);
+        let mut places = to.chunks_exact_mut(LANES);
+        for (from, to) in (&mut vectors).zip(&mut places) {
+            let simd = dot.simd();
+            simd.store(to, dot.join(simd.load(from), simd.load(&from[LANES..])));
         }
+        store(dot.simd(), &mut to[depth / (2 * LANES) * LANES..], units_of(dot, vectors.remainder()));
     }
 }
 
@@ -151,6 +155,41 @@ pub(crate) fn pack_left_transposed(
                 let tile = first / TILE_ROWS + tile;
                 if tile * TILE_ROWS < rows {
                     to[(tile * units + unit) * TILE_ROWS..][..TILE_ROWS].copy_from_slice(pairs);
+                }
+            }
+        }
+    }
+}
+
+/// As [`pack_left_transposed`], into rows of units one after the other.
+#[inline(always)]
+pub(crate) fn pack_left_rows(dot: Avx512Bf16, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]) {
+    let simd = dot.simd();
+    let units = depth.div_ceil(2);
+    assert!(to.len() >= units * rows.next_multiple_of(LANES), "rows too short");
+    for start in (0..units).step_by(LANES) {
+        let count = LANES.min(units - start);
+        for first in (0..rows).step_by(LANES) {
+            let columns = first..rows.min(first + LANES);
+            let mut square = [[0.0; LANES]; LANES]; // [unit, row]
+            for (unit, square) in (start..).zip(&mut square[..count]) {
+                let part = |depth: usize| &from[depth * stride..][columns.clone()];
+                // An odd depth ends with half a unit.
+                let high = if 2 * unit + 1 < depth { part(2 * unit + 1) } else { &[] };
+                simd.prefetch(from.as_ptr().wrapping_add(2 * (unit + LANES) * stride + first));
+                simd.prefetch(from.as_ptr().wrapping_add((2 * (unit + LANES) + 1) * stride + first));
+                simd.store(square, dot.pair(load(simd, part(2 * unit)), load(simd, high)));
+            }
+            let to = &mut to[first * units + start..];
+            if count == LANES {
+                assert!(to.len() >= (LANES - 1) * units + LANES, "rows too short");
+                // SAFETY: the square is whole, and the target has LANES rows by the assertion.
+                unsafe { simd.transpose(square.as_ptr().cast(), LANES, to.as_mut_ptr(), units) };
+                continue;
+            }
+            for (row, to) in to.chunks_mut(units).take(LANES).enumerate() {
+                for (to, square) in to.iter_mut().zip(&square[..count]) {
+                    *to = square[row];
                 }
             }
         }

@@ -9,7 +9,7 @@
 //! each number in 16 bits, so that a step of it is a unit wide.
 
 use super::pack::{Layout, Source, pack_left_transposed, pack_panels};
-use super::tile::Left;
+use super::tile::{Left, TileOperands};
 use crate::arch;
 use crate::precision::Precision;
 use crate::runtime::Isa;
@@ -29,6 +29,10 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const STEPS: usize = 1;
     /// Rows of the register tile.
     const TILE_ROWS: usize;
+    /// Units of the depth that [`Dot::multiply_tiles`] takes a whole number of; 0 where there is no such thing.
+    const TILE_DEPTH: usize = 0;
+    /// The most rows of a call of it.
+    const TILE_MOST_ROWS: usize = 0;
 
     fn simd(self) -> Self::Simd;
     /// A step of the left factor.
@@ -44,6 +48,13 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// `sums + left · right`, lane by lane. Sums travel as `f32` too, whether they are numbers or the bits of integers;
     /// both begin at 0.
     fn dot(self, left: Self::Left, right: Self::Right, sums: SumsOf<Self>) -> SumsOf<Self>;
+    /// Multiplies some rows by a panel, where instructions take more than a step at a time.
+    ///
+    /// # Safety
+    /// The operands must be as [`TileOperands`] says, with [`Dot::TILE_DEPTH`] and [`Dot::TILE_MOST_ROWS`].
+    unsafe fn multiply_tiles(self, _: TileOperands) {
+        unreachable!("asked only where TILE_DEPTH is not 0")
+    }
     /// Runs the kernel with the instruction set enabled for the compiler.
     fn vectorize<K: DotKernel>(self, kernel: K) -> K::Output;
 }
@@ -55,8 +66,13 @@ pub(crate) type SumsOf<D> = <<D as Dot>::Simd as Simd>::F32;
 pub(crate) trait FloatDot: Dot {
     /// As [`pack_panels`], of f32 numbers into units; the depth is rounded up to whole units with zeros.
     fn pack_right(self, from: Source, shape: (usize, usize), layout: Layout, first: usize, to: &mut [f32]);
-    /// As [`pack_left_transposed`], of f32 numbers into units.
+    /// Rows that [`FloatDot::pack_left_transposed`] packs together.
+    const LEFT_ROWS: usize;
+    /// Packs `rows` columns of a `[depth, ..]` matrix, which are rows of its transpose, into [`FloatDot::LEFT_ROWS`] of units
+    /// at a time. `from` starts at the first column; `to` has room for all rows, rounded up to whole groups.
     fn pack_left_transposed(self, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]);
+    /// What it has packed, from the first row of a group on, of so many units.
+    fn left_transposed(self, packed: &[f32], units: usize) -> Left<'_>;
     /// `rows` rows of `depth` numbers as a left factor; `scratch` has room for as many rows of units.
     fn left_rows<'a>(self, from: &'a [f32], stride: usize, shape: (usize, usize), scratch: &'a mut [f32]) -> Left<'a>;
     /// Runs the kernel with the instruction set enabled for the compiler.
@@ -88,6 +104,10 @@ pub(crate) fn units(precision: Precision, numbers: usize) -> usize {
 pub(crate) fn dispatch_float<K: FloatKernel>(isa: Isa, precision: Precision, kernel: K) -> K::Output {
     match precision {
         #[cfg(target_arch = "x86_64")]
+        Precision::Bf16 if isa == Isa::Amx => arch::amx::AmxBf16::detect()
+            .expect("a Runtime is only made for an instruction set the CPU has")
+            .vectorize_float(kernel),
+        #[cfg(target_arch = "x86_64")]
         Precision::Bf16 => arch::avx512::Avx512Bf16::detect()
             .expect("a matrix is only packed in a precision the CPU has")
             .vectorize_float(kernel),
@@ -101,8 +121,16 @@ pub(crate) fn dispatch_dot<K: DotKernel>(isa: Isa, precision: Precision, kernel:
     match (precision, isa) {
         (Precision::F32, _) => dispatch(isa, OnF32Dot(kernel)),
         #[cfg(target_arch = "x86_64")]
+        (Precision::Bf16, Isa::Amx) => arch::amx::AmxBf16::detect()
+            .expect("a Runtime is only made for an instruction set the CPU has")
+            .vectorize(kernel),
+        #[cfg(target_arch = "x86_64")]
         (Precision::Bf16, _) => arch::avx512::Avx512Bf16::detect()
             .expect("a matrix is only packed in a precision the CPU has")
+            .vectorize(kernel),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Int8, Isa::Amx) => arch::amx::AmxInt8::detect()
+            .expect("a Runtime is only made for an instruction set the CPU has")
             .vectorize(kernel),
         #[cfg(target_arch = "x86_64")]
         (Precision::Int8, Isa::Avx512) => match arch::avx512::Avx512Int8::<true>::detect() {
@@ -184,9 +212,14 @@ impl<S: Simd> FloatDot for F32<S> {
     fn pack_right(self, from: Source, shape: (usize, usize), layout: Layout, first: usize, to: &mut [f32]) {
         pack_panels(self.0, from, shape, layout, first, to);
     }
+    const LEFT_ROWS: usize = S::TILE_ROWS;
     #[inline(always)]
     fn pack_left_transposed(self, from: &[f32], stride: usize, depth: usize, rows: usize, to: &mut [f32]) {
         pack_left_transposed(self.0, from, stride, depth, rows, to);
+    }
+    #[inline(always)]
+    fn left_transposed(self, packed: &[f32], _: usize) -> Left<'_> {
+        Left::columns(packed, S::TILE_ROWS)
     }
     #[inline(always)]
     fn left_rows<'a>(self, from: &'a [f32], stride: usize, _: (usize, usize), _: &'a mut [f32]) -> Left<'a> {

@@ -6,7 +6,7 @@
 //! `Σ x w = scale_x · scale_w · (Σ q_x q_w - zero · Σ q_w)`, and both sums are exact integers.
 
 use super::buffer::AlignedBuffer;
-use super::dot::{Dot, DotKernel, dispatch_dot};
+use super::dot::{Dot, DotKernel, SumsOf, dispatch_dot};
 use super::pack::Layout;
 use crate::precision::Precision;
 use crate::rows::load;
@@ -127,7 +127,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) units: &'a [f32],
     /// `[rows]`
     pub(crate) scales: &'a [f32],
-    /// `[rows]`, whole numbers in 0..=255
+    /// `[rows]`, the bits of integers in 0..=255.
     pub(crate) zeros: &'a [f32],
 }
 
@@ -184,37 +184,71 @@ impl DotKernel for QuantizeRows<'_> {
 fn quantize_row<D: Dot>(dot: D, x: &[f32], to: &mut [f32], scale: &mut f32, zero: &mut f32) {
     let simd = dot.simd();
     let lanes = <D::Simd as Simd>::LANES;
-    let (mut lowest, mut highest) = ([simd.splat(0.0); 2], [simd.splat(0.0); 2]);
-    // Zero, or NaN if a number is NaN or infinite: a row with one must not give numbers that look right.
-    let mut poison = [simd.splat(0.0); 2];
-    for (i, x) in x.chunks(lanes).enumerate() {
-        let x = load(simd, x);
-        lowest[i % 2] = simd.min(x, lowest[i % 2]);
-        highest[i % 2] = simd.max(x, highest[i % 2]);
-        poison[i % 2] = simd.mul_add(x, simd.splat(0.0), poison[i % 2]);
+    let mut extent = [Extent::new(simd); 2];
+    let mut pairs = x.chunks_exact(2 * lanes);
+    for pair in &mut pairs {
+        extent[0].take(simd, simd.load(pair));
+        extent[1].take(simd, simd.load(&pair[lanes..]));
     }
-    let lowest = simd.sub(simd.splat(0.0), simd.min(lowest[0], lowest[1]));
-    let (below, above) = (simd.largest(lowest), simd.largest(simd.max(highest[0], highest[1])));
-    let poison = simd.sum(simd.add(poison[0], poison[1]));
+    let (first, second) = pairs.remainder().split_at(lanes.min(pairs.remainder().len()));
+    extent[0].take(simd, load(simd, first));
+    extent[1].take(simd, load(simd, second));
+    let lowest = simd.sub(simd.splat(0.0), simd.min(extent[0].lowest, extent[1].lowest));
+    let (below, above) = (simd.largest(lowest), simd.largest(simd.max(extent[0].highest, extent[1].highest)));
+    let poison = simd.sum(simd.add(extent[0].poison, extent[1].poison));
     let range = below + above;
     let inverse = if range > 0.0 { 255.0 / range } else { 0.0 };
     *scale = range / 255.0 + poison;
-    *zero = (below * inverse).round_ties_even().min(255.0);
-    let (inverse, zero) = (simd.splat(inverse), simd.splat(*zero));
+    let whole = (below * inverse).round_ties_even().min(255.0);
+    *zero = f32::from_bits(whole as u32);
+    let (inverse, zero) = (simd.splat(inverse), simd.splat(whole));
     // Of a number: one, or two of which the second is zero.
     let bytes = D::STEPS;
-    let store = |to: &mut [u8], q| if bytes == 1 { simd.store_u8(to, q) } else { simd.store_u16(to, q) };
-    for (x, to) in x.chunks(lanes).zip(bytes_of(to).chunks_mut(lanes * bytes)) {
-        let q = simd.add(simd.mul(load(simd, x), inverse), zero);
-        let q = simd.min(simd.max(q, simd.splat(0.0)), simd.splat(255.0));
-        if to.len() == lanes * bytes {
-            store(to, q);
-        } else {
-            let mut whole = [0; 32];
-            store(&mut whole, q);
-            to.copy_from_slice(&whole[..to.len()]);
-        }
+    let to = bytes_of(to);
+    let mut vectors = x.chunks_exact(lanes);
+    let mut places = to.chunks_exact_mut(lanes * bytes);
+    for (x, to) in (&mut vectors).zip(&mut places) {
+        store_quantized(dot, to, simd.load(x), inverse, zero);
     }
+    // What is left of the units, which may hold more numbers than the row.
+    let rest = &mut to[x.len() / lanes * lanes * bytes..];
+    if !rest.is_empty() {
+        let mut whole = [0; 32];
+        store_quantized(dot, &mut whole, load(simd, vectors.remainder()), inverse, zero);
+        rest.copy_from_slice(&whole[..rest.len()]);
+    }
+}
+
+/// What a row's numbers have been so far, lane by lane.
+#[derive(Clone, Copy)]
+struct Extent<V> {
+    lowest: V,
+    highest: V,
+    /// Zero, or NaN if a number is NaN or infinite: a row with one must not give numbers that look right.
+    poison: V,
+}
+
+impl<V: Copy> Extent<V> {
+    #[inline(always)]
+    fn new<S: Simd<F32 = V>>(simd: S) -> Self {
+        Extent { lowest: simd.splat(0.0), highest: simd.splat(0.0), poison: simd.splat(0.0) }
+    }
+
+    #[inline(always)]
+    fn take<S: Simd<F32 = V>>(&mut self, simd: S, x: V) {
+        self.lowest = simd.min(x, self.lowest);
+        self.highest = simd.max(x, self.highest);
+        self.poison = simd.mul_add(x, simd.splat(0.0), self.poison);
+    }
+}
+
+/// A vector of numbers in one byte each, or in two of which the second is zero.
+#[inline(always)]
+fn store_quantized<D: Dot>(dot: D, to: &mut [u8], x: SumsOf<D>, inverse: SumsOf<D>, zero: SumsOf<D>) {
+    let simd = dot.simd();
+    let q = simd.add(simd.mul(x, inverse), zero);
+    let q = simd.min(simd.max(q, simd.splat(0.0)), simd.splat(255.0));
+    if D::STEPS == 1 { simd.store_u8(to, q) } else { simd.store_u16(to, q) }
 }
 
 fn bytes_of(units: &mut [f32]) -> &mut [u8] {

@@ -25,7 +25,7 @@ use buffer::{AlignedBuffer, Scratch};
 use dot::{Dot, DotKernel, FloatDot, FloatKernel, dispatch_dot, dispatch_float, units};
 use pack::{Layout, Order, Panels, Source};
 use std::ops::Range;
-use tile::{Finish, Left, Start, multiply_panel};
+use tile::{Finish, Left, Places, Start, multiply_panel};
 
 /// The right factor `[k, n]` of a product, laid out in panels of columns for one instruction set and precision.
 pub struct PackedMatrix {
@@ -206,6 +206,8 @@ pub enum Epilogue<'a> {
 const DEPTH_BLOCK: usize = 768;
 /// Rows of a block, for the same reason.
 const ROW_BLOCK: usize = 128;
+/// Units of panels that groups of rows meet in turn, for the same reason: 512 KB.
+const PANELS_GROUP: usize = 1 << 17;
 /// Multiply-adds of units below which handing work to another thread costs more than it saves.
 const MIN_TASK: usize = 1 << 17;
 /// Tasks a thread of [`matmul`], so that a thread that is slower or starts later is waited for only briefly.
@@ -333,23 +335,39 @@ impl DotKernel for Block<'_> {
             let count = block.min(depth - start);
             let accumulates = start > 0 || matches!(complete.epilogue, Epilogue::Accumulate);
             let from = if accumulates { Start::Output } else { Start::Zero };
-            for index in panels.clone() {
-                let panel = b.panel(index, start, count);
-                let column = index * b.layout.width();
-                let left = Left::rows(&a[(rows.start * depth + start) * D::STEPS..], depth * D::STEPS);
-                // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
-                unsafe {
-                    let c = c.pointer(rows.start * n + column);
-                    if start + count == depth {
-                        let complete = Complete { row: rows.start, column, ..complete };
-                        multiply_panel(dot, rows.len(), left, panel, from, c, n, complete);
-                    } else {
-                        multiply_panel(dot, rows.len(), left, panel, from, c, n, ());
+            let (group, group_rows) = if D::TILE_DEPTH > 0 {
+                // Tiles of many rows are so fast that their rows of A should stay in the first-level cache. The panels, which
+                // they meet one after the other, then come from the second.
+                ((PANELS_GROUP / (b.layout.width() * count).max(1)).max(1), D::TILE_MOST_ROWS)
+            } else {
+                (1, rows.len())
+            };
+            for (first_panel, first) in steps(panels.clone(), group, rows.clone(), group_rows) {
+                let left = Left::rows(&a[(first * depth + start) * D::STEPS..], depth * D::STEPS);
+                let rows = group_rows.min(rows.end - first);
+                for index in first_panel..panels.end.min(first_panel + group) {
+                    let panel = b.panel(index, start, count);
+                    let column = index * b.layout.width();
+                    // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
+                    unsafe {
+                        let c = c.pointer(first * n + column);
+                        if start + count == depth {
+                            let complete = Complete { row: first, column, ..complete };
+                            multiply_panel(dot, rows, left, panel, from, c, n, complete);
+                        } else {
+                            multiply_panel(dot, rows, left, panel, from, c, n, ());
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// Every step of the outer range with every step of the inner one.
+#[inline(always)]
+fn steps(outer: Range<usize>, by: usize, inner: Range<usize>, inner_by: usize) -> impl Iterator<Item = (usize, usize)> {
+    outer.step_by(by).flat_map(move |first| inner.clone().step_by(inner_by).map(move |second| (first, second)))
 }
 
 /// Completes sums: the scales of int8, then the epilogue.
@@ -376,18 +394,19 @@ struct Scales<'a> {
 
 impl Finish for Complete<'_> {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize, c: *mut f32, c_stride: usize) {
+    unsafe fn finish<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize, places: Places) {
         if self.scales.is_none() && matches!(self.epilogue, Epilogue::None | Epilogue::Accumulate) {
-            return;
+            // SAFETY: the caller's promise.
+            return unsafe { ().finish(simd, row, rows, columns, places) };
         }
         for v in 0..columns / S::LANES {
-            // SAFETY: the caller's promise.
-            unsafe { self.finish_vector(simd, row, rows, v * S::LANES, S::LANES, c, c_stride) };
+            // SAFETY: as above.
+            unsafe { self.finish_vector(simd, row, rows, v * S::LANES, S::LANES, places) };
         }
         let tail = columns % S::LANES;
         if tail > 0 {
             // SAFETY: as above.
-            unsafe { self.finish_vector(simd, row, rows, columns - tail, tail, c, c_stride) };
+            unsafe { self.finish_vector(simd, row, rows, columns - tail, tail, places) };
         }
     }
 
@@ -403,66 +422,119 @@ impl Finish for Complete<'_> {
     }
 }
 
+/// What a sum in a row of a tile stands for.
+trait Value<S: Simd> {
+    fn value(&self, simd: S, row: usize, sum: S::F32) -> S::F32;
+}
+
+/// Itself.
+struct Number;
+
+impl<S: Simd> Value<S> for Number {
+    #[inline(always)]
+    fn value(&self, _: S, _: usize, sum: S::F32) -> S::F32 {
+        sum
+    }
+}
+
+/// An integer sum of int8.
+struct Scaled<'a, V> {
+    /// Of the columns.
+    scale: V,
+    column_sums: V,
+    /// Of the rows.
+    scales: &'a [f32],
+    zeros: &'a [f32],
+}
+
+impl<S: Simd> Value<S> for Scaled<'_, S::F32> {
+    #[inline(always)]
+    fn value(&self, simd: S, row: usize, sum: S::F32) -> S::F32 {
+        // Not fused, so that every instruction set gives the same bits.
+        let x = simd.dequantize(sum, self.zeros[row].to_bits() as i32, self.column_sums);
+        simd.mul(simd.mul(x, simd.splat(self.scales[row])), self.scale)
+    }
+}
+
 impl Complete<'_> {
-    /// Completes `len` columns, a vector or the rest of one, of `rows` rows. What belongs to the columns is loaded once,
-    /// and the choice of the epilogue is made before the rows: it is as long as what is done to a vector.
+    /// Completes `len` columns, a vector or the rest of one, of `rows` rows. What belongs to the columns is loaded once.
     ///
     /// # Safety
     /// As [`Finish::finish`].
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // Called by `finish` only.
-    unsafe fn finish_vector<S: Simd>(
+    unsafe fn finish_vector<S: Simd>(&self, simd: S, row: usize, rows: usize, at: usize, len: usize, places: Places) {
+        let Some(Scales { rows: scales, zeros, columns }) = &self.scales else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.finish_values(simd, Number, row, rows, at, len, places) };
+        };
+        let (first, column) = (self.row + row, self.column + at);
+        let values = Scaled {
+            scale: simd.load(&columns.scales[column..]),
+            column_sums: simd.load(&columns.sums[column..]),
+            scales: &scales[first..first + rows],
+            zeros: &zeros[first..first + rows],
+        };
+        // SAFETY: as above.
+        unsafe { self.finish_values(simd, values, row, rows, at, len, places) }
+    }
+
+    /// The same for sums of one kind. The choice of the epilogue is made before the rows: it is as long as what is done to a
+    /// vector.
+    ///
+    /// # Safety
+    /// As [`Finish::finish`].
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // Called by `finish_vector` only.
+    unsafe fn finish_values<S: Simd>(
         &self,
         simd: S,
+        values: impl Value<S>,
         row: usize,
         rows: usize,
         at: usize,
         len: usize,
-        c: *mut f32,
-        c_stride: usize,
+        places: Places,
     ) {
+        let Places { sums, sums_stride, c, c_stride } = places;
         let (first, column) = (self.row + row, self.column + at);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; a row of the sums is loaded before the row of C, which may be the same, is taken.
+        let sums_of = |i: usize| unsafe { std::slice::from_raw_parts(sums.add(i * sums_stride + at), len) };
+        // SAFETY: as above.
         let row_of = |i: usize| unsafe { std::slice::from_raw_parts_mut(c.add(i * c_stride + at), len) };
-        if let Some(scales) = &self.scales {
-            let (scale, sums) =
-                (simd.load(&scales.columns.scales[column..]), simd.load(&scales.columns.sums[column..]));
-            let (row_scales, zeros) = (&scales.rows[first..first + rows], &scales.zeros[first..first + rows]);
-            for i in 0..rows {
-                // Not fused, so that every instruction set gives the same bits.
-                let x = simd.dequantize(load(simd, row_of(i)), zeros[i] as i32, sums);
-                store(simd, row_of(i), simd.mul(simd.mul(x, simd.splat(row_scales[i])), scale));
-            }
-        }
-        let bias = match self.epilogue {
-            Epilogue::None | Epilogue::Accumulate => return,
-            Epilogue::Bias(bias) | Epilogue::BiasGelu { bias, .. } | Epilogue::BiasResidual { bias, .. } => {
-                load(simd, &bias[column..column + len])
-            }
-        };
         match self.epilogue {
-            Epilogue::None | Epilogue::Accumulate => {}
-            Epilogue::Bias(_) => {
+            Epilogue::None | Epilogue::Accumulate => {
                 for i in 0..rows {
-                    store(simd, row_of(i), simd.add(load(simd, row_of(i)), bias));
+                    let x = values.value(simd, i, load(simd, sums_of(i)));
+                    store(simd, row_of(i), x);
                 }
             }
-            Epilogue::BiasGelu { kind: GeluKind::Erf, .. } if self.is_coarse => {
+            Epilogue::Bias(bias) => {
+                let bias = load(simd, &bias[column..column + len]);
                 for i in 0..rows {
-                    let x = simd.add(load(simd, row_of(i)), bias);
+                    let x = simd.add(values.value(simd, i, load(simd, sums_of(i))), bias);
+                    store(simd, row_of(i), x);
+                }
+            }
+            Epilogue::BiasGelu { bias, kind: GeluKind::Erf } if self.is_coarse => {
+                let bias = load(simd, &bias[column..column + len]);
+                for i in 0..rows {
+                    let x = simd.add(values.value(simd, i, load(simd, sums_of(i))), bias);
                     store(simd, row_of(i), math::gelu_coarse(simd, x, GeluKind::Erf));
                 }
             }
-            Epilogue::BiasGelu { kind, .. } => {
+            Epilogue::BiasGelu { bias, kind } => {
+                let bias = load(simd, &bias[column..column + len]);
                 for i in 0..rows {
-                    store(simd, row_of(i), math::gelu(simd, simd.add(load(simd, row_of(i)), bias), kind));
+                    let x = simd.add(values.value(simd, i, load(simd, sums_of(i))), bias);
+                    store(simd, row_of(i), math::gelu(simd, x, kind));
                 }
             }
-            Epilogue::BiasResidual { residual, .. } => {
+            Epilogue::BiasResidual { bias, residual } => {
+                let bias = load(simd, &bias[column..column + len]);
                 for i in 0..rows {
                     let residual = &residual[(first + i) * self.n + column..][..len];
-                    let x = simd.add(simd.add(load(simd, row_of(i)), bias), load(simd, residual));
-                    store(simd, row_of(i), x);
+                    let x = simd.add(values.value(simd, i, load(simd, sums_of(i))), bias);
+                    store(simd, row_of(i), simd.add(x, load(simd, residual)));
                 }
             }
         }
@@ -481,7 +553,7 @@ const TN_PACK: usize = 192;
 
 /// `C += Aᵀ · B`: `a: [k, m]`, `b: [k, n]`, `c: [m, n]`, all row-major. The gradient of a Linear weight:
 /// `dW += dYᵀ · X`. Each element continues its sum from what C holds, in the order of the rows. In bf16 two rows make
-/// a step of that order, so only calls that are cut at even rows give the bits of one call.
+/// a step of that order, with AMX 32 rows, so only calls that are cut between steps give the bits of one call.
 ///
 /// # Panics
 /// If lengths disagree, or the precision is int8 or one that the CPU lacks.
@@ -604,7 +676,7 @@ impl FloatKernel for PackTransposed<'_> {
     fn run<D: FloatDot>(self, dot: D) {
         let PackTransposed { data, stride, shape: (depth, columns), units, is_left, to } = self;
         if is_left {
-            let to = &mut to[..units * columns.next_multiple_of(D::TILE_ROWS)];
+            let to = &mut to[..units * columns.next_multiple_of(D::LEFT_ROWS)];
             dot.pack_left_transposed(data, stride, depth, columns, to);
         } else {
             let layout = Layout::new::<D::Simd>(<D::Simd as Simd>::TILE_VECTORS);
@@ -634,14 +706,14 @@ impl FloatKernel for TransposedBlock<'_> {
         let TransposedBlock { left, right, c, row, rows, panels } = self;
         let (units, n) = (right.depth, right.columns);
         // A tile's rows of C from left to right: C is the largest of the three, and memory is read best in that order.
-        for first in (0..rows).step_by(D::TILE_ROWS) {
-            let tile = Left::tile::<D>(&left[first * units..]);
+        for first in (0..rows).step_by(D::LEFT_ROWS) {
+            let tile = dot.left_transposed(&left[first * units..], units);
             for index in panels.clone() {
                 let panel = right.panel(index, 0, units);
                 // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
                 unsafe {
                     let c = c.pointer((row + first) * n + index * right.layout.width());
-                    multiply_panel(dot, D::TILE_ROWS.min(rows - first), tile, panel, Start::Output, c, n, ());
+                    multiply_panel(dot, D::LEFT_ROWS.min(rows - first), tile, panel, Start::Output, c, n, ());
                 }
             }
         }

@@ -68,7 +68,13 @@ impl<'a> Panels<'a> {
     }
 }
 
-impl Panel<'_> {
+impl<'a> Panel<'a> {
+    /// What follows the first `depth` depths.
+    pub(crate) fn after(self, depth: usize) -> Panel<'a> {
+        let row = self.data.len().checked_div(self.depth).unwrap_or(0);
+        Panel { data: &self.data[depth * row..], depth: self.depth - depth, ..self }
+    }
+
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }
@@ -187,9 +193,7 @@ fn pack_column_rows<S: Simd>(simd: S, from: &[f32], stride: usize, depth: usize,
     }
 }
 
-/// Packs `rows` columns of a `[depth, ..]` matrix, which are rows of its transpose, into tiles of `TILE_ROWS` for
-/// [`super::tile::Left::tile`]. `from` starts at the first column; `to` has `depth * rows` numbers, rounded up to
-/// whole tiles.
+/// As [`super::dot::FloatDot::pack_left_transposed`], into tiles of `TILE_ROWS` columns for [`super::tile::Left::columns`].
 #[inline(always)]
 pub(crate) fn pack_left_transposed<S: Simd>(
     simd: S,

@@ -6,7 +6,9 @@
 
 use super::dot::{Dot, DotKernel, SumsOf};
 use super::pack::Panel;
+use crate::rows::{load, store};
 use crate::simd::Simd;
+use std::mem::MaybeUninit;
 
 /// The left factor as tiles read it, its depth counted in steps: element (row, depth) stands at
 /// `row * row_stride + depth * depth_stride`.
@@ -27,11 +29,6 @@ impl<'a> Left<'a> {
     pub(crate) fn columns(data: &'a [f32], stride: usize) -> Self {
         Left { data, row_stride: 1, depth_stride: stride }
     }
-
-    /// One of the tiles that [`super::pack::pack_left_transposed`] makes.
-    pub(crate) fn tile<D: Dot>(data: &'a [f32]) -> Self {
-        Left { data, row_stride: 1, depth_stride: D::TILE_ROWS }
-    }
 }
 
 /// What the accumulators start from.
@@ -45,22 +42,81 @@ pub(crate) enum Start {
 
 /// What is done to complete sums, a tile at a time while they are in the first-level cache.
 pub(crate) trait Finish: Copy {
-    /// `rows` rows of `columns` sums, the first at row `row` of the product and at `c`.
+    /// Whether sums stay as they are.
+    const IS_NOTHING: bool = false;
+
+    /// `rows` rows of `columns` numbers, the first at row `row` of the product.
     ///
     /// # Safety
-    /// The rows must be readable and writable, and nothing else may access them meanwhile.
-    unsafe fn finish<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize, c: *mut f32, c_stride: usize);
+    /// The rows must be readable and writable at both places, which are one or apart, and nothing else may access them
+    /// meanwhile.
+    unsafe fn finish<S: Simd>(self, simd: S, row: usize, rows: usize, columns: usize, places: Places);
 
     /// Asks for what [`Finish::finish`] will read beside the sums, while they are computed.
     #[inline(always)]
     fn prefetch<S: Simd>(self, _: S, _row: usize, _rows: usize, _columns: usize) {}
 }
 
+/// Where the sums of a tile are, and where what becomes of them belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Places {
+    /// May be written to.
+    pub(crate) sums: *mut f32,
+    pub(crate) sums_stride: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
+}
+
 /// Sums that are wanted as they are, or not yet complete.
 impl Finish for () {
+    const IS_NOTHING: bool = true;
+
     #[inline(always)]
-    unsafe fn finish<S: Simd>(self, _: S, _: usize, _: usize, _: usize, _: *mut f32, _: usize) {}
+    unsafe fn finish<S: Simd>(self, simd: S, _: usize, rows: usize, columns: usize, places: Places) {
+        if places.sums == places.c {
+            return;
+        }
+        for row in 0..rows {
+            for column in (0..columns).step_by(S::LANES) {
+                let len = S::LANES.min(columns - column);
+                // SAFETY: the caller's promise; the places are apart.
+                let (from, to) = unsafe {
+                    let from = places.sums.add(row * places.sums_stride + column);
+                    let to = places.c.add(row * places.c_stride + column);
+                    (std::slice::from_raw_parts(from, len), std::slice::from_raw_parts_mut(to, len))
+                };
+                store(simd, to, load(simd, from));
+            }
+        }
+    }
 }
+
+/// What [`Dot::multiply_tiles`] multiplies, and where the sums go. Strides are in numbers.
+pub(crate) struct TileOperands {
+    pub(crate) rows: usize,
+    pub(crate) depth: usize,
+    /// Of the panel.
+    pub(crate) vectors: usize,
+    /// `rows` rows of `depth` units.
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// `depth` rows of `vectors` vectors of units.
+    pub(crate) b: *const f32,
+    /// What the sums start from, `rows` rows of `vectors` vectors; from zero where there is nothing.
+    pub(crate) from: Option<(*const f32, usize)>,
+    /// As many, writable by nothing else.
+    pub(crate) sums: *mut f32,
+    pub(crate) sums_stride: usize,
+}
+
+/// The widest panel and the highest tile.
+const SUMS_STRIDE: usize = 48;
+const SUMS_ROWS: usize = 32;
+
+/// Memory for the sums of [`Dot::multiply_tiles`] until they are finished. C is not the best place for them: where a row of
+/// it has a multiple of 4 KB, the rows of a tile drive each other out of the cache.
+#[repr(align(64))]
+struct Sums([MaybeUninit<f32>; SUMS_ROWS * SUMS_STRIDE]);
 
 /// `C = A * B` or `C += A * B` for `rows` rows, over the depth and the columns of one panel.
 ///
@@ -85,6 +141,20 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
     }
     let last = (rows - 1) * left.row_stride;
     assert!(depth == 0 || last + (depth - 1) * left.depth_stride < left.data.len(), "left factor too short");
+    let (mut left, mut panel, mut start) = (left, panel, start);
+    if D::TILE_DEPTH > 0 && left.depth_stride == 1 && panel.depth() >= D::TILE_DEPTH {
+        let rest = panel.depth() % D::TILE_DEPTH;
+        let whole = panel.depth() - rest;
+        // SAFETY: the assertion, and the caller's promise.
+        unsafe {
+            if rest == 0 {
+                return multiply_by_tiles(dot, rows, left, panel, whole, start, c, c_stride, finish);
+            }
+            multiply_by_tiles(dot, rows, left, panel, whole, start, c, c_stride, ());
+        }
+        (left.data, panel, start) = (&left.data[whole..], panel.after(whole), Start::Output);
+    }
+    let depth = panel.depth() * D::STEPS;
     let mut row = 0;
     while row < rows {
         let tile_rows = next_tile(rows - row, D::TILE_ROWS, vectors);
@@ -111,9 +181,76 @@ pub(crate) unsafe fn multiply_panel<D: Dot>(
             3 if <D::Simd as Simd>::TILE_VECTORS >= 3 => with_rows::<D, 3>(dot, tile_rows, arguments),
             _ => unreachable!("a panel has 1 to TILE_VECTORS vectors"),
         }
+        let places = Places { sums: c, sums_stride: c_stride, c, c_stride };
         // SAFETY: the rows just computed, which are the caller's promise.
-        unsafe { finish.finish(dot.simd(), row, tile_rows, panel.columns(), c, c_stride) };
+        unsafe { finish.finish(dot.simd(), row, tile_rows, panel.columns(), places) };
         row += tile_rows;
+    }
+}
+
+/// As [`multiply_panel`], over the first `depth` units, a whole number of tiles.
+///
+/// # Safety
+/// As for that, and A must have `rows` rows of so many units.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // As above.
+unsafe fn multiply_by_tiles<D: Dot, F: Finish>(
+    dot: D,
+    rows: usize,
+    left: Left,
+    panel: Panel,
+    depth: usize,
+    start: Start,
+    c: *mut f32,
+    c_stride: usize,
+    finish: F,
+) {
+    let (columns, vectors) = (panel.columns(), panel.vectors());
+    let lanes = <D::Simd as Simd>::LANES;
+    assert!(D::TILE_MOST_ROWS <= SUMS_ROWS && vectors * lanes <= SUMS_STRIDE, "a tile that is too large");
+    let mut sums = Sums([MaybeUninit::uninit(); SUMS_ROWS * SUMS_STRIDE]);
+    let sums: *mut f32 = sums.0.as_mut_ptr().cast();
+    for row in (0..rows).step_by(D::TILE_MOST_ROWS) {
+        let tile_rows = D::TILE_MOST_ROWS.min(rows - row);
+        finish.prefetch(dot.simd(), row, tile_rows, columns);
+        for row in row..row + tile_rows {
+            for v in 0..vectors {
+                dot.simd().prefetch(c.wrapping_add(row * c_stride + v * lanes));
+            }
+        }
+        // SAFETY: the rows of both factors, and of C, are the caller's promises. All that `multiply_tiles` reads of the
+        // sums was written before, and it writes all that `finish` reads.
+        unsafe {
+            let c = c.add(row * c_stride);
+            let from = match start {
+                Start::Zero => None,
+                Start::Output if columns == vectors * lanes => Some((c.cast_const(), c_stride)),
+                // C has no whole vectors.
+                Start::Output => {
+                    sums.write_bytes(0, tile_rows * SUMS_STRIDE);
+                    let places = Places { sums: c, sums_stride: c_stride, c: sums, c_stride: SUMS_STRIDE };
+                    ().finish(dot.simd(), row, tile_rows, columns, places);
+                    Some((sums.cast_const(), SUMS_STRIDE))
+                }
+            };
+            let (a, a_stride) = (left.data.as_ptr().add(row * left.row_stride), left.row_stride);
+            let b = panel.as_ptr();
+            // Sums that nothing is done to may be where they belong at once.
+            let is_direct = F::IS_NOTHING && columns == vectors * lanes;
+            let (sums, sums_stride) = if is_direct { (c, c_stride) } else { (sums, SUMS_STRIDE) };
+            dot.multiply_tiles(TileOperands {
+                rows: tile_rows,
+                depth,
+                vectors,
+                a,
+                a_stride,
+                b,
+                from,
+                sums,
+                sums_stride,
+            });
+            finish.finish(dot.simd(), row, tile_rows, columns, Places { sums, sums_stride, c, c_stride });
+        }
     }
 }
 
