@@ -63,6 +63,8 @@ pub struct Activations {
     running: Vec<f32>,
     /// The buffers of layers that nothing is kept of, which use them in turn.
     passing: LayerActivations,
+    /// Where the sequences begin that a layer takes at a time.
+    group: Vec<u32>,
     /// States after each layer that a training pass carries gradients back through.
     states: Vec<Vec<f32>>,
     /// A set of buffers for each of these layers, or one that they use in turn.
@@ -167,8 +169,35 @@ impl Encoder {
     }
 
     /// Runs the first `depth` layers on the embedded tokens and keeps nothing but the last states. One set of buffers
-    /// serves all: a layer's input and output change places.
-    fn infer(
+    /// serves all.
+    ///
+    /// A layer takes some sequences at a time: what it computes is several times as large as its input, and is read again
+    /// while it is in the caches.
+    fn infer(&self, pass: Pass<'_>, depth: usize, activations: &mut Activations) {
+        /// So many that reading the weights again for each group costs little.
+        const TOKENS: u32 = 1024;
+        let Activations { running, passing: a, group, .. } = activations;
+        let cu_seqlens = pass.cu_seqlens;
+        let hidden = running.len() / cu_seqlens.last().map_or(1, |&tokens| tokens.max(1) as usize);
+        for index in 0..depth {
+            let mut first = 0;
+            while first + 1 < cu_seqlens.len() {
+                let start = cu_seqlens[first];
+                let fits = |&&end: &&u32| end - start <= TOKENS;
+                let last = first + cu_seqlens[first + 1..].iter().take_while(fits).count().max(1);
+                group.clear();
+                group.extend(cu_seqlens[first..=last].iter().map(|end| end - start));
+                let x = &mut running[start as usize * hidden..cu_seqlens[last] as usize * hidden];
+                self.layer(index).forward(Pass { cu_seqlens: group, ..pass.in_layer(index) }, x, a);
+                x.copy_from_slice(a.output());
+                first = last;
+            }
+        }
+    }
+
+    /// As [`Encoder::infer`], all sequences at once, and shows what each layer computed. A layer's input and output change
+    /// places.
+    fn infer_observed(
         &self,
         pass: Pass<'_>,
         depth: usize,
@@ -220,7 +249,14 @@ impl Model {
     /// Runs embeddings and encoder; the result is [`Activations::last_hidden_state`]. The batch must have passed
     /// [`Model::check`] and the weights must be packed.
     pub fn encode(&self, rt: &Runtime, batch: &Batch, mode: Mode<'_>, activations: &mut Activations) {
-        self.encode_observed(rt, batch, mode, activations, |_, _| {});
+        match mode {
+            Mode::Training(_) => self.encode_observed(rt, batch, mode, activations, |_, _| {}),
+            Mode::Inference => {
+                activations.states.clear();
+                activations.layers.clear();
+                self.encode_lowest(rt, batch, self.encoder.depth, activations);
+            }
+        }
     }
 
     /// As [`Model::encode`], and shows what the embeddings (index 0) and each layer (index 1 and on) computed while it
@@ -237,13 +273,13 @@ impl Model {
             Mode::Training(_) => {
                 let frozen = self.frozen_layers();
                 let below = if frozen.is_some() { Mode::Inference } else { mode };
-                self.encode_lowest(rt, batch, below, frozen.unwrap_or(0), activations, &mut observe);
+                self.encode_lowest_observed(rt, batch, below, frozen.unwrap_or(0), activations, &mut observe);
                 self.encode_above(rt, batch, mode, activations, observe);
             }
             Mode::Inference => {
                 activations.states.clear();
                 activations.layers.clear();
-                self.encode_lowest(rt, batch, mode, self.encoder.depth, activations, observe);
+                self.encode_lowest_observed(rt, batch, mode, self.encoder.depth, activations, observe);
             }
         }
     }
@@ -253,7 +289,7 @@ impl Model {
     /// have passed [`Model::check`] and the weights must be packed.
     pub fn encode_frozen(&self, rt: &Runtime, batch: &Batch, activations: &mut Activations) {
         let frozen = self.frozen_layers().unwrap_or(0);
-        self.encode_lowest(rt, batch, Mode::Inference, frozen, activations, |_, _| {});
+        self.encode_lowest(rt, batch, frozen, activations);
     }
 
     /// The other part of such a pass, on states `[tokens, hidden]` that the first part gave for the batch.
@@ -269,8 +305,15 @@ impl Model {
         self.encode_above(rt, batch, mode, activations, |_, _| {});
     }
 
-    /// Embeddings and the lowest `layers`; nothing is kept of the layers.
-    fn encode_lowest(
+    /// Embeddings and the lowest `layers` in an inference pass; nothing is kept of the layers.
+    fn encode_lowest(&self, rt: &Runtime, batch: &Batch, layers: usize, activations: &mut Activations) {
+        let pass = self.pass(rt, batch, Mode::Inference);
+        self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.running);
+        self.encoder.infer(pass, layers, activations);
+    }
+
+    /// The same, also below the trained layers, with something that looks on.
+    fn encode_lowest_observed(
         &self,
         rt: &Runtime,
         batch: &Batch,
@@ -282,7 +325,7 @@ impl Model {
         let pass = self.pass(rt, batch, mode);
         self.embeddings.forward(pass, batch, &mut activations.embeddings, &mut activations.running);
         observe(0, Observed { states: &activations.running, qkv: &[] });
-        self.encoder.infer(pass, layers, activations, observe);
+        self.encoder.infer_observed(pass, layers, activations, observe);
     }
 
     /// The layers behind the frozen ones, in a training pass.
@@ -323,7 +366,7 @@ impl Model {
         let pass = self.pass(rt, batch, Mode::Inference);
         let hidden = self.config.encoder.hidden;
         let last_layer = self.encoder.depth - 1; // a configuration has one layer at least
-        self.encode_lowest(rt, batch, Mode::Inference, last_layer, activations, |_, _| {});
+        self.encode_lowest(rt, batch, last_layer, activations);
         let Activations { running: x, first, last: a, .. } = activations;
         first.resize(batch.sequences() * hidden, 0.0);
         gather_rows(rt, x, hidden, batch.first_tokens(), first);
@@ -427,6 +470,27 @@ mod tests {
             model.encode_backward(rt, batch, mode, &mut activations, &mut d_hidden, &mut scratch, &mut gradients);
         }
         (activations.last_hidden_state().to_vec(), gradients)
+    }
+
+    #[test]
+    fn sequences_taken_in_groups_have_the_bits_of_all_at_once() {
+        let config = r#"{"model_type":"bert","vocab_size":60,"hidden_size":12,"num_hidden_layers":3,
+            "num_attention_heads":3,"intermediate_size":24,"max_position_embeddings":1100}"#;
+        let ids: Vec<u32> = (0..1100).map(|i| 3 + i * 7 % 57).collect();
+        for isa in Isa::available() {
+            let rt = Runtime::new(isa, 2).unwrap();
+            let mut model = Model::random(ModelConfig::from_json(config).unwrap(), 3);
+            model.pack(&rt, Precision::F32, Purpose::Inference);
+            // Groups that are full, not quite full, of one sequence that alone is more than one, and none at all.
+            for lengths in [&[512, 512, 1, 600, 423, 425][..], &[3, 1100, 1024, 2, 2], &[1024], &[1; 1100], &[]] {
+                let batch = Batch::from_sequences(lengths.iter().map(|&length| &ids[..length]));
+                let [mut groups, mut whole] = [Activations::default(), Activations::default()];
+                model.encode(&rt, &batch, Mode::Inference, &mut groups);
+                model.encode_observed(&rt, &batch, Mode::Inference, &mut whole, |_, _| {});
+                assert!(groups.last_hidden_state() == whole.last_hidden_state(), "{isa} {lengths:?}");
+                assert_eq!(groups.last_hidden_state().len(), 12 * lengths.iter().sum::<usize>());
+            }
+        }
     }
 
     #[test]
