@@ -37,12 +37,20 @@ fn broken() -> ServedModel {
 
 /// Work for a while: thousands of sequences, in batches of a few.
 fn long_request() -> Value {
-    json!({"inputs": texts(2000).iter().map(|text| vec![format!("{text} w5 w6 w7 w8")]).collect::<Vec<_>>()})
+    request_of(2000)
 }
 
-/// Batches of a sequence or two, so that a long request takes long.
+fn request_of(count: usize) -> Value {
+    json!({"inputs": texts(count).iter().map(|text| vec![format!("{text} w5 w6 w7 w8")]).collect::<Vec<_>>()})
+}
+
+/// Texts of a request that takes so long, also on a fast machine, that its client is seen to have gone before it is done.
+const LONGEST: usize = 16_000;
+
+/// Batches of a sequence or two, so that a long request takes long, and room for the longest.
 fn slow() -> Config {
-    Config { engine: EngineLimits { batch_tokens: 20, ..config().engine }, ..config() }
+    let engine = EngineLimits { batch_tokens: 20, queue_tokens: 1 << 20 };
+    Config { engine, max_texts: LONGEST, ..config() }
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn a_full_queue_refuses_with_a_time_to_come_again() {
 #[test]
 fn a_client_that_goes_frees_its_place() {
     let server = start(slow(), vec![sentiment()]);
-    let request = post_bytes("/predict", long_request().to_string().as_bytes());
+    let request = post_bytes("/predict", request_of(LONGEST).to_string().as_bytes());
     let dropped = || metric(&server, r#"te_request_failure{err="dropped"}"#);
     let computed = || metric(&server, "te_batch_next_tokens_sum");
     // Again while all of it was done before the client was seen to have gone.
@@ -106,7 +114,7 @@ fn a_client_that_goes_frees_its_place() {
         wait_until("the request in the queue", || metric(&server, "te_queue_size") > 0.0);
         drop(stream);
         wait_until("an empty queue", || metric(&server, "te_queue_size") == 0.0);
-        dropped() > before.0 && computed() - before.1 < 2000.0 * 7.0
+        dropped() > before.0 && computed() - before.1 < (LONGEST * 7) as f64
     });
     ask(&server, "/predict", &json!({"inputs": "w5"}));
 }
@@ -114,7 +122,7 @@ fn a_client_that_goes_frees_its_place() {
 #[test]
 fn a_client_that_goes_is_noticed_whatever_it_sent_beyond_its_request() {
     let server = start(slow(), vec![sentiment()]);
-    let request = post_bytes("/predict", long_request().to_string().as_bytes());
+    let request = post_bytes("/predict", request_of(LONGEST).to_string().as_bytes());
     let old = String::from_utf8(request.clone()).unwrap().replacen("HTTP/1.1", "HTTP/1.0", 1).into_bytes();
     let dropped = || metric(&server, r#"te_request_failure{err="dropped"}"#);
     // What follows may be the beginning of the next request, or a whole one.
