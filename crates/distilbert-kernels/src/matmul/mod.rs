@@ -342,32 +342,28 @@ impl DotKernel for Block<'_> {
             } else {
                 (1, rows.len())
             };
-            for (first_panel, first) in steps(panels.clone(), group, rows.clone(), group_rows) {
-                let left = Left::rows(&a[(first * depth + start) * D::STEPS..], depth * D::STEPS);
-                let rows = group_rows.min(rows.end - first);
-                for index in first_panel..panels.end.min(first_panel + group) {
-                    let panel = b.panel(index, start, count);
-                    let column = index * b.layout.width();
-                    // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
-                    unsafe {
-                        let c = c.pointer(first * n + column);
-                        if start + count == depth {
-                            let complete = Complete { row: first, column, ..complete };
-                            multiply_panel(dot, rows, left, panel, from, c, n, complete);
-                        } else {
-                            multiply_panel(dot, rows, left, panel, from, c, n, ());
+            for first_panel in panels.clone().step_by(group) {
+                for first in rows.clone().step_by(group_rows) {
+                    let left = Left::rows(&a[(first * depth + start) * D::STEPS..], depth * D::STEPS);
+                    let rows = group_rows.min(rows.end - first);
+                    for index in first_panel..panels.end.min(first_panel + group) {
+                        let panel = b.panel(index, start, count);
+                        let column = index * b.layout.width();
+                        // SAFETY: the block's rows of these columns lie inside C, and no other task writes them.
+                        unsafe {
+                            let c = c.pointer(first * n + column);
+                            if start + count == depth {
+                                let complete = Complete { row: first, column, ..complete };
+                                multiply_panel(dot, rows, left, panel, from, c, n, complete);
+                            } else {
+                                multiply_panel(dot, rows, left, panel, from, c, n, ());
+                            }
                         }
                     }
                 }
             }
         }
     }
-}
-
-/// Every step of the outer range with every step of the inner one.
-#[inline(always)]
-fn steps(outer: Range<usize>, by: usize, inner: Range<usize>, inner_by: usize) -> impl Iterator<Item = (usize, usize)> {
-    outer.step_by(by).flat_map(move |first| inner.clone().step_by(inner_by).map(move |second| (first, second)))
 }
 
 /// Completes sums: the scales of int8, then the epilogue.

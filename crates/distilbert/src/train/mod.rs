@@ -394,3 +394,27 @@ impl RunState {
         (diverged || exploded).then_some(self.smoothed_loss)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The step at which a run of these losses is stopped.
+    fn stopped_at(losses: &[f64]) -> Option<u64> {
+        let mut state = RunState::default();
+        losses.iter().find_map(|&loss| {
+            state.step += 1;
+            state.follow(loss).map(|_| state.step)
+        })
+    }
+
+    #[test]
+    fn an_explosion_is_no_measure_of_itself_and_a_loud_beginning_is_none() {
+        // From the first update on, sinking again afterwards: losses that a run had.
+        let exploded = [5.3, 10_029.0, 8_685.0, 47_930.0, 39_991.0, 48_147.0, 51_744.0, 28_287.0, 20_000.0];
+        assert_eq!(stopped_at(&exploded), Some(4));
+        // Batches of unlike losses, and a run that begins with next to none.
+        assert_eq!(stopped_at(&[6.0, 20.0, 14.0, 18.0, 9.0, 8.0]), None);
+        assert_eq!(stopped_at(&[0.0, 0.0, 0.1, 8.0, 9.0]), None);
+    }
+}

@@ -58,7 +58,8 @@ pub enum Resume {
 pub struct RunState {
     /// Steps done.
     pub step: u64,
-    /// The greatest of the very first losses; 0 in a checkpoint that does not say.
+    /// The greatest of the very first losses, each as four times those before it at most; 0 in a checkpoint that does not
+    /// say.
     #[serde(default)]
     pub very_first_loss: f64,
     /// Mean loss of the first steps.
