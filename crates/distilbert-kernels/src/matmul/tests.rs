@@ -1,4 +1,5 @@
 use super::tile::{CHAINS, next_tile};
+use super::transposed::{TN_COLUMNS, TN_DEPTH, TN_PACK, TN_ROWS, TN_STRIPE};
 use super::*;
 use crate::matrix::{bf16_bits, bf16_value};
 use crate::testing::{assert_close, numbers, runtime};
