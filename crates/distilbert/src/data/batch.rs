@@ -1,7 +1,7 @@
 //! Batches without padding: all tokens end to end, and where each sequence begins.
 
 /// Sequences laid end to end. There is no attention mask, because there is no padding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     input_ids: Vec<u32>,
     positions: Vec<u32>,
@@ -39,10 +39,17 @@ pub enum BatchError {
     },
 }
 
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch::new()
+    }
+}
+
 impl Batch {
     /// A batch of no sequences.
     pub fn new() -> Batch {
-        Batch { cu_seqlens: vec![0], ..Batch::default() }
+        let (input_ids, positions, token_types) = (Vec::new(), Vec::new(), Vec::new());
+        Batch { input_ids, positions, token_types, cu_seqlens: vec![0], has_token_types: false }
     }
 
     /// A batch of sequences of one segment each.

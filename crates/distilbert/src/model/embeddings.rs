@@ -32,6 +32,7 @@ pub struct Embeddings {
     /// The tables' width.
     width: usize,
     position_offset: usize,
+    segments: usize,
     pad_token_id: Option<u32>,
     dropout: f32,
 }
@@ -69,6 +70,7 @@ impl Embeddings {
             trained: Vec::new(),
             width,
             position_offset: config.position_offset,
+            segments: config.token_types,
             pad_token_id: config.pad_token_id,
             dropout: config.dropout,
         }
@@ -94,6 +96,11 @@ impl Embeddings {
 
     pub(crate) fn disable_dropout(&mut self) {
         self.dropout = 0.0;
+    }
+
+    /// The segment of each token, where the model tells segments apart: RoBERTa's table has one row for all of them.
+    fn token_types<'a>(&self, batch: &'a Batch) -> Option<&'a [u32]> {
+        batch.token_types().filter(|_| self.segments > 1)
     }
 
     /// States `[tokens, hidden]` of a batch that [`super::Model::check`] has passed.
@@ -122,7 +129,7 @@ impl Embeddings {
         let normed = if self.projection.is_some() { narrow } else { &mut *states };
         sum.resize(batch.tokens() * self.width, 0.0);
         normed.resize(sum.len(), 0.0);
-        let types = self.token_type.as_ref().and(batch.token_types());
+        let types = self.token_types(batch);
         embed(rt, self.width, tables, batch.input_ids(), batch.positions(), types, sum);
         self.norm.forward(rt, arena, sum, normed, Some(stats));
         if let Some(dropout) = pass.dropout(DropoutSite::Embeddings, self.dropout) {
@@ -177,7 +184,7 @@ impl Embeddings {
         }
         if let Some(range) = self.token_type.as_ref().filter(|range| self.trained.contains(range)) {
             let zeros;
-            let types = match batch.token_types() {
+            let types = match self.token_types(batch) {
                 Some(types) => types,
                 None => {
                     zeros = vec![0; batch.tokens()];

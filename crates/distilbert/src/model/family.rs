@@ -249,4 +249,11 @@ impl EncoderConfig {
     pub(crate) fn position_rows(&self) -> usize {
         self.max_positions + self.position_offset
     }
+
+    /// Numbers in the tables of the embeddings and the matrices of the layers.
+    pub(crate) fn matrix_parameters(&self) -> u128 {
+        let [hidden, ffn, width] = [self.hidden, self.ffn, self.embedding_size].map(|size| size as u128);
+        let rows = (self.vocab_size + self.position_rows() + self.token_types) as u128;
+        rows * width + self.layer_groups as u128 * (4 * hidden * hidden + 2 * hidden * ffn)
+    }
 }

@@ -102,6 +102,22 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_one_segment_reads_a_pair_as_one() {
+        let rt = Runtime::new(Isa::detect(), 1).unwrap();
+        let (ids, segments) = ([2, 30, 3, 31, 3], [0, 0, 0, 1, 1]);
+        let mut pair = Batch::new();
+        pair.push(&ids, Some(&segments));
+        let single = Batch::from_sequences([&ids[..]]);
+        for (segments, alike) in [(1, true), (2, false)] {
+            let mut config = model("RobertaModel", "roberta").config;
+            config.encoder.token_types = segments;
+            let model = Model::random(config, 3).for_inference(&rt, Precision::F32);
+            model.check(&pair).unwrap();
+            assert_eq!(compute(&rt, &model, &pair) == compute(&rt, &model, &single), alike, "{segments} segments");
+        }
+    }
+
+    #[test]
     fn a_model_for_inference_gives_the_bits_of_a_whole_one_from_an_arena_of_vectors() {
         let batch = Batch::from_sequences([&[2, 30, 31, 3][..], &[2, 59, 3]]);
         for isa in Isa::available() {

@@ -352,7 +352,7 @@ impl Model {
             return Err(InputError::TokenId { vocab_size, found });
         }
         let token_types = config.token_types;
-        if let Some(types) = batch.token_types().filter(|_| token_types > 0)
+        if let Some(types) = batch.token_types().filter(|_| token_types > 1)
             && let Some(&found) = types.iter().find(|&&token_type| token_type as usize >= token_types)
         {
             return Err(InputError::TokenType { token_types, found });

@@ -104,6 +104,11 @@ fn number(x: f32) -> Value {
     x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
+/// Ten times what the deepest encoders in use have.
+const MOST_LAYERS: usize = 1 << 10;
+/// 16 GB in f32.
+const MOST_PARAMETERS: u128 = 1 << 32;
+
 /// Takes known keys out of a foreign `config.json`; what is left is kept as it is.
 struct Reader(Map<String, Value>);
 
@@ -204,6 +209,16 @@ impl Reader {
         if !config.hidden.is_multiple_of(config.heads) {
             let found = format!("{} heads for a width of {}", config.heads, config.hidden);
             return Err(ConfigError::Invalid { key: keys.heads[0], expected: "a divisor of the width".into(), found });
+        }
+        // Tables of weights are laid out from these numbers alone, before there is a tensor to compare them with.
+        if layers > MOST_LAYERS {
+            let expected = format!("at most {MOST_LAYERS} layers");
+            return Err(ConfigError::Invalid { key: keys.layers[0], expected, found: layers.to_string() });
+        }
+        let parameters = config.matrix_parameters();
+        if parameters > MOST_PARAMETERS {
+            let expected = format!("sizes that make at most {MOST_PARAMETERS} parameters");
+            return Err(ConfigError::Invalid { key: keys.hidden[0], expected, found: parameters.to_string() });
         }
         if let Some(pad) = config.pad_token_id.filter(|&pad| pad as usize >= config.vocab_size) {
             let expected = format!("below the vocabulary size {}", config.vocab_size);
@@ -527,6 +542,22 @@ mod tests {
             (
                 r#"{"model_type":"bert","hidden_size":0}"#,
                 "config: `hidden_size`: expected a positive 31-bit number, found 0",
+            ),
+            (
+                r#"{"model_type":"distilbert","n_layers":2000000000}"#,
+                "config: `n_layers`: expected at most 1024 layers, found 2000000000",
+            ),
+            (
+                r#"{"model_type":"albert","num_hidden_layers":100000}"#,
+                "config: `num_hidden_layers`: expected at most 1024 layers, found 100000",
+            ),
+            (
+                r#"{"model_type":"bert","hidden_size":2147483646,"num_attention_heads":2}"#,
+                "config: `hidden_size`: expected sizes that make at most 4294967296 parameters, found 221361153451174448712",
+            ),
+            (
+                r#"{"model_type":"bert","vocab_size":2000000000}"#,
+                "config: `hidden_size`: expected sizes that make at most 4294967296 parameters, found 1536085329408",
             ),
             (
                 r#"{"model_type":"bert","num_attention_heads":7}"#,
