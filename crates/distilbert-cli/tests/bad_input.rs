@@ -114,9 +114,26 @@ fn another_family_or_shape_is_refused_by_key_or_tensor() {
     folder.refuses_model(&wide, &["tensor `", "expected shape [31", "found [29"]);
     let odd = folder.model("odd", "distilbert-classify", |path| set_config(path, "n_heads", json!(4)));
     folder.refuses_model(&odd, &["config.json", "heads"]);
+    let deep = folder.model("deep", "distilbert-classify", |path| set_config(path, "n_layers", json!(2_000_000_000)));
+    folder.refuses_model(&deep, &["deep/config.json", "`n_layers`: expected at most 1024 layers, found 2000000000"]);
+    // As many as a model may have: more than there is memory for.
+    let large = folder.model("large", "distilbert-classify", |path| set_config(path, "hidden_dim", json!(50_000_000)));
+    folder.refuses_model(&large, &["tensor `", "expected shape [50000000", "found [29"]);
     let none =
         folder.model("none", "distilbert-classify", |path| fs::write(path.join("config.json"), "{").expect("a file"));
     folder.refuses_model(&none, &["config.json"]);
+}
+
+#[test]
+fn a_saved_task_that_leaves_texts_no_room_is_refused() {
+    let folder = Folder::new();
+    let model = folder.model("model", "distilbert-classify", |path| {
+        let task = distilbert::data::examples::Task::glue("mnli").expect("a task");
+        let saved = distilbert::data::examples::SavedTask { task, max_length: 2 };
+        fs::write(path.join("task.json"), saved.to_json()).expect("a task");
+    });
+    let parts = ["task.json", "`max_length`: expected at least 3 tokens, found 2"];
+    folder.refuses(&["predict", "classify", "--model", &model, "w5"], &parts);
 }
 
 #[test]
@@ -432,6 +449,28 @@ fn an_output_that_holds_something_else_is_refused() {
         std::os::unix::fs::symlink(&corpus, folder.path("link")).expect("a link");
         stdout(&run(&[&device[..], &[&folder.name("link")]].concat()));
         assert!(folder.path("link").is_symlink() && fs::read(&corpus).expect("a corpus") != b"old");
+    }
+}
+
+#[test]
+fn a_run_does_not_begin_among_other_things() {
+    let folder = Folder::new();
+    let model = folder.model("model", "distilbert-nohead", |_| ());
+    let data = folder.write("data.tsv", "sentence\tlabel\nw5 w6\t0\nw7\t1\n");
+    fs::create_dir_all(folder.path("seeds/seed-1")).expect("a folder");
+    folder.write("seeds/seed-1/config.toml", "");
+    fs::create_dir(folder.path("run")).expect("a folder");
+    folder.write("run/config.toml", "");
+    let (seeds, run) = (folder.name("seeds"), folder.name("run"));
+    let finetune = ["finetune", "--model", &model, "--task", "sst2", "--data", &data, "--output"];
+    for (more, reason) in [
+        (&[&model[..]][..], "model: holds a model"),
+        (&[&seeds], "seeds: holds the runs of several seeds"),
+        (&[&seeds, "--resume"], "seeds: holds the runs of several seeds"),
+        (&[&seeds, "--search", "2"], "seeds: holds the runs of several seeds"),
+        (&[&run, "--seeds", "2"], "run: holds a run"),
+    ] {
+        folder.refuses(&[&finetune[..], more].concat(), &[reason, "choose another directory"]);
     }
 }
 

@@ -381,11 +381,15 @@ fn run_each(
     console: &Console,
     run: impl Fn(u64, &Path) -> anyhow::Result<Finetuned>,
 ) -> anyhow::Result<Option<Vec<SeedResult>>> {
+    let output = &args.run.output;
+    if args.seeds > 1 && output.join("config.toml").exists() {
+        bail!("{}: holds a run; choose another directory for several seeds", output.display());
+    }
     let mut results = Vec::new();
     for seed in first..first + u64::from(args.seeds) {
         let output = match args.seeds {
-            1 => args.run.output.clone(),
-            _ => args.run.output.join(format!("seed-{seed}")),
+            1 => output.clone(),
+            _ => output.join(format!("seed-{seed}")),
         };
         let Finetuned { outcome, result } = run(seed, &output)?;
         if outcome.end == End::Stopped {

@@ -182,8 +182,10 @@ impl Model {
             }
         };
         let source = Source::open(folder, &mut config)?;
+        // Before there is memory for what the configuration promises.
+        let fresh = source.missing(&Model::table_of(config.clone()), seed.is_some())?;
         let mut model = Model::zeroed(config);
-        let fresh = source.fill(&mut model, seed.is_some())?;
+        source.fill(&mut model, &fresh)?;
         if let Some(seed) = seed {
             model.randomise(seed, |parameter| fresh.contains(&parameter.name));
         }
@@ -508,28 +510,19 @@ impl Source {
         Err(ModelFolderError::Dtype { folder, name, expected, precision: saved, found })
     }
 
-    /// Fills every parameter; returns the names of those left fresh, which only a head's may be.
-    fn fill(&self, model: &mut Model, fresh_head: bool) -> Result<Vec<String>, ModelFolderError> {
+    /// The names of the parameters without a tensor of their shape, which only a new head's may be.
+    fn missing(&self, model: &Model, fresh_head: bool) -> Result<Vec<String>, ModelFolderError> {
         let mut fresh = Vec::new();
         let encoder_end = model.encoder_end();
-        let weights = model.parameters.weights_mut();
-        for parameter in weights.table {
-            let plain = plain_name(&parameter.name, self.prefix);
-            let may_be_fresh = fresh_head && parameter.range.start >= encoder_end;
-            if is_dense(parameter)
-                && let Some(values) = self.dense(parameter)?
-            {
-                weights.values[parameter.range.clone()].copy_from_slice(&values);
+        for parameter in model.parameters.table() {
+            if is_dense(parameter) && self.dense(parameter)?.is_some() {
                 continue;
             }
-            let found = self.find_parameter(&plain);
+            let found = self.find_parameter(&plain_name(&parameter.name, self.prefix));
             let shape = found.map(|name| self.checkpoint.shape(name)).transpose()?;
             match (found, shape) {
-                (Some(name), Some(shape)) if shape == parameter.shape => {
-                    let values = self.read(name)?;
-                    weights.values[parameter.range.clone()].copy_from_slice(&values);
-                }
-                _ if may_be_fresh => fresh.push(parameter.name.clone()),
+                (Some(_), Some(shape)) if shape == parameter.shape => {}
+                _ if fresh_head && parameter.range.start >= encoder_end => fresh.push(parameter.name.clone()),
                 (Some(name), Some(_)) => self.check_shape(name, &parameter.shape)?,
                 _ => {
                     return Err(ModelFolderError::Missing {
@@ -540,6 +533,22 @@ impl Source {
             }
         }
         Ok(fresh)
+    }
+
+    /// Fills every parameter but the fresh ones.
+    fn fill(&self, model: &mut Model, fresh: &[String]) -> Result<(), ModelFolderError> {
+        let weights = model.parameters.weights_mut();
+        for parameter in weights.table.iter().filter(|parameter| !fresh.contains(&parameter.name)) {
+            let dense = if is_dense(parameter) { self.dense(parameter)? } else { None };
+            let values = match (dense, self.find_parameter(&plain_name(&parameter.name, self.prefix))) {
+                (Some(values), _) => values,
+                (None, Some(name)) => self.read(name)?,
+                // `missing` has named it.
+                (None, None) => continue,
+            };
+            weights.values[parameter.range.clone()].copy_from_slice(&values);
+        }
+        Ok(())
     }
 
     /// Checks tied tensors and returns the names that nothing used.

@@ -117,16 +117,41 @@ impl Drop for Unused {
     }
 }
 
+/// Checks that a run in this directory would not be taken for a part of what is there.
+///
+/// # Errors
+/// If it holds a model or the runs of several seeds, or cannot be read.
+pub fn check_use(path: &Path) -> Result<(), TrainError> {
+    let refused = |reason: &str| Err(TrainError::Run { path: path.to_owned(), reason: reason.into() });
+    if path.join("config.json").exists() {
+        return refused("holds a model; choose another directory");
+    }
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let failed = |source| TrainError::Io { path: path.to_owned(), source };
+    for entry in path.read_dir().map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_of_seed = entry.file_name().to_string_lossy().starts_with("seed-");
+        if is_of_seed && entry.path().join("config.toml").exists() {
+            return refused("holds the runs of several seeds; choose another directory");
+        }
+    }
+    Ok(())
+}
+
 impl Run {
     /// Creates a run directory, or opens one that holds a run to continue it.
     ///
     /// # Errors
-    /// If the directory holds a run and `resume` is [`Resume::No`], is in use, or cannot be written.
+    /// If the directory holds a run and `resume` is [`Resume::No`], holds a model or the runs of several seeds, is in
+    /// use, or cannot be written.
     pub fn open(path: &Path, rt: &Runtime, config: String, data: String, resume: Resume) -> Result<Run, TrainError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
         };
+        check_use(path)?;
         let is_new = !path.exists();
         let made = MadeFolders::make(path).map_err(io(path))?;
         let lock_path = path.join(".lock");

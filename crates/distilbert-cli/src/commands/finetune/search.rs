@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::output::print;
 use anyhow::{Context, bail, ensure};
 use distilbert::checkpoint::{link_folder, write_atomic};
-use distilbert::train::run::Resume;
+use distilbert::train::run::{Resume, check_use};
 use distilbert::train::search::{Measured, Rivals, SearchSpace, Trial, measured};
 use distilbert::train::{End, Outcome};
 use distilbert_kernels::Runtime;
@@ -132,6 +132,7 @@ impl SearchPlace<'_> {
 
     /// The search that is there already, if it is to go on, or a new one.
     fn open(&self, config: String, count: usize, resume: Resume) -> anyhow::Result<Search> {
+        check_use(self.output)?;
         let path = self.output.join(SEARCH);
         let there = path.exists() || self.output.join(CONFIG).exists();
         if resume == Resume::No && there {

@@ -8,6 +8,9 @@ use std::path::Path;
 /// Name of the file in a model's folder.
 pub const TASK_FILE: &str = "task.json";
 
+/// A token of the text between two special ones.
+const SHORTEST_MAX_LENGTH: u64 = 3;
+
 /// What a model was fine-tuned for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,11 @@ pub(in crate::data) fn read_task<T: DeserializeOwned>(
         Err(error) => return Err(failed(error)),
     };
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
+    let max_length = value.get("max_length").and_then(serde_json::Value::as_u64);
+    if let Some(found) = max_length.filter(|&found| found < SHORTEST_MAX_LENGTH) {
+        let expected = format!("`max_length`: expected at least {SHORTEST_MAX_LENGTH} tokens, found {found}");
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, expected)));
+    }
     if value.get("problem").and_then(serde_json::Value::as_str) != problem {
         return Ok(None);
     }
