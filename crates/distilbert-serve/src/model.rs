@@ -220,7 +220,7 @@ impl ServedModel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoModel {
     /// None has the name.
-    #[error("model `{name}` does not exist; there are: {found}")]
+    #[error("model `{name}` does not exist; there {found}")]
     Unknown {
         /// What was asked for.
         name: String,
@@ -236,7 +236,7 @@ pub enum NoModel {
         needed: Ability,
     },
     /// No model can do it.
-    #[error("model is not {}; there are: {found}", needed.name())]
+    #[error("expected {}; there {found}", needed.name())]
     None {
         /// What is needed.
         needed: Ability,
@@ -307,9 +307,10 @@ impl Models {
         let models = self.all();
         let names =
             |models: &[Arc<ServedModel>]| models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
+        let there = || if models.is_empty() { "is none".to_owned() } else { format!("are: {}", names(&models)) };
         if let Some(name) = name {
             let found = models.iter().find(|model| model.name == name);
-            let found = found.ok_or_else(|| NoModel::Unknown { name: name.to_owned(), found: names(&models) })?;
+            let found = found.ok_or_else(|| NoModel::Unknown { name: name.to_owned(), found: there() })?;
             if !found.can(needed) {
                 return Err(NoModel::Cannot { name: name.to_owned(), needed });
             }
@@ -318,7 +319,7 @@ impl Models {
         let able: Vec<Arc<ServedModel>> = models.iter().filter(|model| model.can(needed)).cloned().collect();
         match &able[..] {
             [only] => Ok(Arc::clone(only)),
-            [] => Err(NoModel::None { needed, found: names(&models) }),
+            [] => Err(NoModel::None { needed, found: there() }),
             several => Err(NoModel::Several { found: names(several) }),
         }
     }

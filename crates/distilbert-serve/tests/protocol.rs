@@ -90,6 +90,7 @@ fn values_that_a_route_does_not_take_are_named() {
         ("/embed", json!({"model": "cls", "inputs": ""}), 400, "Empty"),
         ("/embed", json!({"model": "cls", "inputs": []}), 400, "Empty"),
         ("/embed", json!({"model": "cls", "inputs": [[]]}), 400, "Empty"),
+        ("/embed", json!({"model": "cls", "inputs": ["a", ""]}), 400, "Empty"),
         ("/embed", json!({"model": "cls", "inputs": ["a", {}]}), 422, "Validation"),
         ("/embed", json!({"model": "cls", "inputs": [1, "a"]}), 422, "Validation"),
         ("/embed", json!({"model": "cls", "inputs": [4_000_000_000_u32]}), 422, "Validation"),
@@ -139,6 +140,10 @@ fn values_that_a_route_does_not_take_are_named() {
     assert_eq!((&unknown["error"]["code"], &unknown["error"]["param"]), (&json!("model_not_found"), &json!("model")));
     let message = post(&server, "/predict", &json!({"inputs": "a"})).json()["error"].clone();
     assert!(message.as_str().unwrap().contains("sentiment, ranker, nli"), "{message}");
+    let message = post(&server, "/embed", &json!({"model": "cls", "inputs": ["a", ""]})).json()["error"].clone();
+    assert_eq!(message, "`inputs` cannot be empty, as the one at index 1 is");
+    let message = post(&server, "/embed", &json!({"model": "none", "inputs": "a"})).json()["error"].clone();
+    assert!(message.as_str().unwrap().starts_with("model `none` does not exist; there are: "), "{message}");
 }
 
 #[test]

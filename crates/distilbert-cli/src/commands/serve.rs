@@ -21,7 +21,7 @@ use distilbert_serve::{
     Config, Cors, Drained, EngineLimits, Event, Keys, Load, Log, Parity, ServedModel, ServedTask, Server, Setup, Share,
     Tls, largest_text,
 };
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -185,14 +185,23 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()
     let cors = cors.context("--cors-origin")?;
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::start(endpoint, &args.otlp_service_name));
     let traces = traces.transpose()?.map(Arc::new);
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<(String, String, PrecisionArgs)> = Vec::new();
     for model in &args.models {
         let (model, precision) = match model.rsplit_once(",precision=") {
             Some((model, precision)) => (model, PrecisionArgs::of_name(precision)?),
             None => (model.as_str(), args.precision),
         };
         let (name, source) = name_and_source(model)?;
+        if let Some((_, other, _)) = wanted.iter().find(|(other, ..)| *other == name) {
+            bail!("--model: `{other}` and `{source}` are both called `{name}`; name them with NAME=MODEL");
+        }
         wanted.push((name, source.to_owned(), precision));
+    }
+    let address = SocketAddr::new(args.host, args.port);
+    let manage = args.manage_port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    // Before the models are loaded, which may take long; the server says so too where a port is taken meanwhile.
+    for address in manage.into_iter().chain([address]) {
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     }
     let Some(models) = load_all(wanted, &rt, console)? else { return Ok(()) };
     for ServedModel { name, source, model, task, max_length, .. } in &models {
@@ -208,8 +217,8 @@ pub fn run(args: &ServeArgs, rt: Runtime, console: Console) -> anyhow::Result<()
     }
     let memory = args.memory_limit.map(|limit| left_for_requests(limit, &models, args, console)).transpose()?;
     let config = Config {
-        address: SocketAddr::new(args.host, args.port),
-        manage: args.manage_port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        address,
+        manage,
         engine: EngineLimits { batch_tokens: args.batch_tokens, queue_tokens: args.queue_tokens },
         memory,
         max_connections: args.max_connections,

@@ -163,6 +163,12 @@ impl ApiError {
         ApiError { param: Some(param.into()), ..ApiError::new(ErrorKind::Empty, message) }
     }
 
+    /// One of several inputs with nothing in it.
+    pub fn empty_at(param: &'static str, index: usize) -> ApiError {
+        let message = format!("`{param}` cannot be empty, as the one at index {index} is");
+        ApiError { message, ..ApiError::empty(param) }
+    }
+
     /// A mistake in the server, without details: they might hold text.
     pub fn internal() -> ApiError {
         ApiError::new(ErrorKind::Internal, "internal error")

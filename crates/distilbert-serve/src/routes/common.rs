@@ -136,10 +136,11 @@ pub fn items(app: &App, value: Value, param: &'static str) -> Result<Vec<Item>, 
         Item::Text(text) => text.is_empty(),
         Item::Ids(ids) => ids.is_empty(),
     };
-    if items.iter().any(is_empty) {
-        return Err(ApiError::empty(param));
+    match items.iter().position(is_empty) {
+        Some(index) if items.len() > 1 => Err(ApiError::empty_at(param, index)),
+        Some(_) => Err(ApiError::empty(param)),
+        None => Ok(items),
     }
-    Ok(items)
 }
 
 /// A whole number of 0 or more, also one with a fraction of zero: JSON knows no other kind.
