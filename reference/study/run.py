@@ -137,10 +137,11 @@ class Model:
 
 
 class Study:
-    def __init__(self, data: Path, work: Path, program: Path, until: float | None, threads: int) -> None:
-        self.data, self.work, self.program, self.until, self.threads = data, work, program, until, threads
+    def __init__(self, arguments: argparse.Namespace, until: float | None) -> None:
+        self.data, self.work, self.program = arguments.data, arguments.work, arguments.distilbert
+        self.threads, self.precision, self.until = arguments.threads, arguments.precision, until
         self.outcomes: dict[str, dict[str, Any]] = {}
-        self.file = work / "outcomes.jsonl"
+        self.file = self.work / "outcomes.jsonl"
         if self.file.exists():
             for line in self.file.read_text(encoding="utf-8").splitlines():
                 outcome = json.loads(line)
@@ -155,6 +156,8 @@ class Study:
         folder = self.work / stage.name
         command = [str(self.program), *stage.command, "--output", str(folder), "--quiet", "--json"]
         command += ["--threads", str(self.threads)]
+        if self.precision and "--init-only" not in command:
+            command += ["--precision", self.precision]
         if (folder / "config.toml").exists():
             command.append("--resume")
         print(time.strftime("%H:%M:%S"), stage.name, flush=True)
@@ -173,6 +176,8 @@ class Study:
         if '"end":"stopped"' in said:
             sys.exit(f"{stage.name} interrupted, to be resumed")
         outcome: dict[str, Any] = {"stage": stage.name, **stage.tags, "seconds": round(time.time() - started, 1)}
+        if self.precision:
+            outcome["precision"] = self.precision
         for name, file in (("validation", "best/state.json"), ("evaluation", "evaluation.json")):
             if (folder / file).exists():
                 outcome[name] = json.loads((folder / file).read_text(encoding="utf-8"))
@@ -307,6 +312,7 @@ def main() -> None:
     parser.add_argument("--distilbert", type=Path, required=True, help="the built program")
     parser.add_argument("--until", help="the next HH:MM at which it stops")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("bf16",), help="of the products while it trains, in place of f32")
     arguments = parser.parse_args()
     until = None
     if arguments.until:
@@ -315,7 +321,7 @@ def main() -> None:
         until = time.mktime((today.tm_year, today.tm_mon, today.tm_mday, hours, minutes, 0, 0, 0, -1))
         if until <= time.time():
             until += 24 * 3600
-    study = Study(arguments.data, arguments.work, arguments.distilbert, until, arguments.threads)
+    study = Study(arguments, until)
 
     work = study.work
     # The teacher of each of the eight tasks, and its own student.
