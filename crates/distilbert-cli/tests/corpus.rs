@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{model, run, run_with, stdout, texts};
+use common::{lines, model, run, run_with, stdout, texts};
 use std::fs;
 
 #[test]
@@ -19,6 +19,26 @@ fn standard_input_makes_the_same_corpus_as_the_file() {
         fs::read(output).unwrap()
     };
     assert!(build(&name("text.txt"), "file.tokens", b"") == build("-", "stdin.tokens", text.as_bytes()));
+}
+
+#[test]
+fn an_earlier_build_in_the_input_folder_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    fs::write(name("in/text.txt"), texts(60).join("\n")).unwrap();
+    let (input, output) = (name("in"), name("in/m.tokens"));
+    let build = |input: &str, kind: &[&str]| {
+        let fixed = ["corpus", "build", input, "-o", &output, "--min-tokens", "3", "--json"];
+        let [summary] = &lines(&stdout(&run(&[&fixed[..], kind].concat())))[..] else { panic!("one line") };
+        assert_eq!(summary["files"], 1);
+        fs::read(&output).unwrap()
+    };
+    let trained = ["--train-vocabulary", "120"];
+    let first = build(&input, &trained);
+    assert!(folder.path().join("in/m-tokenizer/vocab.txt").is_file());
+    assert!(build(&input, &trained) == first);
+    assert!(build(&name("in/*"), &["--model", &name("in/m-tokenizer")]) == first);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `distilbert corpus`: text to a token file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use distilbert::data::corpus::{self, By, CorpusConfig, CorpusInputs, CorpusSummary, Field, HeldOut, InvalidUtf8};
 use distilbert::tokenizer::vocabulary::VocabularyConfig;
 use distilbert::tokenizer::{Tokenizer, TokenizerClass};
@@ -26,6 +26,7 @@ enum CorpusCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("vocabulary").required(true)))]
 struct BuildArgs {
     /// Files, folders, quoted glob patterns, or `-` for standard input; plain text, JSONL or TSV, also .gz and .zst.
     #[arg(required = true, value_name = "INPUT")]
@@ -34,11 +35,11 @@ struct BuildArgs {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// Model whose tokenizer to use: a folder, a hub name, or pip:PACKAGE.
-    #[arg(long, value_name = "MODEL", required_unless_present = "train_vocabulary")]
+    #[arg(long, value_name = "MODEL", group = "vocabulary")]
     model: Option<String>,
     /// Train a WordPiece vocabulary of this size from the inputs, and save it beside the output as NAME-tokenizer
     /// (of mine.tokens: mine-tokenizer).
-    #[arg(long, value_name = "SIZE", conflicts_with = "model")]
+    #[arg(long, value_name = "SIZE", group = "vocabulary")]
     train_vocabulary: Option<usize>,
     /// Keep letter case and accents in the trained vocabulary.
     #[arg(long, requires = "train_vocabulary", conflicts_with = "model")]
@@ -70,7 +71,7 @@ struct BuildArgs {
     /// What to do about lines that are not UTF-8.
     #[arg(long, value_enum, default_value_t = InvalidUtf8Choice::Refuse)]
     invalid_utf8: InvalidUtf8Choice,
-    /// Print the summary as JSON.
+    /// Print the summary as one line of JSON.
     #[arg(long)]
     json: bool,
 }
@@ -126,7 +127,8 @@ fn build(args: &BuildArgs, threads: usize, console: &Console) -> anyhow::Result<
     let tokenizer = match (&args.model, args.train_vocabulary) {
         (_, Some(size)) => {
             let vocabulary = VocabularyConfig { size, lowercase: !args.cased, ..VocabularyConfig::default() };
-            let tokens = corpus::train_vocabulary(&inputs, &vocabulary, console).context("training the vocabulary")?;
+            let tokens = corpus::train_vocabulary(&inputs, &args.output, &vocabulary, console)
+                .context("training the vocabulary")?;
             if tokens.len() < size {
                 console.warn(&format!("the text gave a vocabulary of {} tokens, of {size} asked for", tokens.len()));
             }
@@ -141,10 +143,10 @@ fn build(args: &BuildArgs, threads: usize, console: &Console) -> anyhow::Result<
     let summary = corpus::build(&inputs, &tokenizer, &config, &args.output, console).context("building the corpus")?;
     if args.train_vocabulary.is_some() {
         // Only now: a corpus that could not be built leaves an older one with the tokenizer that it was built with.
-        tokenizer.save(&tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;
+        tokenizer.save(&corpus::tokenizer_folder(&args.output), TokenizerClass::DistilBert, config.max_length)?;
     }
     match args.json {
-        true => output::print(&(serde_json::to_string_pretty(&summary)? + "\n")),
+        true => output::print_json(&summary),
         false => output::print(&describe(&summary)),
     }
 }
@@ -168,13 +170,6 @@ fn parse_held_out(text: &str) -> Result<HeldOut, String> {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(HeldOut::Share(share)),
         _ => Err("expected a share from 0 to below 1, such as 0.02, or a whole number of sequences".to_owned()),
     }
-}
-
-/// `corpora/news.tokens` -> `corpora/news-tokenizer`.
-fn tokenizer_folder(output: &Path) -> PathBuf {
-    let mut name = output.file_stem().unwrap_or_default().to_owned();
-    name.push("-tokenizer");
-    output.with_file_name(name)
 }
 
 fn describe(summary: &CorpusSummary) -> String {

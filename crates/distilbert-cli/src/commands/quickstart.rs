@@ -186,7 +186,8 @@ impl Quickstart<'_> {
             invalid_utf8: InvalidUtf8::Refuse,
         };
         let vocabulary = VocabularyConfig { size: VOCABULARY_SIZE, ..VocabularyConfig::default() };
-        let tokens = corpus::train_vocabulary(&inputs, &vocabulary, self.console)?;
+        let path = self.output.join("corpus.tokens");
+        let tokens = corpus::train_vocabulary(&inputs, &path, &vocabulary, self.console)?;
         let tokenizer = Tokenizer::from_vocabulary(tokens, vocabulary.lowercase)?;
         tokenizer.save(&self.output.join("tokenizer"), TokenizerClass::Bert, MAX_POSITIONS)?;
         let config = CorpusConfig {
@@ -196,7 +197,6 @@ impl Quickstart<'_> {
             threads: self.rt.threads(),
             ..CorpusConfig::default()
         };
-        let path = self.output.join("corpus.tokens");
         corpus::build(&inputs, &tokenizer, &config, &path, self.console)?;
         Ok((tokenizer, Corpus::open(&path)?))
     }

@@ -4,7 +4,7 @@
 //! temporary file as they come, and from there to the token file in shuffled order.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -37,12 +37,7 @@ pub fn build(
     progress: &dyn Progress,
 ) -> Result<CorpusSummary, CorpusError> {
     config.validate()?;
-    let mut files = find_files(inputs)?;
-    if let Some(path) = inputs.paths.iter().find(|path| is_same_file(path, output)) {
-        return Err(CorpusError::OutputIsInput { path: path.clone() });
-    }
-    // An earlier output in an input folder is not text.
-    files.retain(|file| !is_same_file(file, output));
+    let files = find_files(inputs, output)?;
     let write_error = |error| CorpusError::Write { path: output.to_owned(), error };
 
     let mut former = Former::new(tokenizer, config, output).map_err(write_error)?;
@@ -64,10 +59,6 @@ pub fn build(
     round.drain_into(&mut former, &mut encoders).map_err(write_error)?;
     former.end_document().map_err(write_error)?;
     former.finish(inputs, files.len(), source, output, progress)
-}
-
-fn is_same_file(left: &Path, right: &Path) -> bool {
-    matches!((fs::canonicalize(left), fs::canonicalize(right)), (Ok(left), Ok(right)) if left == right)
 }
 
 /// Text tokenised at once: enough to keep all threads busy for a while.

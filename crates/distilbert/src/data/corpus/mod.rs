@@ -14,12 +14,12 @@ use serde::Serialize;
 
 pub use build::build;
 pub use file::{Corpus, Sequences, Split};
-pub use source::train_vocabulary;
+pub use source::{open_text, tokenizer_folder, train_vocabulary};
 
 use crate::tokenizer::vocabulary::VocabularyError;
 
 /// The path that stands for standard input.
-const STANDARD_INPUT: &str = "-";
+pub const STANDARD_INPUT: &str = "-";
 
 /// Where the text is and how it is cut into texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,19 +12,20 @@ use super::{By, CorpusError, CorpusInputs, Field, InputNames, InvalidUtf8, STAND
 use crate::progress::Progress;
 use crate::tokenizer::vocabulary::{VocabularyConfig, VocabularyError, WordCounts};
 
-/// Trains a vocabulary on the texts that [`super::build`] would read from `inputs`.
+/// Trains a vocabulary on the texts that [`super::build`] would read from `inputs` for this output.
 ///
 /// # Errors
-/// [`CorpusError`] if a file cannot be read, standard input is among them, or there is nothing to train on.
+/// [`CorpusError`] if a file cannot be read, standard input or the output is among them, or there is nothing to train on.
 pub fn train_vocabulary(
     inputs: &CorpusInputs,
+    output: &Path,
     config: &VocabularyConfig,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, CorpusError> {
     if inputs.paths.iter().any(|path| path.as_os_str() == STANDARD_INPUT) {
         return Err(CorpusError::StandardInputTwice);
     }
-    let files = find_files(inputs)?;
+    let files = find_files(inputs, output)?;
     let mut counts = WordCounts::new(config.lowercase);
     progress.begin("counting words", total_bytes(&files), "bytes");
     let read = for_each_text(inputs, &files, progress, &mut |text, _| {
@@ -57,10 +58,26 @@ const MAX_PARAGRAPH_BYTES: usize = 1 << 20;
 /// So many lines that are not UTF-8 are named; the others only counted.
 const MAX_NAMED_LINES: usize = 20;
 
-/// All files that the inputs name, in their order; folders and patterns in the order of names.
-pub(super) fn find_files(inputs: &CorpusInputs) -> Result<Vec<PathBuf>, CorpusError> {
+/// Where a tokenizer whose vocabulary was trained for a corpus is saved: `corpora/news-tokenizer` of `corpora/news.tokens`.
+pub fn tokenizer_folder(output: &Path) -> PathBuf {
+    let mut name = output.file_stem().unwrap_or_default().to_owned();
+    name.push("-tokenizer");
+    output.with_file_name(name)
+}
+
+/// All files that the inputs name, in their order; folders and patterns in the order of names. What an earlier build left
+/// at `output` and in its [`tokenizer_folder`] is passed over in folders and patterns.
+pub(super) fn find_files(inputs: &CorpusInputs, output: &Path) -> Result<Vec<PathBuf>, CorpusError> {
+    // None of what does not exist yet.
+    let earlier = fs::canonicalize(output).ok();
+    let earlier_tokenizer = fs::canonicalize(tokenizer_folder(output)).ok();
     let mut files = Vec::new();
     for path in &inputs.paths {
+        let found = fs::canonicalize(path).ok();
+        if found.is_some() && found == earlier {
+            return Err(CorpusError::OutputIsInput { path: path.clone() });
+        }
+        let is_named = path.is_file();
         let before = files.len();
         if path.as_os_str() == STANDARD_INPUT || path.is_file() {
             files.push(path.clone());
@@ -78,6 +95,14 @@ pub(super) fn find_files(inputs: &CorpusInputs) -> Result<Vec<PathBuf>, CorpusEr
                     files.push(found);
                 }
             }
+        }
+        if !is_named && (earlier.is_some() || earlier_tokenizer.is_some()) {
+            let of_folder = files.split_off(before);
+            files.extend(of_folder.into_iter().filter(|file| {
+                let file = fs::canonicalize(file).ok();
+                let is_tokenizers = file.as_deref().and_then(Path::parent) == earlier_tokenizer.as_deref();
+                file.is_none() || (file != earlier && !is_tokenizers)
+            }));
         }
         if files.len() == before {
             return Err(CorpusError::NoInput { path: path.clone() });
@@ -154,7 +179,7 @@ pub(super) fn for_each_text(
             }
         }
         texts.end_document()?;
-        counts.bytes += lines.reader.get_ref().bytes();
+        counts.bytes += lines.reader.get_ref().get_ref().get_ref().bytes;
     }
     counts.blank_lines = texts.blank_lines;
     Ok(counts)
@@ -273,7 +298,9 @@ fn cell(line: &str, number: usize) -> Result<&str, String> {
 }
 
 fn column_number(header: &str, name: &str) -> Result<usize, String> {
+    let named = header.split('\t').filter(|&column| column == name).count();
     match header.split('\t').position(|column| column == name) {
+        Some(_) if named > 1 => Err(format!("expected one column `{name}` in the header, found {named}")),
         Some(position) => Ok(position + 1),
         None => Err(format!("no column `{name}` in the header, found `{}`", header.replace('\t', "`, `"))),
     }
@@ -292,10 +319,18 @@ fn compression(path: &Path) -> Option<Compression> {
     }
 }
 
+/// Opens a file to read its text, decompressed if its name ends in `.gz` or `.zst`.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn open_text(path: &Path) -> io::Result<impl Read + use<>> {
+    Ok(Decompressed::new(path, BufReader::with_capacity(BUFFER_BYTES, File::open(path)?)))
+}
+
 /// The decompressed lines of one file.
 struct Lines<'a> {
     path: &'a Path,
-    reader: BufReader<Decompressed<'a>>,
+    reader: BufReader<Decompressed<BufReader<Counted<'a>>>>,
     /// The line read last, without its end.
     line: Vec<u8>,
     /// Its number, counted from 1.
@@ -310,11 +345,7 @@ impl<'a> Lines<'a> {
             Box::new(File::open(path).map_err(|error| CorpusError::Read { path: path.to_owned(), error })?)
         };
         let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { raw, bytes: 0, progress });
-        let decompressed = match compression(path) {
-            None => Decompressed::Plain(counted),
-            Some(Compression::Gzip) => Decompressed::Gzip(MultiGzDecoder::new(counted)),
-            Some(Compression::Zstd) => Decompressed::Zstd(Box::new(ZstdReader::new(counted))),
-        };
+        let decompressed = Decompressed::new(path, counted);
         Ok(Lines { path, reader: BufReader::with_capacity(BUFFER_BYTES, decompressed), line: Vec::new(), number: 0 })
     }
 
@@ -350,23 +381,32 @@ impl<'a> Lines<'a> {
 const BUFFER_BYTES: usize = 256 << 10;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-enum Decompressed<'a> {
-    Plain(BufReader<Counted<'a>>),
-    Gzip(MultiGzDecoder<BufReader<Counted<'a>>>),
-    Zstd(Box<ZstdReader<BufReader<Counted<'a>>>>),
+enum Decompressed<R> {
+    Plain(R),
+    Gzip(MultiGzDecoder<R>),
+    Zstd(Box<ZstdReader<R>>),
 }
 
-impl Decompressed<'_> {
-    fn bytes(&self) -> u64 {
+impl<R: BufRead> Decompressed<R> {
+    /// By the end of the file's name.
+    fn new(path: &Path, reader: R) -> Self {
+        match compression(path) {
+            None => Self::Plain(reader),
+            Some(Compression::Gzip) => Self::Gzip(MultiGzDecoder::new(reader)),
+            Some(Compression::Zstd) => Self::Zstd(Box::new(ZstdReader::new(reader))),
+        }
+    }
+
+    fn get_ref(&self) -> &R {
         match self {
-            Self::Plain(reader) => reader.get_ref().bytes,
-            Self::Gzip(reader) => reader.get_ref().get_ref().bytes,
-            Self::Zstd(reader) => reader.get_ref().get_ref().bytes,
+            Self::Plain(reader) => reader,
+            Self::Gzip(reader) => reader.get_ref(),
+            Self::Zstd(reader) => reader.get_ref(),
         }
     }
 }
 
-impl Read for Decompressed<'_> {
+impl<R: BufRead> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(reader) => reader.read(buffer),

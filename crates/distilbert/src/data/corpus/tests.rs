@@ -367,10 +367,13 @@ fn a_vocabulary_is_trained_from_the_same_inputs() {
     let path = folder.file("a.jsonl", "{\"text\": \"abab abab\"}\n{\"text\": \"abab\"}\n");
     let inputs = CorpusInputs { field: Field::Json("text".to_owned()), ..inputs(&[path]) };
     let config = crate::tokenizer::vocabulary::VocabularyConfig { size: 11, ..Default::default() };
-    let tokens = train_vocabulary(&inputs, &config, &()).expect("trains");
+    let tokens = train_vocabulary(&inputs, Path::new("none.tokens"), &config, &()).expect("trains");
     assert_eq!(tokens[5..], ["a", "##a", "##b", "ab", "##ab", "abab"].map(str::to_owned)[..tokens.len() - 5]);
     let standard_input = CorpusInputs { paths: vec!["-".into()], ..inputs };
-    assert!(matches!(train_vocabulary(&standard_input, &config, &()), Err(CorpusError::StandardInputTwice)));
+    assert!(matches!(
+        train_vocabulary(&standard_input, Path::new("none.tokens"), &config, &()),
+        Err(CorpusError::StandardInputTwice)
+    ));
 }
 
 /// Asks to stop at once, and adds up what it is told.
