@@ -240,6 +240,15 @@ fn attention_maps_are_those_of_the_reference_as_json_page_and_text() {
         assert!(page.contains(r#"{"tokens":["[CLS]","w5""#) && !page.contains("ATTENTION_DATA"));
         assert!(!page.contains("http"), "nothing from outside");
 
+        // A page is of one text, or is not written.
+        let other = folder.path().join("other.html");
+        let html = ["--html", other.to_str().unwrap()];
+        let message = error(&run(&[&base[..], &[&object], &html].concat()));
+        assert!(message.contains("--html: expected one text, found more"), "{message}");
+        let message = error(&run(&[&base[..6], &html].concat()));
+        assert!(message.contains("--html: expected one text, found none"), "{message}");
+        assert!(!other.exists());
+
         let people = stdout(&run(&base));
         let last = case["attention"].as_array().unwrap().last().unwrap().as_array().unwrap();
         let mean = |row: usize, column: usize| {

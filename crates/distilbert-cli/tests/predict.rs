@@ -304,3 +304,35 @@ fn texts_are_ranked_by_a_model_that_scores_pairs() {
     let refused = error(&run(&["predict", "rerank", "--model", other.to_str().unwrap(), "--query", "w5", "w6"]));
     assert!(refused.contains("expected one output, found 3"), "{refused}");
 }
+
+#[test]
+fn blank_lines_of_jsonl_are_no_inputs_and_broken_json_is_said_to_be_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let base = ["predict", "classify", "--model", name, "--json", "--input-format", "jsonl"];
+    let output = run_with(&base, b"\"w5\"\n\n{\"text\": \"w6\"}\n \r\n\n");
+    assert_eq!(lines(&stdout(&output)).len(), 2);
+    assert!(stderr(&output).contains("3 blank lines were left out"), "{}", stderr(&output));
+    let message = error(&run_with(&base, b"\"w5\"\n{\"text\": \"w6\"\n"));
+    assert!(message.starts_with("error: line 2: expected a JSON string or {\"text\""), "{message}");
+    assert!(message.ends_with("found text that is not JSON: EOF while parsing an object at column 13"), "{message}");
+}
+
+#[test]
+fn inputs_may_be_compressed_and_a_dash_is_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    model("distilbert-classify", folder.path());
+    let name = folder.path().to_str().unwrap();
+    let base = ["predict", "classify", "--model", name, "--input"];
+    let expected = stdout(&run_with(&["predict", "classify", "--model", name], b"w5 w6\nw7\n"));
+    assert_eq!(stdout(&run_with(&[&base[..], &["-"]].concat(), b"w5 w6\nw7\n")), expected);
+    // `printf '"w5 w6"\n"w7"\n' | gzip -n`: the format follows from the name without `.gz`.
+    let packed: &[u8] = &[
+        31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 83, 42, 55, 85, 40, 55, 83, 226, 82, 42, 55, 87, 226, 2, 0, 150, 115, 151,
+        159, 13, 0, 0, 0,
+    ];
+    let file = folder.path().join("a.jsonl.gz");
+    std::fs::write(&file, packed).unwrap();
+    assert_eq!(stdout(&run(&[&base[..], &[file.to_str().unwrap()]].concat())), expected);
+}

@@ -47,7 +47,7 @@ pub struct AnswerArgs {
     allow_no_answer: bool,
     /// Give no answer if it is likelier than the best one by more than this, in log odds [default: as fitted in
     /// training, or 0]
-    #[arg(long, value_name = "ODDS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "ODDS")]
     null_threshold: Option<f32>,
 }
 

@@ -40,7 +40,7 @@ pub fn run(args: &AttentionArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     let folder = model_source::resolve(name, console)?;
     let (model, tokenizer) = args.common.precision.load(name, &folder, rt, console)?;
     let max_length = model_source::max_length(args.max_length, model.config.encoder.max_positions, &model)?;
-    let task = Attention { args, rt, model: &model, tokenizer: &tokenizer, max_length, pages: 0 };
+    let task = Attention { args, rt, model: &model, tokenizer: &tokenizer, max_length, page: None };
     run_task(&args.common, Keys::TEXTS, task, console)
 }
 
@@ -50,8 +50,8 @@ struct Attention<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
     max_length: usize,
-    /// Pages written.
-    pages: usize,
+    /// Of --html; written once it is known to be the only one.
+    page: Option<String>,
 }
 
 impl Task for Attention<'_> {
@@ -72,13 +72,11 @@ impl Task for Attention<'_> {
         for (sequence, maps) in asked.sequences.iter().zip(&asked.outputs) {
             let ids = sequence.input_ids.iter();
             let tokens: Vec<&str> = ids.map(|&id| self.tokenizer.token(id).unwrap_or_default()).collect();
-            if let Some(path) = &self.args.html {
-                if self.pages > 0 {
+            if self.args.html.is_some() {
+                if self.page.is_some() {
                     bail!("--html: expected one text, found more");
                 }
-                write_atomic(path, page(maps, &tokens)?.as_bytes())?;
-                self.pages += 1;
-                writeln!(out, "{}", path.display())?;
+                self.page = Some(page(maps, &tokens)?);
             } else if self.args.common.json {
                 let size = maps.tokens.max(1);
                 let head = |layer, head| maps.head(layer, head).chunks(size).collect();
@@ -90,6 +88,13 @@ impl Task for Attention<'_> {
             }
         }
         Ok(())
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Some(path) = &self.args.html else { return Ok(()) };
+        let page = self.page.take().context("--html: expected one text, found none")?;
+        write_atomic(path, page.as_bytes())?;
+        Ok(writeln!(out, "{}", path.display())?)
     }
 }
 

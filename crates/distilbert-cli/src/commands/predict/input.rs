@@ -1,10 +1,11 @@
 //! The inputs of `predict`: texts and pairs from arguments, lines, JSON Lines, CSV and TSV, one at a time.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
+use distilbert::data::corpus::{STANDARD_INPUT, open_text};
 use distilbert::data::records::{Records, RowFormat};
 use serde_json::Value;
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ pub struct InputArgs {
     /// The inputs [default: standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// Read the inputs from this file.
+    /// Read the inputs from this file, which may end in .gz or .zst; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     input: Option<PathBuf>,
     /// How an input is written [default: as the file's name ends: .jsonl, .csv, .tsv; else lines]
@@ -96,6 +97,8 @@ pub struct InputReader {
     format: InputFormat,
     separator: Option<String>,
     keys: Keys,
+    /// Blank lines of JSONL so far.
+    blank_lines: usize,
     /// The columns as the user named them.
     text_column: Option<String>,
     pair_column: Option<String>,
@@ -122,7 +125,9 @@ impl InputArgs {
     /// # Errors
     /// If they do not fit together or the file cannot be opened.
     pub fn open(&self, keys: Keys) -> anyhow::Result<InputReader> {
-        let ending = self.input.as_ref().and_then(|path| path.extension()).unwrap_or_default();
+        let is_packed = |path: &&PathBuf| matches!(path.extension().and_then(OsStr::to_str), Some("gz" | "zst"));
+        let packed = self.input.as_ref().filter(is_packed).map(|path| path.with_extension(""));
+        let ending = packed.as_ref().or(self.input.as_ref()).and_then(|path| path.extension()).unwrap_or_default();
         let format = self.input_format.unwrap_or(match ending.to_ascii_lowercase().to_str() {
             Some("jsonl" | "json") => InputFormat::Jsonl,
             Some("csv") => InputFormat::Csv,
@@ -153,9 +158,10 @@ impl InputArgs {
             InputFormat::Csv => RowFormat::Csv,
             InputFormat::Tsv => RowFormat::Tabs,
         };
-        let source = match &self.input {
+        let file = self.input.as_deref().filter(|path| path.as_os_str() != STANDARD_INPUT);
+        let source = match file {
             Some(path) => {
-                let file = File::open(path).with_context(|| path.display().to_string())?;
+                let file = open_text(path).with_context(|| path.display().to_string())?;
                 Source::Reader { name: Some(path.display().to_string()), records: Box::new(Records::new(file, rows)) }
             }
             None if self.texts.is_empty() => {
@@ -169,6 +175,7 @@ impl InputArgs {
             format,
             separator: self.pair_separator.clone(),
             keys,
+            blank_lines: 0,
             text_column: self.text_column.clone(),
             pair_column: self.pair_column.clone(),
             has_header: is_table && self.text_column.is_some() && !self.no_header,
@@ -201,6 +208,13 @@ impl InputReader {
                     }
                 },
             };
+            if self.format == InputFormat::Jsonl
+                && matches!(self.source, Source::Reader { .. })
+                && fields.iter().all(|field| field.trim().is_empty())
+            {
+                self.blank_lines += 1;
+                continue;
+            }
             let mut candidates = Vec::new();
             let parsed = match (self.format, &fields[..]) {
                 (InputFormat::Csv | InputFormat::Tsv, _) => self.table_row(fields),
@@ -239,7 +253,7 @@ impl InputReader {
     pub fn blank_lines(&self) -> usize {
         match &self.source {
             Source::Arguments { .. } => 0,
-            Source::Reader { records, .. } => records.blank_lines(),
+            Source::Reader { records, .. } => records.blank_lines() + self.blank_lines,
         }
     }
 
@@ -253,15 +267,20 @@ impl InputReader {
 
     fn json(&self, text: &str, candidates: &mut Vec<String>) -> anyhow::Result<(String, Option<String>)> {
         let key = self.text_column.as_deref().unwrap_or(self.keys.text);
-        let value = serde_json::from_str(text).unwrap_or_default();
+        let pair = self.pair_column.as_deref().unwrap_or(self.keys.pair);
+        let expected = format!("expected a JSON string or {{\"{key}\": ..., \"{pair}\": ...}}");
+        let value = serde_json::from_str(text).map_err(|error| {
+            // Its line is that of the input, which is named already.
+            let error = error.to_string().replace(" at line 1 column", " at column");
+            anyhow!("{expected}, found text that is not JSON: {error}")
+        })?;
         let mut object = match value {
             Value::Object(object) => object,
             value => {
                 if let Some(text) = self.keys.text_of(value).filter(|_| self.text_column.is_none()) {
                     return Ok((text, None));
                 }
-                let pair = self.pair_column.as_deref().unwrap_or(self.keys.pair);
-                bail!("expected a JSON string or {{\"{key}\": ..., \"{pair}\": ...}}, found something else")
+                bail!("{expected}, found another kind of value")
             }
         };
         let first = match object.remove(key) {
@@ -310,6 +329,8 @@ impl InputReader {
             None => {
                 let place = |column: &str| {
                     let (place, found) = if self.has_header {
+                        let named = fields.iter().filter(|&field| field == column).count();
+                        ensure!(named <= 1, "expected one column `{column}`, found {named}");
                         (fields.iter().position(|field| field == column), fields.join(", "))
                     } else {
                         let numbers = 1..=fields.len();
