@@ -84,6 +84,14 @@ fn sound_files_pass_in_every_format_with_lengths_of_the_models_tokens() {
 }
 
 #[test]
+fn labels_that_differ_in_case_or_space_are_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "text\tlabel\nw5\ttech\nw6\ttech \nw7\tTech\nw8\tart\n");
+    let text = stdout(&run(&["data", "check", &file, "--text-column", "text", "--label-column", "label"]));
+    assert!(text.contains("  alike labels  1 but for case and space: \"tech\" = \"tech \" = \"Tech\"\n"), "{text}");
+}
+
+#[test]
 fn a_task_of_glue_is_checked_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

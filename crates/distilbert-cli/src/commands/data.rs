@@ -8,7 +8,7 @@ use crate::commands::finetune::{FinetuneRunConfig, ProblemChoice};
 use crate::console::Console;
 use crate::{model_source, output};
 use anyhow::{bail, ensure};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::check::{Cases, Checking, DataCheck, FileCheck, Pair, Rows};
 use distilbert::data::examples::{Columns, DataError, Defaults, Layout, Problem, SavedTask, Scan, Split, Task};
@@ -49,17 +49,18 @@ enum DataCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("kind").required(true).multiple(true)))]
 struct CheckArgs {
     /// The training file, then the files to score on; or a folder with train, dev and test files.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// A GLUE task (sst2, mnli, ...), for its official files; ner or pos for words with tags, squad for questions,
     /// intents for intents and slots.
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["text_column", "problem"])]
+    #[arg(long, value_name = "NAME", group = "kind")]
     task: Option<String>,
     /// Column of the text: its name, or its number from 1 with --no-header. For words with tags the column of the words,
     /// as `finetune` has it.
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", group = "kind")]
     text_column: Option<String>,
     /// Column of the second text of a pair.
     #[arg(long, value_name = "COLUMN")]
@@ -71,7 +72,7 @@ struct CheckArgs {
     #[arg(long, requires = "text_column")]
     no_header: bool,
     /// What the label column holds [default: classification]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, group = "kind")]
     problem: Option<ProblemChoice>,
     /// Count tokens as this model's tokenizer makes them.
     #[arg(long, value_name = "MODEL")]
@@ -326,6 +327,9 @@ fn describe(found: &FileCheck) -> String {
     };
     count("unlabelled", found.unlabelled, String::new());
     count("new labels", found.new_labels.len(), format!(": {}", found.new_labels.join(", ")));
+    let quoted = |labels: &Vec<String>| labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(" = ");
+    let alike: Vec<String> = found.alike_labels.iter().map(quoted).collect();
+    count("alike labels", alike.len(), format!(" but for case and space: {}", alike.join(", ")));
     count("skipped", found.skipped, " lines that are no rows".to_owned());
     let empty: Vec<String> = found.empty.first.iter().map(usize::to_string).collect();
     count("empty texts", found.empty.count, format!(": {row} {}", listed(&empty, found.empty.count)));

@@ -272,11 +272,22 @@ impl Checking<'_, '_> {
             let new = check.labels.iter().skip(check.first_labels);
             found.new_labels = new.filter(|label| found.labels.contains_key(*label)).cloned().collect();
         }
+        found.alike_labels = alike(&check.labels);
+        found.alike_labels.retain(|labels| labels.iter().any(|label| found.labels.contains_key(label)));
         let leaked = check.files.iter().zip(leaks).filter(|(_, (_, near))| near.count > 0);
         found.leaks = leaked.map(|(from, (exact, near))| Leak { from: from.clone(), exact, near }).collect();
         found.tokens = check.tokenizer.is_some().then(|| lengths.finish(check.max_length));
         found
     }
+}
+
+/// Labels that are one but for case and the space around them, in groups.
+fn alike(labels: &[String]) -> Vec<Vec<String>> {
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for label in labels {
+        groups.entry(label.trim().to_lowercase()).or_default().push(label.clone());
+    }
+    groups.into_values().filter(|group| group.len() > 1).collect()
 }
 
 /// Notes where a text was seen; the result is where it was seen before: once in each file at most.
@@ -371,6 +382,16 @@ mod tests {
         let mut checking = check.begin(file, Rows::Texts);
         rows.into_iter().for_each(|row| checking.row(row));
         checking.finish(0)
+    }
+
+    #[test]
+    fn labels_that_differ_in_case_or_space_alone_stand_together() {
+        let mut check = DataCheck::new(None, 128, 1);
+        let rows = |labels: &[&str]| labels.iter().map(|label| row(1, label, label)).collect();
+        let train = checked(&mut check, "train", rows(&["tech", " tech", "art", "Tech\t", "law"]));
+        assert_eq!(train.alike_labels, [["tech", " tech", "Tech\t"]]);
+        let dev = checked(&mut check, "dev", rows(&["law", "Art"]));
+        assert_eq!(dev.alike_labels, [["art", "Art"]]);
     }
 
     #[test]

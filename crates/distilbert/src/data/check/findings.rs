@@ -51,6 +51,8 @@ pub struct FileCheck {
     pub unlabelled: usize,
     /// Labels of this file that the first one does not have.
     pub new_labels: Vec<String>,
+    /// Labels of this file with those of it and the files before that differ from them only in case or in the space around.
+    pub alike_labels: Vec<Vec<String>>,
     /// Least, mean and greatest label of a regression file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scores: Option<Scores>,

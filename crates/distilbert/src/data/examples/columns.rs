@@ -280,6 +280,11 @@ impl Places {
     fn find(columns: &Columns, path: &Path, first: &Row<'_>, split: Split) -> Result<Places, DataError> {
         let count = first.fields.len();
         let need = |name: &str| {
+            let named = first.fields.iter().filter(|&field| field == name).count();
+            if columns.header && named > 1 {
+                let (path, column) = (path.to_owned(), name.to_owned());
+                return Err(DataError::AmbiguousColumn { path, line: first.line, column, count: named });
+            }
             let place = if columns.header {
                 first.fields.iter().position(|field| field == name)
             } else {
@@ -294,7 +299,7 @@ impl Places {
         };
         let label = match need(&columns.label) {
             _ if split == Split::Unlabelled => None,
-            Err(_) if split.may_lack_labels() => None,
+            Err(DataError::MissingColumn { .. }) if split.may_lack_labels() => None,
             found => Some(found?),
         };
         Ok(Places {

@@ -85,6 +85,18 @@ pub enum DataError {
         /// The columns there are.
         found: String,
     },
+    /// The header has a column that is asked for more than once.
+    #[error("{}:{line}: expected one column `{column}`, found {count}", path.display())]
+    AmbiguousColumn {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column wanted.
+        column: String,
+        /// How many have its name.
+        count: usize,
+    },
     /// A row is broken: a column too few, a value of another kind, bad JSON.
     #[error("{}:{line}: expected {expected}, found {found}", path.display())]
     Row {

@@ -166,7 +166,7 @@ fn each(
                 Err(DataError::Record { path: path.to_owned(), line, error })
             }
         };
-        if let Err(error @ DataError::MissingColumn { line: 1, .. }) = found {
+        if let Err(error @ (DataError::MissingColumn { line: 1, .. } | DataError::AmbiguousColumn { .. })) = found {
             return Err(error);
         }
         let goes_on = found.transpose().is_none_or(&mut *visit);

@@ -51,7 +51,8 @@ fn sentence(columns: &WordColumns, path: &Path, line: usize, text: &str) -> Resu
             values.iter().map(|value| Some(value.as_str().filter(|text| !text.is_empty())?.to_owned())).collect()
         });
         strings.ok_or_else(|| {
-            DataError::row(path, line, format!("a list of strings as `{key}`"), excerpt(&value.to_string()))
+            let expected = format!("a list of strings as `{key}`, none of them empty");
+            DataError::row(path, line, expected, excerpt(&value.to_string()))
         })
     };
     let words: Vec<String> = list(&columns.words, "tokens")?;

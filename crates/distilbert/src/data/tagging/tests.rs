@@ -105,7 +105,7 @@ fn what_is_wrong_is_named_with_its_line() {
         ),
         (
             entities("train.jsonl", "{\"tokens\":[\"a\"],\"tags\":[1]}", None),
-            "train.jsonl:1: expected a list of strings as `tags`, found \"[1]\"",
+            "train.jsonl:1: expected a list of strings as `tags`, none of them empty, found \"[1]\"",
         ),
     ] {
         assert!(error.ends_with(expected), "{error}\n{expected}");
