@@ -48,6 +48,9 @@ OBJECTIVES = {
     "pkd": ["--objective", "pkd"],
 }
 
+# Those with soft targets.
+SOFT_TARGETS = ("triple", "no-mlm", "no-cosine", "pkd")
+
 # Layers of the student that is compared with the controls, by the published objective, and of those beside it.
 MAIN = 3
 DEPTHS = (2, 4)
@@ -291,7 +294,8 @@ def student_stage(work: Path, name: str, layers: int, how: list[str]) -> Stage:
 
 
 def distilled_stage(work: Path, name: str, objective: str, layers: int, steps: int | None = None) -> Stage:
-    how = ["--corpus", str(work / CORPUS), "--epochs", "1", "--batch-tokens", "4096", "--kl-positions", "masked"]
+    how = ["--corpus", str(work / CORPUS), "--epochs", "1", "--batch-tokens", "4096"]
+    how += ["--kl-positions", "masked"] if objective in SOFT_TARGETS else []
     how += ["--max-steps", str(steps)] if steps else []
     return student_stage(work, name, layers, how + OBJECTIVES[objective])
 

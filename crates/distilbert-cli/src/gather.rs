@@ -55,7 +55,9 @@ pub fn gather(
                 path.join(SUMMARY_FILE).display(),
                 summary.metric
             )),
-            _ => report.seed_scores = summary.scores,
+            Some(_) => report.seed_scores = summary.scores,
+            // Of the slice that chose checkpoints: no score of this report.
+            None => {}
         }
     }
     let Some(folder) = &place.model else {

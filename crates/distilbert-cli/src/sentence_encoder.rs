@@ -75,9 +75,7 @@ impl SentenceEncoder {
         console: &Console,
     ) -> anyhow::Result<SentenceEncoder> {
         let folder = model_source::resolve(name, console)?;
-        let mut head = embedding_head(&read_config(&folder)?, name, console);
-        head.pooling = flags.pooling.map_or(head.pooling, Pooling::from);
-        head.normalize = flags.normalize.unwrap_or(head.normalize);
+        let head = embedding_head(&read_config(&folder)?, flags, name, console);
         let settings = SentenceSettings::read(&folder)?;
         let tokenizer = Tokenizer::from_folder(&folder).with_context(|| format!("tokenizer of {name}"))?;
         let model = Model::load_for_inference_with(&folder, rt, flags.precision, HeadKind::Embedding(head))?.model;
@@ -136,15 +134,25 @@ pub struct Vectors {
     pub truncated: usize,
 }
 
-/// The embedding head of a model's folder, or the mean of its states, which is said.
-pub fn embedding_head(config: &ModelConfig, name: &str, console: &Console) -> EmbeddingHead {
-    match &config.head {
-        HeadKind::Embedding(head) => head.clone(),
-        _ => {
-            console.say(&format!(
-                "{name}: not a sentence encoder's folder; taking the mean of its states, scaled to length one"
-            ));
-            EmbeddingHead::default()
-        }
+/// The embedding head of a model's folder, or the mean of its states, where `flags` do not say otherwise; which it is of
+/// a folder without one is said.
+pub fn embedding_head(config: &ModelConfig, flags: HeadFlags, name: &str, console: &Console) -> EmbeddingHead {
+    let saved = match &config.head {
+        HeadKind::Embedding(head) => Some(head.clone()),
+        _ => None,
+    };
+    let says_how = saved.is_some();
+    let mut head = saved.unwrap_or_default();
+    head.pooling = flags.pooling.map_or(head.pooling, Pooling::from);
+    head.normalize = flags.normalize.unwrap_or(head.normalize);
+    if !says_how {
+        let taken = match head.pooling {
+            Pooling::Mean => "the mean of its states",
+            Pooling::Cls => "the first token's state",
+            Pooling::Max => "the largest of each column of its states",
+        };
+        let length = if head.normalize { ", scaled to length one" } else { "" };
+        console.say(&format!("{name}: not a sentence encoder's folder; taking {taken}{length}"));
     }
+    head
 }

@@ -143,15 +143,15 @@ fn a_few_examples_make_an_ordinary_classifier() {
     fs::write(&train, tsv(60)).unwrap();
     fs::write(&dev, tsv(8)).unwrap();
     let base = golden("tagger");
-    let few = |output: &Path, extra: &[&str]| {
+    let few = |base: &Path, output: &Path, extra: &[&str]| {
         let fixed =
-            ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
+            ["finetune", "--model", string(base), "--task", "mine", "--data", string(&train), "--dev", string(&dev)];
         let columns =
             ["--text-column", "text", "--label-column", "label", "--few-shot", "4", "--learning-rate", "0.01"];
         let rest = ["--epochs", "3", "--json", "--output", string(output)];
         run(&fixed.iter().chain(&columns).chain(&rest).chain(extra).copied().collect::<Vec<_>>())
     };
-    let result = lines(&stdout(&few(&output, &[])))[0].clone();
+    let result = lines(&stdout(&few(&base, &output, &[])))[0].clone();
     assert_eq!((&result["metrics"]["accuracy"], &result["n"]), (&Value::from(1.0), &Value::from(8)), "{result}");
     let best = output.join("best");
     let config = common::config(&best);
@@ -165,12 +165,40 @@ fn a_few_examples_make_an_ordinary_classifier() {
     assert_eq!(labels, ["name", "place"]);
     // The same seed, the same bits; it is resumed to the same end.
     let weights = fs::read(best.join("model.safetensors")).unwrap();
-    stdout(&few(&output, &["--resume"]));
+    stdout(&few(&base, &output, &["--resume"]));
     assert!(fs::read(best.join("model.safetensors")).unwrap() == weights);
 
-    let refused = error(&few(&folder.path().join("x"), &["--lora", "2"]));
-    assert!(refused.ends_with("--lora does not go with --few-shot"), "{refused}");
+    let albert = folder.path().join("albert");
+    common::model("albert-mlm", &albert);
+    let refused = error(&few(&albert, &folder.path().join("x"), &[]));
+    assert!(refused.contains("--few-shot: model: expected layers with weights of their own"), "{refused}");
     assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn seeds_without_a_dev_file_are_compared_on_the_slice_that_chooses_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let [train, output] = ["train.tsv", "run"].map(|name| folder.path().join(name));
+    fs::write(&train, tsv(40)).unwrap();
+    let base = golden("tagger");
+    let finetune = |extra: &[&str]| {
+        let fixed = ["finetune", "--model", string(&base), "--task", "mine", "--data", string(&train), "--seeds", "2"];
+        let rest = ["--text-column", "text", "--label-column", "label", "--epochs", "1", "--output", string(&output)];
+        run(&fixed.iter().chain(&rest).chain(extra).copied().collect::<Vec<_>>())
+    };
+    let first = finetune(&[]);
+    stdout(&first);
+    assert!(stderr(&first).contains("new head, starting from random weights"));
+    let summary: Value = serde_json::from_slice(&fs::read(output.join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["metric"], &summary["seeds"]), (&"validation".into(), &Value::from(vec![1, 2])));
+    assert_eq!(summary["scores"].as_array().unwrap().len(), 2);
+    // Its weights are those of the checkpoint.
+    let resumed = finetune(&["--resume"]);
+    stdout(&resumed);
+    assert!(!stderr(&resumed).contains("new head"), "{}", stderr(&resumed));
+    let inspected = error(&run(&["inspect", string(&output.join("seed-1"))]));
+    assert!(inspected.contains("expected a model's folder, found a run's: its model is"), "{inspected}");
+    assert!(inspected.ends_with("seed-1/best"), "{inspected}");
 }
 
 /// Utterances whose intent and slots follow from their words.
@@ -212,6 +240,11 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
     assert!(lineage.contains("seed 7, embeddings frozen, by adapters of rank 4\""), "{lineage}");
     let best = first.join("best");
     assert_eq!(common::config(&best)["slot_labels"].as_array().unwrap().len(), 5);
+    let shown = lines(&stdout(&run(&["inspect", "--json", string(&best)])))[0].clone();
+    assert_eq!((&shown["intents"]["name"], shown["slots"].as_array().unwrap().len()), (&"intents".into(), 5));
+    let shown = stdout(&run(&["inspect", string(&best)]));
+    assert!(shown.contains("  task       intents, inputs of up to "), "{shown}");
+    assert!(shown.contains("  slots      O, B-name, I-name, B-place, I-place\n"), "{shown}");
     let data = string(folder.path());
     let evaluated =
         lines(&stdout(&run(&["evaluate", "--model", string(&best), "--data", data, "--by-length", "--json"])));

@@ -118,10 +118,16 @@ fn a_teacher_needs_no_head_that_no_term_looks_at() {
         let arguments: Vec<String> = arguments.iter().map(of_classifier).collect();
         run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    for (output, more) in [("minilm", "--objective minilm-v2"), ("cosine", "--kl 0 --mlm 0"), ("first", "--init-only")]
-    {
-        stdout(&distil(output, &format!("--layers 2 {more}")));
-        let folder = Path::new(&workshop.path(output)).join(if output == "first" { "" } else { "best" });
+    let (classifier, first) = (workshop.path("classifier"), workshop.path("first"));
+    stdout(&run(&["distil", "--teacher", &classifier, "--layers", "2", "--init-only", "--output", &first]));
+    for (output, more) in [("minilm", "--objective minilm-v2"), ("cosine", "--kl 0 --mlm 0"), ("first", "")] {
+        let folder = match output {
+            "first" => PathBuf::from(&first),
+            output => {
+                stdout(&distil(output, &format!("--layers 2 {more}")));
+                Path::new(&workshop.path(output)).join("best")
+            }
+        };
         assert_eq!(config(&folder)["architectures"][0], "DistilBertModel", "{output}");
         let names = tensor_names(folder.join("model.safetensors"));
         assert!(!names.iter().any(|name| name.contains("classifier") || name.contains("vocab")), "{names:?}");
@@ -130,6 +136,18 @@ fn a_teacher_needs_no_head_that_no_term_looks_at() {
     let refused = error(&distil("refused", "--layers 2"));
     assert!(refused.contains("expected a masked-LM head, found ForSequenceClassification"), "{refused}");
     assert!(!Path::new(&workshop.path("refused")).exists());
+}
+
+#[test]
+fn flags_of_terms_that_the_loss_has_not_are_refused() {
+    let workshop = Workshop::new();
+    let refuses = |more: &str, part: &str| workshop.refuses(&format!("--layers 2 {more}"), &[part]);
+    refuses("--objective tinybert --temperature 3", "--temperature: expected a weight of --kl above 0");
+    refuses("--objective tinybert --kl-positions masked", "--kl-positions: expected a weight of --kl or --mse above 0");
+    refuses("--kl 0 --temperature 3", "--temperature: expected a weight of --kl above 0");
+    workshop.distil("run", "--layers 2 --objective tinybert --kl 1 --temperature 3 --kl-positions masked");
+    let twice = "expected each of the teacher's layers once at most, found 0 more than once";
+    workshop.refuses("--from-layers 0,0,1", &[twice]);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn vectors_are_printed_in_order_and_written_as_numpys_file() {
     assert!(numbers(&rounded[0]).iter().zip(&exact).all(|(a, b)| (a - b).abs() < 0.05), "{rounded:?} {exact:?}");
 
     let unknown = error(&run(&["predict", "embed", "--model", &model, "--prompt", "passage", "x"]));
-    assert!(unknown.contains("prompt `passage`: expected one of the model's, found document, query"), "{unknown}");
+    assert!(unknown.contains("prompt `passage`: expected one of the model's: document, query"), "{unknown}");
 }
 
 #[test]
@@ -236,8 +236,10 @@ fn a_sentence_encoder_is_distilled_and_resumed_to_the_same_bits() {
         "{card}"
     );
 
-    let (output, copied) = distil("copied", "1", &["--init-only"]);
-    stdout(&output);
+    let copied = folder.path().join("copied");
+    let output = copied.to_str().unwrap();
+    let init_only = ["distil", "--objective", "embedding", "--teacher", &model, "--layers", "1", "--init-only"];
+    stdout(&run(&with(&[&init_only, &["--output", output]])));
     let score = |folder: &Path| {
         let pairs = pairs(folder.parent().unwrap());
         let name = folder.to_str().unwrap();
@@ -325,6 +327,11 @@ fn pairs_and_triples_train_a_sentence_encoder() {
     assert!(
         refused(&["--objective", "contrastive", "--label-column", "score"]).contains("--label-column does not go with")
     );
+    // Nothing to tell a text apart from.
+    let alone = refused(&["--objective", "contrastive", "--batch-size", "1"]);
+    assert!(alone.contains("batch-size: expected at least 2, found 1"), "{alone}");
+    let long = refused(&["--objective", "contrastive", "--max-length", "100000"]);
+    assert!(long.contains("--max-length: expected at most the model's"), "{long}");
 }
 
 #[test]
@@ -337,6 +344,11 @@ fn a_plain_encoder_is_pooled_by_the_mean_and_that_is_said() {
     let output = run(&with(&[&["evaluate", "--model", name, "--file", &file], &columns]));
     stdout(&output);
     assert!(stderr(&output).contains("not a sentence encoder's folder; taking the mean of its states"));
+    let flags = ["--pooling", "cls", "--normalize", "false"];
+    let output = run(&with(&[&["predict", "embed", "--model", name, "w5"], &flags]));
+    assert!(stderr(&output).contains("folder; taking the first token's state\n"), "{}", stderr(&output));
+    let unknown = error(&run(&["predict", "embed", "--model", name, "--prompt", "query", "w5"]));
+    assert!(unknown.ends_with("prompt `query`: expected none, for the model has no prompts"), "{unknown}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub struct DistilArgs {
     #[arg(long, value_enum)]
     pub token_types: Option<TokenTypesChoice>,
     /// Write the student's first weights to the output folder and stop: the control that was never distilled.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = TRAINING_FLAGS)]
     pub init_only: bool,
     /// Which positions the soft targets look at [default: all]
     #[arg(long, value_enum)]
@@ -121,6 +121,30 @@ pub struct DistilArgs {
     #[command(flatten)]
     pub run: RunArgs,
 }
+
+/// Of no meaning where nothing is trained.
+const TRAINING_FLAGS: [&str; 20] = [
+    "corpus",
+    "teacher_precision",
+    "cache_teacher",
+    "teacher_top_k",
+    "kl_positions",
+    "temperature",
+    "kl",
+    "mlm",
+    "cosine",
+    "mse",
+    "max_steps",
+    "batch_tokens",
+    "accumulation",
+    "resume",
+    "epochs",
+    "learning_rate",
+    "evaluate_every",
+    "checkpoint_every",
+    "precision",
+    "recompute",
+];
 
 /// Logits of a position that a cache keeps: with their classes an eighth of the hidden states beside them.
 const CACHED_LOGITS: usize = 32;
@@ -438,6 +462,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
         config.training.teacher_top_k = CACHED_LOGITS;
     }
 
+    refuse_soft_flags(args, &config.training.weights)?;
     let wants_head = config.training.weights.look_at_logits() && !args.init_only;
     let mut teacher = load_teacher(&config.teacher, wants_head, console)?;
     let of_teacher = &teacher.model.config.encoder;
@@ -472,6 +497,22 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     let outcome = distil(&config, student, &teachers, &corpus, args, rt, console)?;
     args.run.report(&outcome, console)?;
     Ok(())
+}
+
+/// Flags of soft targets, where the loss has none.
+fn refuse_soft_flags(args: &DistilArgs, weights: &DistilWeights) -> anyhow::Result<()> {
+    let unused = [
+        ("--temperature", args.temperature.is_some() && weights.kl == 0.0, "a weight of --kl above 0"),
+        (
+            "--kl-positions",
+            args.kl_positions.is_some() && weights.kl == 0.0 && weights.mse == 0.0,
+            "a weight of --kl or --mse above 0",
+        ),
+    ];
+    match unused.into_iter().find(|(_, unused, _)| *unused) {
+        Some((flag, _, expected)) => bail!("{flag}: expected {expected} in the loss, found none"),
+        None => Ok(()),
+    }
 }
 
 /// A teacher with its masked-LM head. Where none is wanted one without it will do, of which the layers count: a sentence

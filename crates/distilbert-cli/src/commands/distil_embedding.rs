@@ -5,7 +5,7 @@ use super::training;
 use crate::config;
 use crate::console::Console;
 use crate::output;
-use crate::sentence_encoder::embedding_head;
+use crate::sentence_encoder::{HeadFlags, embedding_head};
 use anyhow::{Context, bail};
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config, save_tokenizer};
 use distilbert::checkpoint::replace_folder;
@@ -103,7 +103,7 @@ pub fn run(args: &DistilArgs, rt: &Runtime, console: &Console) -> anyhow::Result
     let config = config::resolve(&EmbeddingDistilConfig::new(), args.run.config.as_deref(), flags)?;
 
     let folder = crate::model_source::resolve(&config.teacher, console)?;
-    let head = embedding_head(&read_config(&folder)?, &config.teacher, console);
+    let head = embedding_head(&read_config(&folder)?, HeadFlags::default(), &config.teacher, console);
     let choice = HeadChoice::Replace { head: HeadKind::Embedding(head), seed: config.training.seed };
     let teacher = training::load(&config.teacher, choice, console)?;
     let mut settings = SentenceSettings::read(&folder)?;

@@ -11,12 +11,15 @@ use super::evaluate::answers::SQUAD;
 use super::evaluate::intents::INTENTS;
 use super::finetune_embedding::ObjectiveChoice;
 use super::training::{self, RunArgs, Source};
+use crate::classifier::problem_name;
 use crate::config;
 use crate::console::Console;
+use crate::model_source;
 use crate::output;
 use crate::sentence_encoder::PoolingChoice;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use distilbert::checkpoint::model_folder::read_config;
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::{Columns, DataError, Defaults, Problem, Skipped, Split, Task};
 use distilbert::data::tagging::WordColumns;
@@ -58,7 +61,8 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "objective")]
     pub task: Option<String>,
     /// Train a sentence encoder: what the pairs or triples are to teach.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with_all = ["teacher_precision", "temperature", "soft_share", "freeze_layers", "lora",
+        "search", "few_shot", "seeds", "problem", "doc_stride"])]
     pub objective: Option<ObjectiveChoice>,
     /// The folder with the task's files, or the training file.
     #[arg(long, value_name = "PATH")]
@@ -94,19 +98,20 @@ pub struct FinetuneArgs {
     /// The CSV or TSV files have no header line; columns are named by their numbers.
     #[arg(long, requires = "text_column")]
     pub no_header: bool,
-    /// What the label column holds [default: entities for ner, tags for pos, else classification].
+    /// What the label column of your own data holds [default: entities for ner, tags for pos, else classification].
     #[arg(long, value_enum)]
     problem: Option<ProblemChoice>,
     /// Learns from N examples of each class, drawn by the seed, or from all there are: a sentence encoder is trained on pairs
     /// of them, and a logistic regression on its embeddings is the head.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..),
+        conflicts_with_all = ["teacher", "pair_column", "freeze_layers", "lora", "search", "patience", "doc_stride"])]
     pub few_shot: Option<u32>,
     /// Trains with this many seeds, from --seed on.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
     /// Tries N settings of learning rate, passes, batch and, with a teacher, --soft-share around those that are given, and
     /// keeps the best on the slice of the training examples that chooses checkpoints.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "seeds")]
     pub search: Option<u32>,
     /// Examples a step [default: 32; 16 of squad]
     #[arg(long, value_name = "N")]
@@ -276,6 +281,10 @@ impl FinetuneRunConfig {
 
 /// Runs the command.
 pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    if args.max_length.is_some() {
+        let encoder = read_config(&model_source::resolve(&args.model, console)?)?.encoder;
+        check_max_length(args, encoder.max_positions)?;
+    }
     if let Some(objective) = args.objective {
         return super::finetune_embedding::run(args, objective, rt, console);
     }
@@ -298,7 +307,6 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         ("training.soft-labels.hard".to_owned(), args.soft_share.map(|share| toml::Value::Float(1.0 - share))),
         ("loop.patience".to_owned(), integer(args.patience)),
     ]);
-    ensure!(args.seeds >= 1, "seeds: expected at least 1, found 0");
     if let Some(share) = args.soft_share.filter(|share| !(0.0..=1.0).contains(share)) {
         bail!("soft-share: expected 0 to 1, found {share}");
     }
@@ -316,6 +324,7 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         refuse_unlabelled(args)?;
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {INTENTS}");
         let config = config::resolve(&FinetuneRunConfig::for_intents(), config_file, flags)?;
+        ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
         run_seeds(args, &intents::IntentJob { config, data, dev }, rt, console)?
     } else if let Some(examples) = args.few_shot {
         let few_shot = few_shot::FewShot::new(args, examples as usize)?;
@@ -351,6 +360,16 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     Ok(())
 }
 
+/// Refuses an input that is asked for and longer than the model takes; a default is cut to it.
+pub fn check_max_length(args: &FinetuneArgs, longest: usize) -> anyhow::Result<()> {
+    match args.max_length {
+        Some(asked) if asked as usize > longest => {
+            bail!("--max-length: expected at most the model's {longest} tokens, found {asked}")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn lora_targets(names: &[String]) -> Option<toml::Value> {
     let names: Vec<_> = names.iter().map(|name| toml::Value::from(name.as_str())).collect();
     (!names.is_empty()).then(|| toml::Value::from(names))
@@ -366,7 +385,6 @@ fn run_seeds(
     job.check_dev()?;
     let first = job.config().training.seed;
     if let Some(trials) = args.search {
-        ensure!(args.seeds == 1, "--search goes with one seed");
         let found = search::run(job, trials as usize, &args.run, rt, console)?;
         return Ok(found.map(|Finetuned { outcome, result }| vec![(first, outcome, result)]));
     }
@@ -385,8 +403,10 @@ fn run_each(
     if args.seeds > 1 && output.join("config.toml").exists() {
         bail!("{}: holds a run; choose another directory for several seeds", output.display());
     }
+    let last = first.saturating_add(u64::from(args.seeds) - 1);
+    ensure!(i64::try_from(last).is_ok(), "--seeds: expected seeds up to {}, found {last}", i64::MAX);
     let mut results = Vec::new();
-    for seed in first..first + u64::from(args.seeds) {
+    for seed in first..=last {
         let output = match args.seeds {
             1 => output.clone(),
             _ => output.join(format!("seed-{seed}")),
@@ -425,6 +445,9 @@ fn refuse_unlabelled(args: &FinetuneArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// GLUE's diagnostic set, which is predicted and not trained on.
+const DIAGNOSTIC: &str = "ax";
+
 fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
     let name = args.task.as_deref().context("expected --task")?;
     let problem = match (args.problem, name) {
@@ -433,6 +456,11 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
         (None, "pos") => Problem::Tags,
         (None, _) => Problem::Classification,
     };
+    ensure!(
+        problem.is_of_words() || !matches!(name, "ner" | "pos"),
+        "--problem: expected entities or tags with --task {name}, found {}",
+        problem_name(problem)
+    );
     if problem.is_of_words() {
         refuse_unlabelled(args)?;
         ensure!(args.pair_column.is_none(), "--pair-column: words with tags have no pairs");
@@ -444,8 +472,16 @@ fn task(args: &FinetuneArgs) -> anyhow::Result<Task> {
             args.text_column.is_none() && args.label_column.is_none(),
             "expected both --text-column and --label-column"
         );
-        return Task::glue(name)
-            .with_context(|| "for your own data name its columns with --text-column and --label-column");
+        let task = Task::glue(name).ok().filter(|task| task.name != DIAGNOSTIC).with_context(|| {
+            let glue: Vec<&str> = Task::glue_names().into_iter().filter(|&name| name != DIAGNOSTIC).collect();
+            format!(
+                "--task: expected one of {}, ner, pos, {SQUAD}, {INTENTS}, or the columns of your own data (--text-column \
+                 and --label-column), found `{name}`",
+                glue.join(", ")
+            )
+        })?;
+        ensure!(args.problem.is_none(), "--problem goes with your own data and its columns, found --task {name}");
+        return Ok(task);
     };
     let columns = Columns { pair: args.pair_column.clone(), header: !args.no_header, ..Columns::new(text, label) };
     Ok(Task::from_columns(name, &args.data, &columns, problem)?)
@@ -525,6 +561,9 @@ pub struct Finetuned {
     /// The best checkpoint's score.
     pub result: Option<EvaluationResult>,
 }
+
+/// What `summary.json` calls scores on the slice that chooses checkpoints, where there is no dev file.
+const VALIDATION: &str = "validation";
 
 /// Said where a folder has nothing to score on.
 pub const NO_DEV_SPLIT: &str = "no dev split to score; name one with --dev";
@@ -609,15 +648,18 @@ fn warn_skipped(skipped: &[Skipped], split: Split, console: &Console) {
     }
 }
 
-/// `summary.json` of several seeds: the main metric of each.
+/// `summary.json` of several seeds: the main metric of each on the dev file, or else the score of its best checkpoint on
+/// the slice of the training examples that chose it, if anything was measured.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_summary(output: &Path, results: &[SeedResult]) -> anyhow::Result<()> {
     let scored: Vec<(&str, f64)> = results.iter().filter_map(|(_, _, result)| result.as_ref()?.main_metric()).collect();
-    let Some((metric, _)) = scored.first() else { return Ok(()) };
     let seeds: Vec<u64> = results.iter().map(|(seed, ..)| *seed).collect();
-    let scores: Vec<f64> = scored.iter().map(|(_, score)| *score).collect();
+    let (metric, scores): (_, Vec<f64>) = match scored.first() {
+        Some((metric, _)) => (*metric, scored.iter().map(|(_, score)| *score).collect()),
+        None => (VALIDATION, results.iter().filter_map(|(_, outcome, _)| outcome.best_score).collect()),
+    };
     let summary = serde_json::json!({ "metric": metric, "seeds": seeds, "scores": scores });
     Ok(write_atomic(&output.join("summary.json"), serde_json::to_string_pretty(&summary)?.as_bytes())?)
 }

@@ -1,6 +1,6 @@
 //! `distilbert finetune --objective similarity|contrastive|margin`: a sentence encoder on pairs or triples of texts.
 
-use super::finetune::{FinetuneArgs, NO_DEV_SPLIT, find_dev_split};
+use super::finetune::{FinetuneArgs, NO_DEV_SPLIT, check_max_length, find_dev_split};
 use super::training;
 use super::{evaluate, similarity};
 use crate::classifier::Classifier;
@@ -110,14 +110,13 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
     let mut config = config::resolve(&EmbeddingTuningConfig::of(objective), args.run.config.as_deref(), flags)?;
 
     let folder = model_source::resolve(&config.model, console)?;
-    let mut head = embedding_head(&read_config(&folder)?, &config.model, console);
-    if let Some(pooling) = args.pooling {
-        head.pooling = pooling.into();
-    }
+    let pooling = HeadFlags { pooling: args.pooling, ..HeadFlags::default() };
+    let head = embedding_head(&read_config(&folder)?, pooling, &config.model, console);
     let choice = HeadChoice::Replace { head: HeadKind::Embedding(head), seed: config.training.seed };
-    let source = training::load(&config.model, choice, console)?;
+    let source = training::load_for(args.run.resume(), &config.model, choice, console)?;
     let mut settings = SentenceSettings::read(&folder)?;
     let longest = settings.max_length.unwrap_or(usize::MAX).min(source.model.config.encoder.max_positions);
+    check_max_length(args, longest)?;
     config.training.max_length = config.training.max_length.min(longest);
     settings.max_length.get_or_insert(longest);
 
@@ -180,13 +179,6 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         ("--scale", args.scale.is_some() && objective == Objective::Similarity),
         ("--label-column", args.label_column.is_some() && objective != Objective::Similarity),
         ("--task", args.task.is_some() && objective != Objective::Similarity),
-        ("--temperature", args.temperature.is_some()),
-        ("--soft-share", args.soft_share.is_some()),
-        ("--freeze-layers", args.freeze_layers.is_some()),
-        ("--lora", args.lora.is_some()),
-        ("--search", args.search.is_some()),
-        ("--few-shot", args.few_shot.is_some()),
-        ("--seeds", args.seeds != 1),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {
         bail!("{flag} does not go with --objective {name}");

@@ -4,7 +4,7 @@ use super::training::{self, RunArgs};
 use crate::config;
 use crate::console::Console;
 use crate::model_source;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use distilbert::checkpoint::model_folder::HeadChoice;
 use distilbert::data::masking::MaskingConfig;
 use distilbert::loss::vocabulary::{DistilWeights, KlPositions};
@@ -26,15 +26,16 @@ use std::path::PathBuf;
 /// From scratch with `--tokenizer` and a shape, or from `--init MODEL`; an encoder without a masked-LM head gets one.
 /// Targets are drawn anew every time a batch is used (80 % masked, 10 % kept, 10 % random).
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("start").required(true)))]
 pub struct PretrainArgs {
     /// Token file made by `distilbert corpus build`.
     #[arg(long, value_name = "FILE")]
     corpus: PathBuf,
     /// Model to start from.
-    #[arg(long, value_name = "MODEL", conflicts_with = "tokenizer")]
+    #[arg(long, value_name = "MODEL", group = "start")]
     init: Option<String>,
     /// Tokenizer of a model from scratch: its folder, or a model that has it.
-    #[arg(long, value_name = "MODEL", required_unless_present = "init")]
+    #[arg(long, value_name = "MODEL", group = "start")]
     tokenizer: Option<String>,
     /// Train the head only, and leave the encoder as it is.
     #[arg(long, requires = "init")]
@@ -225,7 +226,7 @@ fn pretrain(config: &PretrainConfig, args: &PretrainArgs, rt: &Runtime, console:
         (None, "") => anyhow::bail!("pretrain: name a model with --init, or a --tokenizer to start from scratch"),
         (None, init) => {
             let head = HeadChoice::Replace { head: HeadKind::MaskedLm, seed };
-            let source = training::load(init, head, console)?;
+            let source = training::load_for(args.run.resume(), init, head, console)?;
             (source.model, source.tokenizer)
         }
     };

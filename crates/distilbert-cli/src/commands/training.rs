@@ -35,7 +35,8 @@ pub struct RunArgs {
     #[arg(long, requires = "resume")]
     pub force: bool,
     /// Names every random number of the run [default: 1; 56 of distilbert-paper]
-    #[arg(long, value_name = "N")]
+    // No more than TOML has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
     /// Passes over the training data.
     #[arg(long, value_name = "N")]
@@ -132,8 +133,16 @@ pub struct Source {
 
 /// Loads a model by name with its tokenizer; tensors that start fresh or are not used are named.
 pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<Source> {
+    load_for(Resume::No, name, head, console)
+}
+
+/// As [`load`], for a run whose weights come from its last checkpoint if it is resumed: nothing is said of them then.
+pub fn load_for(resume: Resume, name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<Source> {
     let folder = model_source::resolve(name, console)?;
-    let loaded = Model::load(&folder, head)?;
+    let mut loaded = Model::load(&folder, head)?;
+    if resume != Resume::No {
+        loaded.fresh.clear();
+    }
     source(name, folder, loaded, console)
 }
 

@@ -80,12 +80,19 @@ impl Similarity {
 
 /// A prompt that the model does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("prompt `{name}`: expected one of the model's, found {}", found.join(", "))]
+#[error("prompt `{name}`: {}", expected_prompt(known))]
 pub struct UnknownPrompt {
     /// What was asked for.
     pub name: String,
     /// Those that there are.
-    pub found: Vec<String>,
+    pub known: Vec<String>,
+}
+
+fn expected_prompt(known: &[String]) -> String {
+    match known {
+        [] => "expected none, for the model has no prompts".to_owned(),
+        known => format!("expected one of the model's: {}", known.join(", ")),
+    }
 }
 
 /// How texts are given to a sentence encoder and its embeddings compared.
@@ -176,7 +183,7 @@ impl SentenceSettings {
         self.prompts
             .get(name)
             .map(String::as_str)
-            .ok_or_else(|| UnknownPrompt { name: name.to_owned(), found: names() })
+            .ok_or_else(|| UnknownPrompt { name: name.to_owned(), known: names() })
     }
 
     /// Whether texts are lower-cased before the tokenizer sees them.

@@ -7,13 +7,22 @@ use distilbert_kernels::Precision;
 /// Why a teacher cannot give a student its weights.
 #[derive(Debug, thiserror::Error)]
 pub enum StudentError {
-    /// A list of layers that names one the teacher lacks, or none.
-    #[error("student layers: expected 1 to {teacher_layers} of the teacher's layers 0 to {last}, found {found:?}", last = teacher_layers - 1)]
-    Layers {
-        /// Layers of the teacher.
-        teacher_layers: usize,
-        /// The list.
-        found: Vec<usize>,
+    /// No layers to start from.
+    #[error("student layers: expected at least one of the teacher's, found none")]
+    NoLayers,
+    /// A layer that the teacher lacks.
+    #[error("student layers: expected the teacher's layers 0 to {last}, found {layer}")]
+    Layer {
+        /// The teacher's last layer.
+        last: usize,
+        /// The one asked for.
+        layer: usize,
+    },
+    /// A layer that is asked for more than once: copies of one layer are no shallower model of the teacher.
+    #[error("student layers: expected each of the teacher's layers once at most, found {layer} more than once")]
+    Repeated {
+        /// The layer.
+        layer: usize,
     },
     /// Layers that share their weights in several groups have no fewer layers of the same kind.
     #[error(
@@ -90,14 +99,22 @@ pub fn student_config(teacher: &ModelConfig, layers: usize, token_types: TokenTy
 /// Where all layers share one set of weights, only the number of them counts.
 ///
 /// # Errors
-/// [`StudentError`] if the list is empty or names a layer the teacher lacks, the teacher has another head, or its layers
-/// share several sets of weights.
+/// [`StudentError`] if the list is empty, names a layer twice or one that the teacher lacks, the teacher has another head, or
+/// its layers share several sets of weights.
 /// # Source
 /// Sanh et al. 2019, section 3; section 2 of the recipe's extraction script for the mapping of names.
 pub fn from_teacher(teacher: &Model, layers: &[usize], token_types: TokenTypes) -> Result<Model, StudentError> {
     let (teacher_layers, groups) = (teacher.encoder.depth(), teacher.encoder.layers.len());
-    if layers.is_empty() || layers.iter().any(|&layer| layer >= teacher_layers) {
-        return Err(StudentError::Layers { teacher_layers, found: layers.to_vec() });
+    if layers.is_empty() {
+        return Err(StudentError::NoLayers);
+    }
+    for (index, &layer) in layers.iter().enumerate() {
+        if layer >= teacher_layers {
+            return Err(StudentError::Layer { last: teacher_layers.saturating_sub(1), layer });
+        }
+        if layers[..index].contains(&layer) {
+            return Err(StudentError::Repeated { layer });
+        }
     }
     if teacher.config.encoder.shares_layers() && groups > 1 {
         return Err(StudentError::Groups { layers: teacher_layers, groups });
@@ -215,6 +232,16 @@ mod tests {
         let grouped = teacher("albert", "Albert", r#","num_hidden_groups":2"#);
         let message = from_teacher(&grouped, &[0, 3], TokenTypes::Fold).err().unwrap().to_string();
         assert!(message.contains("the teacher's 4 layers share 2 sets of weights"), "{message}");
+    }
+
+    #[test]
+    fn a_layer_that_the_teacher_lacks_or_that_comes_twice_is_named() {
+        let teacher = teacher("bert", "Bert", "");
+        let message = |layers: &[usize]| from_teacher(&teacher, layers, TokenTypes::Fold).err().unwrap().to_string();
+        assert_eq!(message(&[0, 7]), "student layers: expected the teacher's layers 0 to 3, found 7");
+        let twice = "student layers: expected each of the teacher's layers once at most, found 2 more than once";
+        assert_eq!(message(&[0, 2, 3, 2]), twice);
+        assert_eq!(message(&[]), "student layers: expected at least one of the teacher's, found none");
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl OptimizerConfig {
             ("warmup-ratio", warmup, "0 to 1", (0.0..=1.0).contains(&warmup)),
         ];
         match rules.into_iter().find(|(_, found, _, fine)| !fine || !found.is_finite()) {
+            Some((name, found, ..)) if !found.is_finite() => {
+                Err(OptimizerError { name, expected: "a finite number", found })
+            }
             Some((name, found, expected, _)) => Err(OptimizerError { name, expected, found }),
             None => Ok(()),
         }

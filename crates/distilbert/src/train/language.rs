@@ -327,11 +327,16 @@ fn check(
         return wrong("weights", "none negative and at least one above 0".into(), format!("{terms:?}"));
     }
     if weights.temperature <= 0.0 || !weights.temperature.is_finite() {
-        return wrong("temperature", "above 0".into(), weights.temperature.to_string());
+        return wrong("temperature", "a finite number above 0".into(), weights.temperature.to_string());
     }
     config.batching.validate()?;
-    if config.accumulation == 0 || config.epochs == 0 {
-        return wrong("accumulation and epochs", "at least 1".into(), "0".into());
+    let counts = [
+        ("accumulation", config.accumulation as u64),
+        ("epochs", config.epochs as u64),
+        ("max-steps", config.max_steps.unwrap_or(1)),
+    ];
+    if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+        return wrong(name, "at least 1".into(), "0".into());
     }
     corpus.check_vocabulary(tokenizer).map_err(|error| TrainError::Config {
         name: "corpus",

@@ -98,8 +98,13 @@ impl<'a> SentenceDistillation<'a> {
             return wrong("weights", "none negative and at least one above 0", &format!("{terms:?}"));
         }
         config.batching.validate()?;
-        if config.accumulation == 0 || config.epochs == 0 {
-            return wrong("accumulation and epochs", "at least 1", "0");
+        let counts = [
+            ("accumulation", config.accumulation as u64),
+            ("epochs", config.epochs as u64),
+            ("max-steps", config.max_steps.unwrap_or(1)),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return wrong(name, "at least 1", "0");
         }
         if !config.dropout {
             // The layers' own; what is saved with the student stays.
@@ -393,14 +398,19 @@ impl<'a> SentenceTuning<'a> {
             let expected = format!("3 to the model's {positions} positions");
             return wrong("max-length", &expected, &config.max_length.to_string());
         }
-        if config.epochs == 0 || config.batch_size == 0 {
-            return wrong("epochs and batch-size", "at least 1", "0");
+        // Without a negative of its own a text is told apart from the others of its batch alone.
+        let needs_others = config.objective == Objective::Contrastive && data.texts.len() == 2;
+        let least = if needs_others { 2 } else { 1 };
+        for (name, found, least) in [("epochs", config.epochs, 1), ("batch-size", config.batch_size, least)] {
+            if found < least {
+                return wrong(name, &format!("at least {least}"), &found.to_string());
+            }
         }
         if !(0.0..=0.5).contains(&config.validation_share) {
             return wrong("validation-share", "0 to 0.5", &config.validation_share.to_string());
         }
         if !(config.scale > 0.0 && config.scale.is_finite()) {
-            return wrong("scale", "above 0", &config.scale.to_string());
+            return wrong("scale", "a finite number above 0", &config.scale.to_string());
         }
         let targets = if config.objective == Objective::Contrastive { 0 } else { data.len() };
         let sets = match config.objective {

@@ -6,12 +6,13 @@
 //! ```
 
 use super::{FinetuneArgs, FinetuneRunConfig, Finetuned, Job, LabelledJob, find_dev_split, task, warn_skipped};
+use crate::classifier::problem_name;
 use crate::commands::training;
 use crate::config;
 use crate::console::Console;
 use crate::model_source;
-use crate::sentence_encoder::embedding_head;
-use anyhow::{bail, ensure};
+use crate::sentence_encoder::{HeadFlags, embedding_head};
+use anyhow::{Context, ensure};
 use distilbert::checkpoint::model_folder::{HeadChoice, read_config, save_tokenizer};
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::checkpoint::{link_folder, replace_folder, write_atomic};
@@ -87,7 +88,11 @@ impl FewShot<'_> {
     /// What flags and files say.
     pub fn new(args: &FinetuneArgs, examples: usize) -> anyhow::Result<FewShot<'_>> {
         let task = task(args)?;
-        check_flags(args, task.problem)?;
+        ensure!(
+            task.problem == Problem::Classification,
+            "--few-shot: expected a task of one of several classes, found {}",
+            problem_name(task.problem)
+        );
         find_dev_split(args.dev.as_deref(), &args.data, args.data.is_dir(), |path| load(&task, path, Split::Dev))?;
         let integer = |value: Option<u32>| value.map(|value| toml::Value::Integer(value.into()));
         let mut flags = args.run.flags("training");
@@ -113,14 +118,12 @@ impl FewShot<'_> {
         config.training.seed = seed;
 
         let folder = model_source::resolve(&config.model, console)?;
-        let mut head = embedding_head(&read_config(&folder)?, &config.model, console);
-        if let Some(pooling) = args.pooling {
-            head.pooling = pooling.into();
-        }
-        let source =
-            training::load(&config.model, HeadChoice::Replace { head: HeadKind::Embedding(head), seed }, console)?;
+        let flags = HeadFlags { pooling: args.pooling, ..HeadFlags::default() };
+        let head = HeadKind::Embedding(embedding_head(&read_config(&folder)?, flags, &config.model, console));
+        let choice = HeadChoice::Replace { head, seed };
+        let source = training::load_for(args.run.resume(), &config.model, choice, console)?;
         // Before there is a run: an encoder that cannot become a classifier.
-        classifier_from_embedder(&source.model, task.head())?;
+        classifier_from_embedder(&source.model, task.head()).context("--few-shot")?;
         let positions = source.model.config.encoder.max_positions;
         config.training.max_length = config.training.max_length.min(positions);
 
@@ -202,21 +205,4 @@ impl FewShot<'_> {
         training::write_lineage(output, &outcome.best, &lineage, result.as_ref(), rt)?;
         Ok(Finetuned { outcome, result })
     }
-}
-
-fn check_flags(args: &FinetuneArgs, problem: Problem) -> anyhow::Result<()> {
-    let refused = [
-        ("--teacher", !args.teacher.is_empty()),
-        ("--pair-column", args.pair_column.is_some()),
-        ("--freeze-layers", args.freeze_layers.is_some()),
-        ("--lora", args.lora.is_some()),
-        ("--search", args.search.is_some()),
-        ("--patience", args.patience.is_some()),
-        ("--doc-stride", args.doc_stride.is_some()),
-    ];
-    if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {
-        bail!("{flag} does not go with --few-shot");
-    }
-    ensure!(problem == Problem::Classification, "--few-shot: expected a task of one of several classes");
-    Ok(())
 }

@@ -63,7 +63,7 @@ impl Job for IntentJob<'_> {
         let mut task = IntentTask::of(&config.task, &data, config.training.max_length, self.data)?;
         let head = HeadKind::IntentsAndSlots { intents: task.intents.clone(), slots: task.slots.clone() };
         let choice = HeadChoice::Replace { head, seed: config.training.seed };
-        let source = training::load(&config.model, choice, console)?;
+        let source = training::load_for(place.resume, &config.model, choice, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
         task.max_length = config.training.max_length;
         let samples = IntentData::new(&task, &data, &source.tokenizer, &config.training, rt.threads())?;

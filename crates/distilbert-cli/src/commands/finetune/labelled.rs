@@ -62,7 +62,7 @@ impl Job for LabelledJob<'_> {
         console: &Console,
     ) -> anyhow::Result<Outcome> {
         let head = HeadChoice::Replace { head: self.task.head(), seed: config.training.seed };
-        let source = training::load(&config.model, head, console)?;
+        let source = training::load_for(place.resume, &config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
         let most = config.training.max_length;
         if self.task.problem.is_of_words() {

@@ -69,7 +69,7 @@ impl Job for QuestionJob<'_> {
         console: &Console,
     ) -> anyhow::Result<Outcome> {
         let head = HeadChoice::Replace { head: HeadKind::QuestionAnswering, seed: config.training.seed };
-        let source = training::load(&config.model, head, console)?;
+        let source = training::load_for(place.resume, &config.model, head, console)?;
         config.training.max_length = config.training.max_length.min(source.model.config.encoder.max_positions);
         config.doc_stride.get_or_insert(DEFAULT_OVERLAP.min(config.training.max_length / 2));
 

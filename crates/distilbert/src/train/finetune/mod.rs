@@ -268,11 +268,13 @@ impl<'a> Finetuning<'a> {
             return wrong("tokenizer", expected, format!("{} tokens", tokenizer.vocab_size()));
         }
         check_max_length(config.max_length, &model)?;
-        if config.epochs == 0 || config.batch_size == 0 {
-            return wrong("epochs and batch-size", "at least 1".into(), "0".into());
+        for (name, count) in [("epochs", config.epochs), ("batch-size", config.batch_size)] {
+            if count == 0 {
+                return wrong(name, "at least 1".into(), "0".into());
+            }
         }
         if config.soft_labels.temperature <= 0.0 || !config.soft_labels.temperature.is_finite() {
-            return wrong("temperature", "above 0".into(), config.soft_labels.temperature.to_string());
+            return wrong("temperature", "a finite number above 0".into(), config.soft_labels.temperature.to_string());
         }
         let SoftLabels { hard, soft, mse, .. } = config.soft_labels;
         if let Some(found) = [hard, soft, mse].iter().find(|weight| !weight.is_finite() || **weight < 0.0) {
