@@ -16,7 +16,8 @@ mod precision;
 mod sentence_encoder;
 mod traces;
 
-use clap::{Parser, Subcommand};
+use clap::builder::RangedU64ValueParser;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use console::Console;
 use distilbert_kernels::{Isa, Runtime};
 use std::process::ExitCode;
@@ -39,7 +40,8 @@ struct Arguments {
 #[derive(clap::Args)]
 pub struct GlobalArguments {
     /// Threads to compute with; results do not depend on it [default: the CPUs that this process may use].
-    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     threads: Option<usize>,
     /// Instruction set: portable, avx2, avx512 or amx [default: the fastest this CPU has].
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
@@ -70,7 +72,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = negative_numbers_are_values(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,6 +81,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is no option, such as -1, is the value of the one before it, which is then refused by the option's name.
+fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let takes_values = arg.get_action().takes_values();
+            arg.allow_negative_numbers(takes_values)
+        })
+        .mut_subcommands(negative_numbers_are_values)
 }
 
 /// The error and its causes, `outer: inner`; a cause that the outer message quotes already is not repeated.

@@ -27,6 +27,10 @@ const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 pub fn resolve(name: &str, progress: &dyn Progress) -> anyhow::Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
+        let best = path.join("best");
+        if !path.join("config.json").exists() && best.join("config.json").is_file() {
+            bail!("model `{name}`: expected a model's folder, found a run's: its model is {}", best.display());
+        }
         // Needs no cache, and so no home folder.
         return Ok(path.to_owned());
     }

@@ -236,8 +236,8 @@ fn a_corpus_of_another_vocabulary_or_none_is_refused() {
         &vocabulary,
     );
 
-    let nothing = format!("corpus `{corpus}`: no training data");
-    folder.refuses(&["pretrain", "--corpus", &corpus, "--init", &ours, "-o", &output, "--max-steps", "0"], &[&nothing]);
+    let nothing = "max-steps: expected at least 1, found 0";
+    folder.refuses(&["pretrain", "--corpus", &corpus, "--init", &ours, "-o", &output, "--max-steps", "0"], &[nothing]);
     let short = folder.write("short.toml", "[model]\nlayers = 1\nmax-positions = 4\n");
     folder.refuses(
         &["pretrain", "--corpus", &corpus, "--tokenizer", &ours, "--config", &short, "-o", &output],
@@ -315,9 +315,41 @@ fn a_row_that_is_not_as_the_task_says_is_named_by_file_and_line() {
         &[&["finetune", "--model", &model, "--data", &own, "-o", &output], &columns[..]].concat(),
         &["own.tsv", "`body`", "text"],
     );
+    let finetune = |more: &[&str], parts: &[&str]| {
+        folder.refuses(&[&["finetune", "--model", &model, "--data", &own, "-o", &output], more].concat(), parts);
+    };
+    finetune(&["--task", "sst3"], &["`sst3`", "sst2, ", "wnli, ner, pos, squad, intents, or the columns"]);
+    finetune(&["--task", "ax"], &["--task: expected one of cola", "found `ax`"]);
+    for (task, problem) in [("sst2", "regression"), ("stsb", "classification")] {
+        finetune(&["--task", task, "--problem", problem], &["--problem goes with your own data", task]);
+    }
+    finetune(
+        &["--task", "ner", "--problem", "classification"],
+        &["--problem: expected entities or tags with --task ner, found classification"],
+    );
+    let columns = ["--task", "own", "--text-column", "text", "--label-column", "label"];
+    for (flags, part) in [
+        (["--max-length", "100000"], "--max-length: expected at most the model's 18 tokens, found 100000"),
+        (["--batch-size", "0"], "error: batch-size: expected at least 1, found 0"),
+        (["--epochs", "0"], "error: epochs: expected at least 1, found 0"),
+        (["--learning-rate", "inf"], "`learning-rate`: expected a finite number, found inf"),
+    ] {
+        finetune(&[&columns[..], &flags].concat(), &[part]);
+    }
+    // Which of the two is meant cannot be known.
+    let twice = folder.write("twice.tsv", "text\tlabel\tlabel\nw5\ta\tb\nw6\tb\ta\n");
+    let ambiguous = "twice.tsv:1: expected one column `label`, found 2";
     folder.refuses(
-        &["finetune", "--model", &model, "--task", "sst3", "--data", &own, "-o", &output],
-        &["`sst3`", "sst2"],
+        &[&["finetune", "--model", &model, "--data", &twice, "-o", &output], &columns[..]].concat(),
+        &[ambiguous],
+    );
+    folder.refuses(&[&["data", "check", &twice], &columns[..]].concat(), &[ambiguous]);
+    let classifier = folder.model("classifier", "distilbert-classify", |_| ());
+    let predict = ["predict", "classify", "--model", &classifier, "--input", &twice, "--text-column", "label"];
+    folder.refuses(&predict, &[ambiguous]);
+    folder.refuses(
+        &["corpus", "build", &twice, "--column", "label", "--model", &model, "-o", &output],
+        &["twice.tsv", "expected one column `label` in the header, found 2"],
     );
 }
 
@@ -517,10 +549,9 @@ fn a_configuration_with_an_unknown_key_or_a_value_out_of_range_starts_no_run() {
     }
     pretrain(&["--config", &folder.name("none.toml")], &["none.toml", "No such file"]);
     pretrain(&["--learning-rate", "0"], &["`learning-rate`: expected above 0, found 0"]);
-    pretrain(&["--learning-rate", "NaN"], &["`learning-rate`: expected above 0, found NaN"]);
+    pretrain(&["--learning-rate", "NaN"], &["`learning-rate`: expected a finite number, found NaN"]);
     pretrain(&["--epochs", "0"], &["epochs", "at least 1"]);
     pretrain(&["--batch-tokens", "0"], &["batching: expected at least 1 token or sequence, found 0"]);
-    pretrain(&["--threads", "0"], &["threads"]);
 }
 
 #[test]
@@ -532,6 +563,37 @@ fn misuse_exits_with_2_and_says_how_to_use_it() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && stderr(&output).contains("Usage:"), "{}", stderr(&output));
     }
+    let misused = |arguments: &str, parts: &[&str]| {
+        let output = run(&arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {}", stderr(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "`{part}` is not in: {}", stderr(&output));
+        }
+    };
+    let finetune = |more: &str, parts: &[&str]| {
+        misused(&format!("finetune --model m --task own --data d --output o {more}"), parts);
+    };
+    finetune("--seeds 2 --search 2", &["--search", "--seeds", "cannot be used with"]);
+    finetune("--few-shot 4 --lora 4", &["--few-shot", "--lora", "cannot be used with"]);
+    finetune("--seeds 0", &["--seeds", "0 is not in 1.."]);
+    finetune("--seed 18446744073709551615", &["--seed", "is not in 0..=9223372036854775807"]);
+    misused("distil --teacher t --output o --init-only --learning-rate 1", &["--init-only", "--learning-rate"]);
+    misused("distil --teacher t --output o --init-only --max-steps 4", &["--init-only", "--max-steps"]);
+    // A negative number is a value of the flag in front of it.
+    for (arguments, flag) in [
+        ("pretrain --corpus c --init m -o o --seed -1", "--seed <N>"),
+        ("distil --teacher t --corpus c -o o --layers -1", "--layers <N>"),
+        ("bench --model m --seconds -1", "--seconds <SECONDS>"),
+        ("inspect m --threads -1", "--threads <N>"),
+        ("inspect m --threads 0", "--threads <N>"),
+    ] {
+        misused(arguments, &["invalid value", flag]);
+    }
+    // Either of two.
+    misused("bench", &["<--model <MODEL>|--random <CONFIG>>"]);
+    misused("pretrain --corpus c -o o", &["<--init <MODEL>|--tokenizer <MODEL>>"]);
+    misused("corpus build a.txt -o o", &["<--model <MODEL>|--train-vocabulary <SIZE>>"]);
+    misused("data check a.tsv", &["--task <NAME>", "--text-column <COLUMN>", "--problem <PROBLEM>"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::measure::{Effort, Pass, Times, Work, random_batch, resident_bytes};
 use crate::model_source;
 use crate::output;
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::batch::Batch;
 use distilbert::data::encoded::EncodedSet;
@@ -44,12 +44,13 @@ const SEED: u64 = 7;
 /// GFLOP/s, and its share of the peak that this machine reaches with operands in registers, measured beside it.
 /// Nothing else should run meanwhile.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("measured").required(true)))]
 pub struct BenchArgs {
     /// The model.
-    #[arg(long, value_name = "MODEL", required_unless_present = "random")]
+    #[arg(long, value_name = "MODEL", group = "measured")]
     model: Option<String>,
     /// Random weights for this config.json instead of a model: speed does not depend on what the weights are.
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    #[arg(long, value_name = "CONFIG", group = "measured")]
     random: Option<PathBuf>,
     /// Precisions, separated by commas: f32, bf16, int8 [default: the one that the model is saved in]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]

@@ -111,12 +111,12 @@ fn quantize(args: &QuantizeArgs, rt: &Runtime, console: &Console) -> anyhow::Res
         read_config(folder).is_ok_and(|config| config.weights != Precision::F32)
     })?;
     let source = model_source::resolve(&args.model, console)?;
-    if let Err(error) = Tokenizer::from_folder(&source) {
-        console.warn(&format!("saved without a tokenizer: {error}"));
-    }
     let model = Model::load(&source, HeadChoice::AsSaved)?.model;
     // The difference can only be measured where the precision can be run.
     model.config.check_precision(rt, precision)?;
+    if let Err(error) = Tokenizer::from_folder(&source) {
+        console.warn(&format!("saved without a tokenizer: {error}"));
+    }
     let lineage = lineage_of(&source)?;
     let source_size_bytes = size_bytes(&Checkpoint::open(&source)?)?;
     let mut made = None;

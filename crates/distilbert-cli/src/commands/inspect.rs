@@ -11,6 +11,7 @@ use distilbert::checkpoint::Checkpoint;
 use distilbert::checkpoint::model_folder::{HeadChoice, Loaded, ModelFolderError, read_config};
 use distilbert::checkpoint::sentence_folder::SentenceSettings;
 use distilbert::data::examples::SavedTask;
+use distilbert::data::intents::IntentTask;
 use distilbert::data::questions::AnsweringTask;
 use distilbert::model::{Family, HeadKind, Model, Pooling};
 use distilbert::report::{Lineage, grouped};
@@ -41,6 +42,9 @@ struct Inspection {
     architecture: String,
     problem: Option<distilbert::model::Problem>,
     labels: Vec<String>,
+    /// Tags of the words, of a model for intents and slots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<EmbeddingFacts>,
     layers: usize,
@@ -71,6 +75,8 @@ struct Inspection {
     task: Option<SavedTask>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answering: Option<AnsweringTask>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intents: Option<IntentTask>,
     lineage: Option<Lineage>,
 }
 
@@ -158,13 +164,14 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         }
         _ => None,
     };
-    let answering = AnsweringTask::read(folder)?;
+    let (answering, intents) = (AnsweringTask::read(folder)?, IntentTask::read(folder)?);
     Ok(Inspection {
         embedding,
         family: encoder.family.model_type(),
         architecture: config.architecture(),
         problem,
         labels: config.head.labels().to_vec(),
+        slots: config.head.slots().to_vec(),
         layers: encoder.layers,
         layer_groups: encoder.layer_groups,
         hidden: encoder.hidden,
@@ -185,6 +192,7 @@ fn inspect(folder: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<Ins
         fresh,
         task: if answering.is_some() { None } else { SavedTask::read(folder)? },
         answering,
+        intents,
         lineage: lineage_of(folder)?,
         folder: folder.to_owned(),
     })
@@ -283,6 +291,9 @@ fn text(name: &str, found: &Inspection) -> String {
         let problem = found.problem.map_or(String::new(), |problem| format!(" ({})", problem_name(problem)));
         line("labels", format!("{}{problem}", found.labels.join(", ")));
     }
+    if !found.slots.is_empty() {
+        line("slots", found.slots.join(", "));
+    }
     if let Some(embedding) = &found.embedding {
         let pooling = match embedding.pooling {
             Pooling::Mean => "mean of the tokens",
@@ -335,6 +346,9 @@ fn text(name: &str, found: &Inspection) -> String {
     if let Some(saved) = &found.answering {
         let none = if saved.rules.unanswerable { ", some questions without an answer" } else { "" };
         line("task", format!("{}, windows of up to {} tokens{none}", saved.name, saved.windows.max_length));
+    }
+    if let Some(saved) = &found.intents {
+        line("task", format!("{}, inputs of up to {} tokens", saved.name, saved.max_length));
     }
     if let Some(saved) = &found.task {
         line("task", format!("{}, inputs of up to {} tokens", saved.task.name, saved.max_length));

@@ -35,7 +35,7 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "N")]
     n_best: Option<usize>,
     /// Give no answer where its odds are above this [default: as fitted in training, or always an answer]
-    #[arg(long, value_name = "ODDS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "ODDS")]
     null_threshold: Option<f32>,
     /// Compare answers by MLQA's rules for this language of the contexts: en, es, hi, vi, de, ar or zh. With --languages
     /// by those of each file's own language.
