@@ -197,6 +197,10 @@ fn questions_and_intents_are_checked_by_what_they_have() {
     let found = &lines(&stdout(&found))[0];
     assert_eq!(found["labels"], serde_json::json!({"Play": 2, "Stop": 1, "slot song": 1}));
     assert_eq!(found["conflicts"]["first"][0], serde_json::json!({"line": 2, "like": 1}));
+    let people = stdout(&run(&["data", "check", home.to_str().unwrap(), "--task", "intents"]));
+    for line in ["label         Play  2 (66.7 %)\n", "label         slot song  1 (100.0 %)\n"] {
+        assert!(people.contains(line), "{line}{people}");
+    }
     let (_, error) = outcome(
         &run(&["data", "check", home.to_str().unwrap(), "--task", "intents", "--label-column", "1"]),
         folder,

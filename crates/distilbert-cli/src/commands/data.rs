@@ -10,7 +10,7 @@ use crate::{model_source, output};
 use anyhow::{bail, ensure};
 use clap::{ArgGroup, Args, Subcommand};
 use distilbert::checkpoint::model_folder::read_config;
-use distilbert::data::check::{Cases, Checking, DataCheck, FileCheck, Pair, Rows};
+use distilbert::data::check::{Cases, Checking, DataCheck, FileCheck, Pair, Rows, SLOT_PREFIX};
 use distilbert::data::examples::{Columns, DataError, Defaults, Layout, Problem, SavedTask, Scan, Split, Task};
 use distilbert::data::intents::{self, IntentTask};
 use distilbert::data::questions::{self, AnsweringTask, DEFAULT_MAX_LENGTH};
@@ -312,9 +312,15 @@ fn describe(found: &FileCheck) -> String {
         let _ = writeln!(text, "  {name:<14}{value}");
     };
     let share = |count: usize, of: usize| 100.0 * count as f64 / of.max(1) as f64;
+    let is_of_rows = |label: &str| match found.kind {
+        Rows::Texts | Rows::Scores | Rows::Questions => true,
+        Rows::Intents => !label.starts_with(SLOT_PREFIX),
+        Rows::Entities | Rows::Tags => false,
+    };
+    // Spans and words are many a row: their shares are of all of them.
+    let spans: usize = found.labels.iter().filter(|(label, _)| !is_of_rows(label)).map(|(_, count)| count).sum();
     for (label, &count) in &found.labels {
-        // Spans and words are many a row: their shares are of all of them.
-        let all = if counts_rows(found.kind) { found.rows } else { found.labels.values().sum() };
+        let all = if is_of_rows(label) { found.rows } else { spans };
         line("label", format!("{label}  {count} ({:.1} %)", share(count, all)));
     }
     if let Some(scores) = found.scores {
@@ -377,11 +383,6 @@ fn describe(found: &FileCheck) -> String {
         let _ = writeln!(text, "    {name:<12}{:>9}  {bar}", bucket.rows);
     }
     text
-}
-
-/// Whether what is counted under labels is at most one a row.
-fn counts_rows(kind: Rows) -> bool {
-    matches!(kind, Rows::Texts | Rows::Scores | Rows::Questions)
 }
 
 /// The first few of `count`.

@@ -5,7 +5,7 @@
 
 mod findings; // what it comes to
 
-pub use findings::{Bucket, Cases, FileCheck, Leak, Pair, Rows, Scores, SharedContexts, Tokens};
+pub use findings::{Bucket, Cases, FileCheck, Leak, Pair, Rows, SLOT_PREFIX, Scores, SharedContexts, Tokens};
 
 use super::examples::{DataError, ScannedRow};
 use super::intents::Utterance;
@@ -130,7 +130,7 @@ impl Checking<'_, '_> {
     pub fn utterance(&mut self, utterance: &Utterance) {
         let Utterance { sentence, intent } = utterance;
         self.count(intent);
-        entities_of(&sentence.tags).iter().for_each(|slot| self.count(&format!("slot {}", slot.kind)));
+        entities_of(&sentence.tags).iter().for_each(|slot| self.count(&format!("{SLOT_PREFIX}{}", slot.kind)));
         self.compare(sentence.line, sentence.words.join(" "), None, Some(hash(&(intent, &sentence.tags)) as u32));
     }
 

@@ -3,6 +3,9 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// In front of a slot's name among the labels of utterances.
+pub const SLOT_PREFIX: &str = "slot ";
+
 /// What the rows of a file are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,7 +48,7 @@ pub struct FileCheck {
     /// Lines that are no rows: blank ones, and those that the official readers drop.
     pub skipped: usize,
     /// How often each label stands in the file, in the order of the labels; for regression see `scores`. Of entities
-    /// spans are counted, of tags words, of utterances their intents and, as `slot NAME`, the spans of slots.
+    /// spans are counted, of tags words, of utterances their intents and, behind [`SLOT_PREFIX`], the spans of slots.
     pub labels: BTreeMap<String, usize>,
     /// Rows without a label.
     pub unlabelled: usize,
