@@ -130,8 +130,8 @@ pub struct Vectors {
     pub vectors: Vec<f32>,
     /// Length of each text in tokens, after truncation.
     pub tokens: Vec<usize>,
-    /// Texts that lost tokens to the longest input.
-    pub truncated: usize,
+    /// Places of the texts that lost tokens to the longest input.
+    pub truncated: Vec<usize>,
 }
 
 /// The embedding head of a model's folder, or the mean of its states, where `flags` do not say otherwise; which it is of

@@ -104,6 +104,10 @@ fn pairs_are_scored_by_the_similarity_of_their_embeddings() {
     let similarity = lines(&rows)[1]["prediction"].as_f64().unwrap();
     assert!((-1.0..=1.0).contains(&similarity));
 
+    // Both texts of every pair are cut, which makes one input each.
+    let short = ["--label-column", "score", "--max-length", "3"];
+    let cut = stderr(&run(&with(&[&["evaluate", "--model", &model, "--file", &file], &COLUMNS, &short])));
+    assert!(cut.contains("warning: pairs dev: 60 of 60 inputs were cut to 3 tokens"), "{cut}");
     let labels =
         with(&[&["evaluate", "--model", &model, "--file", &file], &COLUMNS[..2], &["--label-column", "score"]]);
     assert!(error(&run(&labels)).contains("expected pairs of texts with a number each"));

@@ -315,8 +315,8 @@ fn read_texts(
         bail!("{}: expected a text in each line, found no line", path.display());
     }
     let set = EncodedSet::from_examples(&examples, &tokenizer, max_positions, threads);
-    if set.truncated > 0 {
-        console.warn(&format!("{} of {} texts: cut to {max_positions} tokens", set.truncated, examples.len()));
+    if !set.truncated.is_empty() {
+        console.warn(&format!("{} of {} texts: cut to {max_positions} tokens", set.truncated.len(), examples.len()));
     }
     Ok(set)
 }

@@ -237,7 +237,7 @@ fn groups(
             EncodedSet::from_texts(&column, tokenizer, config.training.max_length, rt.threads())
         })
         .collect();
-    let truncated: usize = texts.iter().map(|set| set.truncated).sum();
+    let truncated: usize = texts.iter().map(|set| set.truncated.len()).sum();
     if truncated > 0 {
         console.warn(&format!("{truncated} texts were cut to {} tokens", config.training.max_length));
     }

@@ -155,7 +155,7 @@ impl<'a> Collection<'a> {
         let prompt = |name| encoder.settings.prompts.get(name).map_or("", String::as_str);
         let texts: Vec<&str> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let queries = encoder.vectors(&mut runner, prompt("query"), &texts, "embedding queries", rt, console)?;
-        let mut truncated = queries.truncated;
+        let mut truncated = queries.truncated.len();
         let mut tops = vec![Top::new(DEPTH); self.queries.len()];
         let mut ids: Vec<String> = Vec::new();
         let mut scores = Vec::new();
@@ -170,7 +170,7 @@ impl<'a> Collection<'a> {
             let block: Vec<Entry> = entries.by_ref().take(BLOCK_DOCUMENTS).collect::<Result<_, _>>()?;
             let texts: Vec<&str> = block.iter().map(|entry| entry.text.as_str()).collect();
             let documents = encoder.vectors(&mut runner, prompt("document"), &texts, "", rt, &())?;
-            truncated += documents.truncated;
+            truncated += documents.truncated.len();
             let packed = PackedMatrix::from_nk(rt, Precision::F32, &documents.vectors, block.len(), width);
             let first = u32::try_from(ids.len()).context("more documents than can be numbered")?;
             ids.extend(block.into_iter().map(|entry| entry.id));

@@ -11,7 +11,7 @@ use distilbert::evaluate::{EvaluationResult, Predictions};
 use distilbert::predict::EmbeddingRunner;
 use distilbert_kernels::Runtime;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -153,7 +153,8 @@ pub fn score(
             .push(example, &[similarity as f32], first + second)
             .with_context(|| format!("line {}", example.line))?;
     }
-    let counts = (data.skipped.len(), first.truncated + second.truncated);
+    let cut: BTreeSet<usize> = first.truncated.into_iter().chain(second.truncated).collect();
+    let counts = (data.skipped.len(), cut.len());
     let result = EvaluationResult::new(&predictions, &data.task.metrics, &Bootstrap::default(), counts)?;
     Ok(Scored::new(result, predictions, encoder.model.precision()))
 }

@@ -19,8 +19,8 @@ pub struct EncodedText {
 pub struct EncodedSet {
     /// One for each example.
     pub texts: Vec<EncodedText>,
-    /// Examples that lost tokens to the maximum length.
-    pub truncated: usize,
+    /// Places of the examples that lost tokens to the maximum length.
+    pub truncated: Vec<usize>,
 }
 
 impl EncodedSet {
@@ -44,8 +44,10 @@ impl EncodedSet {
         threads: usize,
     ) -> EncodedSet {
         let mut set = EncodedSet::default();
-        for encoding in tokenizer.encode_batch(texts, Some(max_length), threads) {
-            set.truncated += usize::from(encoding.truncated_tokens > 0);
+        for (place, encoding) in tokenizer.encode_batch(texts, Some(max_length), threads).into_iter().enumerate() {
+            if encoding.truncated_tokens > 0 {
+                set.truncated.push(place);
+            }
             let (input_ids, token_type_ids) = (encoding.input_ids, encoding.token_type_ids);
             set.texts.push(EncodedText { input_ids, token_type_ids });
         }

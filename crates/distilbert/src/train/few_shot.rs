@@ -157,7 +157,7 @@ mod tests {
     fn pairs_are_of_one_class_or_of_two_in_equal_numbers() {
         let classes = [0, 1, 0, 0, 1];
         let text = |id: u32| EncodedText { input_ids: vec![id], token_type_ids: vec![0] };
-        let set = EncodedSet { texts: (0..5).map(text).collect(), truncated: 0 };
+        let set = EncodedSet { texts: (0..5).map(text).collect(), truncated: Vec::new() };
         let found = pairs(&set, &classes, 3, 1);
         assert_eq!(found.len(), 30);
         for (row, &target) in found.targets.iter().enumerate() {

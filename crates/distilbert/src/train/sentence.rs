@@ -341,10 +341,10 @@ impl TextGroups {
     fn take(&self, rows: &[usize]) -> TextGroups {
         let mut rows = rows.to_vec();
         rows.sort_unstable();
-        let texts = self
-            .texts
-            .iter()
-            .map(|set| EncodedSet { texts: rows.iter().map(|&row| set.texts[row].clone()).collect(), truncated: 0 });
+        let texts = self.texts.iter().map(|set| EncodedSet {
+            texts: rows.iter().map(|&row| set.texts[row].clone()).collect(),
+            truncated: Vec::new(),
+        });
         let targets = rows.iter().filter_map(|&row| self.targets.get(row).copied());
         TextGroups { texts: texts.collect(), targets: targets.collect() }
     }

@@ -79,7 +79,7 @@ pub fn run(args: &RecombineArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     let width = runner.dimensions();
     let firsts = encoder.vectors(&mut runner, "", &texts.firsts, "embedding first texts", rt, console)?;
     let seconds = encoder.vectors(&mut runner, "", &texts.seconds, "embedding second texts", rt, console)?;
-    let (cut, all) = (firsts.truncated + seconds.truncated, texts.firsts.len() + texts.seconds.len());
+    let (cut, all) = (firsts.truncated.len() + seconds.truncated.len(), texts.firsts.len() + texts.seconds.len());
     if cut > 0 {
         console.warn(&format!("{cut} of {all} texts were cut to {} tokens to say which are near", encoder.max_length));
     }

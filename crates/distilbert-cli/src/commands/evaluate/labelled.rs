@@ -74,7 +74,7 @@ pub fn score(
             .with_context(|| format!("line {}", example.line))?;
         rows.push(row);
     }
-    let counts = (data.skipped.len(), encoded.truncated);
+    let counts = (data.skipped.len(), encoded.truncated.len());
     let metrics = if has_labels(data) { &data.task.metrics[..] } else { &[] };
     let result = if metrics.is_empty() {
         unscored(&predictions, counts)

@@ -143,10 +143,10 @@ impl FewShot<'_> {
         }
         ensure!(classes.iter().any(|class| class != &classes[0]), "expected examples of two classes at least");
         let set = EncodedSet::from_examples(&drawn, &source.tokenizer, config.training.max_length, rt.threads());
-        if set.truncated > 0 {
+        if !set.truncated.is_empty() {
             console.warn(&format!(
                 "{} of {} examples were cut to {} tokens",
-                set.truncated,
+                set.truncated.len(),
                 drawn.len(),
                 config.training.max_length
             ));

@@ -219,7 +219,7 @@ impl QuestionWindows {
             let (input_ids, token_type_ids) = self.sequence(&self.windows[window]);
             EncodedText { input_ids, token_type_ids }
         });
-        EncodedSet { texts: texts.collect(), truncated: 0 }
+        EncodedSet { texts: texts.collect(), truncated: Vec::new() }
     }
 
     /// Ids and segments of a window.

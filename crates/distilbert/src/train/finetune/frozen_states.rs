@@ -108,7 +108,7 @@ mod tests {
         let ids: Vec<u32> = (0..40).collect();
         let texts = [&ids[..7], &ids[3..4], &ids[2..], &ids[9..20]]
             .map(|ids| EncodedText { input_ids: ids.to_vec(), token_type_ids: vec![0; ids.len()] });
-        let set = EncodedSet { texts: texts.to_vec(), truncated: 0 };
+        let set = EncodedSet { texts: texts.to_vec(), truncated: Vec::new() };
         for (layers, tokens) in [(2, 8), (3, 2)] {
             let mut model = Model::random(ModelConfig::from_json(config).unwrap(), 3);
             model.freeze_layers(layers);

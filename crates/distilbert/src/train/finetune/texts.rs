@@ -71,7 +71,7 @@ impl<'a> TextData<'a> {
 
     /// Examples that lost tokens to the maximum length.
     pub fn truncated(&self) -> usize {
-        self.train.encoded.truncated + self.validation.encoded.truncated
+        self.train.encoded.truncated.len() + self.validation.encoded.truncated.len()
     }
 }
 
