@@ -6,7 +6,7 @@ use crate::{calibration, model_source};
 use anyhow::bail;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::data::examples::{
-    Columns, Defaults, Layout, Problem, SavedTask, Task, TaskKind, are_unnamed, match_labels,
+    Columns, DataError, Defaults, Layout, Problem, SavedTask, Task, TaskKind, are_unnamed, match_labels,
 };
 use distilbert::data::tagging::WordColumns;
 use distilbert::model::{HeadKind, Model};
@@ -91,6 +91,14 @@ impl Classifier {
         let (model, tokenizer) = load(&folder)?;
         let temperature = calibration::read(&folder)?.map_or(1.0, |calibration| calibration.temperature);
         Ok(Classifier { model, tokenizer, saved, problem, labels, temperature })
+    }
+
+    /// Refuses one text for a model that was trained on pairs, and the other way round, as far as its folder says.
+    ///
+    /// # Errors
+    /// [`DataError::OtherKind`].
+    pub fn check_kind(&self, is_pair: bool) -> Result<(), DataError> {
+        self.saved.as_ref().map_or(Ok(()), |saved| saved.task.kind.check(is_pair))
     }
 
     /// Logits as they become probabilities. A number is what it is.

@@ -11,7 +11,6 @@ use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
-use distilbert::data::examples::TaskKind;
 use distilbert::evaluate::predictions::sigmoid;
 use distilbert::predict::classify::{calibrated, scores};
 use distilbert::tokenizer::Encoding;
@@ -143,15 +142,8 @@ pub fn predict(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
 /// Refuses a text for a model of pairs, and the other way round.
 pub fn check_kind(model: &ServedModel, is_pair: bool) -> Result<(), ApiError> {
     let ServedTask::Classify { trained_on, .. } = &model.task else { return Ok(()) };
-    match (trained_on, is_pair) {
-        (Some(TaskKind::Pair), false) => {
-            Err(ApiError::invalid("inputs", "the model was trained on pairs of texts, found one text"))
-        }
-        (Some(TaskKind::Single), true) => {
-            Err(ApiError::invalid("inputs", "the model was trained on single texts, found a pair"))
-        }
-        _ => Ok(()),
-    }
+    let checked = trained_on.map_or(Ok(()), |kind| kind.check(is_pair));
+    checked.map_err(|error| ApiError::invalid("inputs", error.to_string()))
 }
 
 /// Text, `[text]` or `[text, pair]`, or a list of lists; and whether it is one input.

@@ -1,5 +1,6 @@
 //! Fine-tuning on texts or words with labels.
 
+use super::teachers::check_kinds;
 use super::{FinetuneRunConfig, Job, Place, dev_split, find_dev_split, fit, warn_skipped};
 use crate::classifier::Classifier;
 use crate::commands::{evaluate, training};
@@ -75,6 +76,7 @@ impl Job for LabelledJob<'_> {
             }
             return fit(source, &words, config, place, data.content_hash(), rt, console);
         }
+        check_kinds(config, self.task.kind, console)?;
         let (data, unlabelled, hash) = self.texts()?;
         warn_skipped(&data.skipped, data.split, console);
         let mut unlabelled_examples = &[][..];

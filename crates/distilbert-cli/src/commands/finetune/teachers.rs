@@ -3,7 +3,9 @@
 use super::FinetuneRunConfig;
 use crate::commands::training;
 use crate::console::Console;
+use crate::model_source;
 use anyhow::{Context, ensure};
+use distilbert::data::examples::{SavedTask, TaskKind};
 use distilbert::model::Model;
 use distilbert::predict::{self, Logits};
 use distilbert::tokenizer::Tokenizer;
@@ -37,6 +39,16 @@ pub fn ask_teachers(
         _ => mean_of(&answers, &data.head(), config.training.soft_labels.temperature),
     };
     Ok(Some((logits, models)))
+}
+
+/// Refuses teachers that were trained on pairs where there are single texts, and the other way round.
+pub fn check_kinds(config: &FinetuneRunConfig, kind: TaskKind, console: &Console) -> anyhow::Result<()> {
+    for name in config.teachers() {
+        if let Some(saved) = SavedTask::read(&model_source::resolve(name, console)?)? {
+            saved.task.kind.check(kind == TaskKind::Pair).with_context(|| format!("teacher {name}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn ask_teacher(

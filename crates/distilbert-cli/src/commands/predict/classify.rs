@@ -6,7 +6,7 @@ use crate::console::Console;
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::data::batch::Batch;
-use distilbert::data::examples::{Problem, TaskKind};
+use distilbert::data::examples::Problem;
 use distilbert::predict::LogitsRunner;
 use distilbert::predict::classify::{ScoreFunction, ScoredLabel, ranked, scores_by};
 use distilbert::tokenizer::Encoding;
@@ -86,11 +86,7 @@ impl Task for Classify<'_> {
     type Output = Vec<f32>;
 
     fn encode(&mut self, input: &Input) -> anyhow::Result<Vec<Encoding>> {
-        match (self.classifier.saved.as_ref().map(|saved| saved.task.kind), &input.pair) {
-            (Some(TaskKind::Pair), None) => bail!("the model was trained on pairs of texts, found one text"),
-            (Some(TaskKind::Single), Some(_)) => bail!("the model was trained on single texts, found a pair"),
-            _ => {}
-        }
+        self.classifier.check_kind(input.pair.is_some())?;
         Ok(vec![self.classifier.tokenizer.encode(&input.text, input.pair.as_deref(), Some(self.max_length))])
     }
 

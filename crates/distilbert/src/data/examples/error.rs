@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::task::TaskKind;
 use crate::data::records::RecordError;
 
 /// A labelled file that is not as its task says. Every message is one line and names the file.
@@ -128,6 +129,15 @@ pub enum DataError {
         expected: String,
         /// What the file has.
         found: String,
+    },
+    /// One text for a model of pairs, or a pair for a model of single texts.
+    #[error("the model was trained on {}", match trained_on {
+        TaskKind::Pair => "pairs of texts, found one text",
+        TaskKind::Single => "single texts, found a pair",
+    })]
+    OtherKind {
+        /// What the model knows.
+        trained_on: TaskKind,
     },
 }
 

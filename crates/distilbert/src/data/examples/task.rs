@@ -85,6 +85,19 @@ pub enum Metric {
     ExactMatch,
 }
 
+impl TaskKind {
+    /// Whether a model that was trained on this kind can be given one text, or a pair.
+    ///
+    /// # Errors
+    /// [`DataError::OtherKind`] if it was trained on the other: it would answer without half of what it needs.
+    pub fn check(self, is_pair: bool) -> Result<(), DataError> {
+        match (self, is_pair) {
+            (TaskKind::Pair, true) | (TaskKind::Single, false) => Ok(()),
+            (trained_on, _) => Err(DataError::OtherKind { trained_on }),
+        }
+    }
+}
+
 impl Problem {
     /// Whether every word has an answer of its own, rather than the whole text.
     pub fn is_of_words(self) -> bool {
