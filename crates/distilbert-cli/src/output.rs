@@ -2,6 +2,7 @@
 //! is replaced by accident.
 
 use anyhow::{Context, bail};
+use distilbert::checkpoint::is_same_file;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -67,6 +68,17 @@ pub fn check_new_folder(output: &Path, replaced: &str, may_replace: impl FnOnce(
     };
     if !is_free {
         bail!("{}: expected a new folder{replaced}, found another", output.display());
+    }
+    Ok(())
+}
+
+/// Refuses a file to write that is one of those that are read.
+///
+/// # Errors
+/// If it is one, by whatever name.
+pub fn check_not_input(output: &Path, inputs: &[impl AsRef<Path>]) -> anyhow::Result<()> {
+    if inputs.iter().any(|input| is_same_file(input.as_ref(), output)) {
+        bail!("`{}` is an input, and would be replaced by the output: choose another output", output.display());
     }
     Ok(())
 }

@@ -274,6 +274,9 @@ fn pairs_are_recombined_into_a_file_that_a_teacher_can_label() {
     assert!(stderr(&student).contains("15 texts for the teacher to label"), "{}", stderr(&student));
 
     let refused = |output: &Path, path: &str, more: &[&str]| outcome(&recombine(path, output, more), folder, 1).1;
+    // A folder's training file, under whatever name it is found.
+    let own = refused(Path::new(&mrpc), folder.to_str().unwrap(), &["--task", "mrpc"]);
+    assert_eq!(own, "error: `F/train.tsv` is an input, and would be replaced by the output: choose another output\n");
     let single = refused(&table, &mrpc, &["--task", "sst2"]);
     assert_eq!(single, "error: task `sst2`: expected one on pairs of texts, found one on single ones\n");
     let name = refused(&folder.join("more.csv"), &mrpc, &["--task", "mrpc"]);

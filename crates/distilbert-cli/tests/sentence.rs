@@ -69,6 +69,11 @@ fn vectors_are_printed_in_order_and_written_as_numpys_file() {
     stdout(&run(&with(&[&["predict", "embed", "--model", &model], &flags, &["--"], &texts])));
     assert_eq!(fs::metadata(&file).unwrap().len(), 128 + 4 * 4 * texts.len() as u64);
 
+    let inputs = write(folder.path(), "inputs", "cat\n");
+    let own = error(&run(&["predict", "embed", "--model", &model, "--input", &inputs, "--output", &inputs]));
+    assert!(own.contains("inputs` is an input, and would be replaced"), "{own}");
+    assert_eq!(fs::read_to_string(&inputs).unwrap(), "cat\n");
+
     let prompted = ["predict", "embed", "--model", &model, "--prompt", "query", "cat"];
     let spelled_out = ["predict", "embed", "--model", &model, "the cat"];
     assert_eq!(stdout(&run(&prompted)), stdout(&run(&spelled_out)));

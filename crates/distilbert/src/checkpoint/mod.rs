@@ -23,4 +23,6 @@ pub use npy::NpyWriter;
 pub use safetensors::Dtype;
 pub use tensors::{Checkpoint, Tensors};
 pub(crate) use write::PartialFile;
-pub use write::{TensorData, TensorToWrite, link_folder, replace_folder, write_atomic, write_safetensors};
+pub use write::{
+    TensorData, TensorToWrite, is_same_file, link_folder, replace_folder, write_atomic, write_safetensors,
+};

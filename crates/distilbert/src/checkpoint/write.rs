@@ -135,6 +135,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     write_through_sibling(path, |file| file.write_all(bytes))
 }
 
+/// Whether both paths lead to one file or folder, through whatever links; what is not there is the same as nothing.
+pub fn is_same_file(left: &Path, right: &Path) -> bool {
+    matches!((fs::canonicalize(left), fs::canonicalize(right)), (Ok(left), Ok(right)) if left == right)
+}
+
 /// Makes `link` point to the folder `target`, relative to where the link is; a link that is there is replaced at once.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::sentence_encoder::{HeadFlags, SentenceEncoder};
 use anyhow::{bail, ensure};
 use clap::Args;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{Columns, Split, Task, TaskKind, load, pairs_as_file};
+use distilbert::data::examples::{Columns, Scan, Split, Task, TaskKind, load, pairs_as_file};
 use distilbert::data::recombine::PairTexts;
 use distilbert::predict::EmbeddingRunner;
 use distilbert::progress::Progress;
@@ -71,6 +71,7 @@ pub fn run(args: &RecombineArgs, rt: &Runtime, console: &Console) -> anyhow::Res
     );
     // A name that does not do is said before the work.
     pairs_as_file(&task, &args.output, [])?;
+    output::check_not_input(&args.output, &[Scan::of(&task, split).find_file(&args.path)?])?;
     let data = load(&task, &args.path, split)?;
     let texts = PairTexts::of(&data.examples);
 

@@ -36,6 +36,7 @@ pub struct AttentionArgs {
 }
 
 pub fn run(args: &AttentionArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    args.common.input.check_output(args.html.as_deref())?;
     let name = &args.common.model;
     let folder = model_source::resolve(name, console)?;
     let (model, tokenizer) = args.common.precision.load(name, &folder, rt, console)?;

@@ -45,6 +45,7 @@ pub struct EmbedArgs {
 }
 
 pub fn run(args: &EmbedArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
+    args.common.input.check_output(args.output.as_deref())?;
     let choice = crate::sentence_encoder::HeadFlags {
         pooling: args.pooling,
         normalize: args.normalize,

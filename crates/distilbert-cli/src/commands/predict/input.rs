@@ -1,5 +1,6 @@
 //! The inputs of `predict`: texts and pairs from arguments, lines, JSON Lines, CSV and TSV, one at a time.
 
+use crate::output;
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use distilbert::data::corpus::{STANDARD_INPUT, open_text};
@@ -7,7 +8,7 @@ use distilbert::data::records::{Records, RowFormat};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where inputs come from and how they are written.
 #[derive(Debug, Args)]
@@ -120,6 +121,14 @@ struct Places {
 }
 
 impl InputArgs {
+    /// Refuses a file to write that is the inputs' own.
+    ///
+    /// # Errors
+    /// If it is.
+    pub fn check_output(&self, output: Option<&Path>) -> anyhow::Result<()> {
+        output.map_or(Ok(()), |output| output::check_not_input(output, self.input.as_slice()))
+    }
+
     /// Opens what the arguments name.
     ///
     /// # Errors

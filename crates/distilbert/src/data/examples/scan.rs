@@ -7,7 +7,7 @@ use super::columns::{self, Columns};
 use super::error::DataError;
 use super::glue::{self, Found};
 use super::rows::Row;
-use super::task::{Layout, Problem};
+use super::task::{Layout, Problem, Task};
 use super::{Label, Split};
 use crate::data::records::{RecordError, Records, RowFormat};
 
@@ -38,6 +38,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// A split of a task.
+    pub fn of(task: &Task, split: Split) -> Scan {
+        Scan { layout: task.layout.clone(), task: task.name.clone(), problem: task.problem, split }
+    }
+
     /// The file itself: `path`, or the split's file in that folder.
     ///
     /// # Errors
