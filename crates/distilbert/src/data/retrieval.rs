@@ -1,7 +1,7 @@
 //! A retrieval collection in the layout of BEIR: `corpus.jsonl`, `queries.jsonl`, and judgements as TSV.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -60,11 +60,14 @@ struct RawEntry {
     text: String,
 }
 
-/// The entries of a `corpus.jsonl` or `queries.jsonl`, one at a time; blank lines are passed over.
+/// The entries of a `corpus.jsonl` or `queries.jsonl`, one at a time; blank lines are passed over. An id that comes
+/// again is refused, since a document that is found twice would count twice.
 pub struct Entries {
     path: PathBuf,
     lines: std::io::Lines<BufReader<File>>,
     line: usize,
+    /// The ids so far.
+    ids: HashSet<String>,
 }
 
 impl Entries {
@@ -74,7 +77,7 @@ impl Entries {
     /// [`RetrievalError::Read`].
     pub fn open(path: &Path) -> Result<Entries, RetrievalError> {
         let file = File::open(path).map_err(|source| RetrievalError::Read { path: path.to_owned(), source })?;
-        Ok(Entries { path: path.to_owned(), lines: BufReader::new(file).lines(), line: 0 })
+        Ok(Entries { path: path.to_owned(), lines: BufReader::new(file).lines(), line: 0, ids: HashSet::new() })
     }
 }
 
@@ -93,6 +96,12 @@ impl Iterator for Entries {
                 continue;
             }
             return Some(match serde_json::from_str::<RawEntry>(&line) {
+                Ok(RawEntry { id, .. }) if !self.ids.insert(id.clone()) => Err(RetrievalError::Line {
+                    path: self.path.clone(),
+                    line: self.line,
+                    expected: "each `_id` once",
+                    found: format!("`{id}` again"),
+                }),
                 Ok(RawEntry { id, title, text }) => {
                     let title = title.unwrap_or_default();
                     let text = format!("{title} {text}").trim().to_owned();
@@ -184,5 +193,9 @@ mod tests {
         let (_folder, path) = written("{\"_id\":3,\"text\":\"x\"}\n");
         let error = Entries::open(&path).unwrap().next().unwrap().unwrap_err().to_string();
         assert!(error.contains("file:1: expected {\"_id\""), "{error}");
+        let entry = "{\"_id\":\"a\",\"text\":\"x\"}\n";
+        let (_folder, path) = written(&format!("{entry}\n{entry}"));
+        let error = Entries::open(&path).unwrap().nth(1).unwrap().unwrap_err().to_string();
+        assert!(error.ends_with("file:3: expected each `_id` once, found `a` again"), "{error}");
     }
 }
