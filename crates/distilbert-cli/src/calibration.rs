@@ -1,11 +1,14 @@
 //! The temperature beside a model: fitted by `evaluate --calibrate`, used by whatever runs a classifier.
 
+use crate::console::Console;
 use crate::gather::read_json;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::examples::Label;
 use distilbert::evaluate::Predictions;
-use distilbert::evaluate::calibration::{Calibration, calibration_error, fit_temperature, negative_log_likelihood};
+use distilbert::evaluate::calibration::{
+    Calibration, TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood,
+};
 use distilbert::evaluate::metrics::argmax;
 use distilbert::evaluate::predictions::softmax;
 use std::path::Path;
@@ -26,6 +29,24 @@ pub fn read(folder: &Path) -> anyhow::Result<Option<Calibration>> {
         bail!("{}: expected a temperature above 0, found {temperature}", path.display());
     }
     Ok(found)
+}
+
+/// Tells of a temperature that no minimum gave, but the end of the search.
+pub fn warn_of_end(calibration: &Calibration, console: &Console) {
+    let (sharpest, softest) = TEMPERATURES;
+    let why = match calibration.temperature {
+        temperature if temperature <= sharpest => {
+            "a sharper one would fit better still, as where every answer is right"
+        }
+        temperature if temperature >= softest => {
+            "a softer one would fit better still, as where the answers tell nothing of the labels"
+        }
+        _ => return,
+    };
+    let temperature = calibration.temperature;
+    console.warn(&format!(
+        "--calibrate: the temperature is {temperature}, an end of the search from {sharpest} to {softest}: {why}"
+    ));
 }
 
 /// Stores it in the model's folder.

@@ -42,6 +42,8 @@ pub struct Console {
     bars: MultiProgress,
     /// Work in progress, the innermost last.
     stack: Mutex<Vec<Work>>,
+    /// What warnings are about, if that must be said.
+    about: Mutex<Option<String>>,
     stop: Arc<AtomicBool>,
     quiet: bool,
     terminal: bool,
@@ -70,7 +72,8 @@ impl Console {
         })?;
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Ok(Console { bars: MultiProgress::with_draw_target(target), stack: Mutex::default(), stop, quiet, terminal })
+        let bars = MultiProgress::with_draw_target(target);
+        Ok(Console { bars, stack: Mutex::default(), about: Mutex::default(), stop, quiet, terminal })
     }
 
     /// A line on standard error that bars do not overwrite.
@@ -80,7 +83,19 @@ impl Console {
 
     /// A warning.
     pub fn warn(&self, warning: &str) {
-        self.say(&format!("warning: {warning}"));
+        match &*self.about.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(what) => self.say(&format!("warning: {what}: {warning}")),
+            None => self.say(&format!("warning: {warning}")),
+        }
+    }
+
+    /// Does `act`, whose warnings begin with `what` they are about: one of several files, for example.
+    pub fn about<T>(&self, what: &str, act: impl FnOnce() -> T) -> T {
+        let set = |what| *self.about.lock().unwrap_or_else(PoisonError::into_inner) = what;
+        set(Some(what.to_owned()));
+        let done = act();
+        set(None);
+        done
     }
 
     fn with_innermost(&self, act: impl FnOnce(&mut Work)) {

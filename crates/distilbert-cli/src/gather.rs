@@ -151,6 +151,12 @@ impl Place {
     }
 }
 
+/// The model whose scores stand in this folder: of a run its best checkpoint, or the model that the folder is.
+pub fn model_of(folder: &Path) -> Option<PathBuf> {
+    let is_model = || folder.join("config.json").is_file().then(|| folder.to_owned());
+    best(folder).or_else(|| last_checkpoint(folder)).or_else(is_model)
+}
+
 /// The best checkpoint of a run that measured something.
 fn best(run: &Path) -> Option<PathBuf> {
     Some(run.join("best")).filter(|best| best.is_dir())

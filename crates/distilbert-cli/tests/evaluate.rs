@@ -217,7 +217,7 @@ fn scores_by_length_and_by_column_are_those_of_their_examples() {
     assert_eq!(matrix, 30);
 
     let people = stdout(&run(&[&["evaluate", "--model", path.to_str().unwrap()], &ask[..]].concat()));
-    assert!(people.contains("\n  true \\ predicted 0  1  2\n") && people.contains("\n  by value\n"), "{people}");
+    assert!(people.contains("\n  true \\ predicted     0   1   2\n") && people.contains("\n  by value\n"), "{people}");
     let message = error(&run(&[&["evaluate", "--model", path.to_str().unwrap(), "--by", "from"], &ask[..6]].concat()));
     assert!(message.contains("dev.csv:1: no column `from`"), "{message}");
 }
@@ -305,4 +305,204 @@ fn several_files_stand_in_one_table_with_the_gap_to_the_first() {
     assert!(people.contains("gap to first") && people.contains("66.67 ["), "{people}");
     let message = error(&run(&[&["evaluate", "--model", name, "--calibrate"], &ask[..]].concat()));
     assert!(message.starts_with("error: expected one --file with --output"), "{message}");
+}
+
+#[test]
+fn one_language_has_no_others_and_what_is_cut_is_told_by_language() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let languages = folder.path().join("languages");
+    fs::create_dir(&languages).unwrap();
+    fs::copy(&file, languages.join("dev-en.csv")).unwrap();
+    let name = path.to_str().unwrap();
+    let ask = |more: &[&str]| {
+        let fixed = ["evaluate", "--model", name, "--languages", languages.to_str().unwrap()];
+        run(&[&fixed[..], &COLUMNS, more].concat())
+    };
+    let found: Value = serde_json::from_str(&stdout(&ask(&["--json"]))).unwrap();
+    assert_eq!((&found["mean_of_others"], &found["gap"]), (&Value::Null, &Value::Null));
+    let people = stdout(&ask(&[]));
+    let row = |name: &str| people.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().last();
+    assert_eq!((row("mean of others"), row("gap to first")), (Some("-"), Some("-")), "{people}");
+
+    let row = "w5 w6 w7 w8,1,web\n";
+    fs::write(languages.join("dev-de.csv"), format!("text,label,source\nw5,0,web\n{row}")).unwrap();
+    let cut = stderr(&ask(&["--max-length", "4"]));
+    let german: Vec<&str> = cut.lines().filter(|line| line.starts_with("warning: de: ")).collect();
+    let [german] = german[..] else { panic!("one line on German: {cut}") };
+    assert!(german.ends_with(" dev: 1 of 2 inputs were cut to 4 tokens"), "{cut}");
+}
+
+/// Saves beside the model what it is said to be trained for.
+fn save_task(model: &Path, name: &str) {
+    let task = distilbert::data::examples::Task::glue(name).unwrap();
+    let saved = distilbert::data::examples::SavedTask { task, max_length: 18 };
+    fs::write(model.join("task.json"), saved.to_json()).unwrap();
+}
+
+#[test]
+fn pairs_and_single_texts_are_not_taken_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("distilbert-regress", &path);
+    save_task(&path, "stsb");
+    let rows: String = texts(4).iter().enumerate().map(|(i, text)| format!("{text}\tw5\t{i}.5\n")).collect();
+    let file = folder.path().join("dev.tsv");
+    fs::write(&file, format!("sentence1\tsentence2\tscore\n{rows}")).unwrap();
+    let (name, file) = (path.to_str().unwrap(), file.to_str().unwrap());
+    let ask = ["evaluate", "--model", name, "--file", file, "--text-column", "sentence1", "--label-column", "score"];
+    assert_eq!(error(&run(&ask)), "error: the model was trained on pairs of texts, found one text");
+
+    let message = error(&run(&["evaluate", "--model", name, "--file", file, "--task", "stsb", "--calibrate"]));
+    assert_eq!(message, "error: --calibrate: expected examples with classes, found regression");
+
+    let classifier = folder.path().join("classifier");
+    model("distilbert-classify", &classifier);
+    let mut task = distilbert::data::examples::Task::glue("mnli").unwrap();
+    task.kind = distilbert::data::examples::TaskKind::Single;
+    let saved = distilbert::data::examples::SavedTask { task, max_length: 18 };
+    fs::write(classifier.join("task.json"), saved.to_json()).unwrap();
+    let mnli = folder.path().join("dev_matched.tsv");
+    fs::write(&mnli, "sentence1\tsentence2\tgold_label\nw5\tw6\tneutral\n").unwrap();
+    let pairs = ["--text-column", "sentence1", "--pair-column", "sentence2", "--label-column", "gold_label"];
+    let base = ["evaluate", "--model", classifier.to_str().unwrap(), "--file", mnli.to_str().unwrap()];
+    let message = error(&run(&[&base[..], &pairs].concat()));
+    assert_eq!(message, "error: the model was trained on single texts, found a pair");
+
+    // A teacher is asked what it knows, too.
+    let base = folder.path().join("base");
+    model("distilbert-classify", &base);
+    let out = folder.path().join("run");
+    let finetune = ["finetune", "--model", base.to_str().unwrap(), "--task", "mine", "--data", file, "--teacher", name];
+    let columns = ["--text-column", "sentence1", "--label-column", "score", "--problem", "regression"];
+    let message = error(&run(&[&finetune[..], &columns, &["--output", out.to_str().unwrap()]].concat()));
+    let expected = format!("error: teacher {name}: the model was trained on pairs of texts, found one text");
+    assert_eq!((message, out.exists()), (expected, false));
+}
+
+#[test]
+fn what_cannot_be_written_or_read_is_told_before_anything_is_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let (out, submission) = (folder.path().join("out"), folder.path().join("SST-2.tsv"));
+    // Whoever scores says first how many inputs were cut.
+    let ask = [&["evaluate", "--model", path.to_str().unwrap(), "--file", &file, "--max-length", "3"], &COLUMNS[..]];
+    let refused = |more: &[&str]| {
+        let output = run(&[&ask.concat()[..], more].concat());
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+        error(&output)
+    };
+    let (out_name, submission) = (out.to_str().unwrap(), submission.to_str().unwrap());
+    let message = refused(&["--calibrate", "--submission", submission]);
+    assert_eq!(message, "error: the GLUE server takes no predictions for task `dev`, split `dev`");
+    refused(&["--output", out_name, "--submission", submission]);
+    assert!(refused(&["--against", "nope"]).starts_with("error: nope: "));
+    assert!(refused(&["--by", "from"]).contains("no column `from`"));
+    assert!(!path.join("calibration.json").exists() && !out.exists());
+}
+
+#[test]
+fn an_output_that_is_an_input_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("bert-classify", &path);
+    set_labels(&path, &["entailment", "neutral", "contradiction"]);
+    let file = folder.path().join("test_matched.tsv");
+    let text = "index\tsentence1\tsentence2\n0\tw5\tw6\n";
+    fs::write(&file, text).unwrap();
+    let data = folder.path().to_str().unwrap();
+    let (name, link) = (path.to_str().unwrap(), folder.path().join("link.tsv"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for output in [&file, &link] {
+        let output = output.to_str().unwrap();
+        let ask = ["evaluate", "--model", name, "--task", "mnli", "--split", "test", "--data", data];
+        let message = error(&run(&[&ask[..], &["--submission", output]].concat()));
+        let reason = "is an input, and would be replaced by the output: choose another output";
+        assert_eq!(message, format!("error: `{output}` {reason}"));
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    // The predictions that it is compared with are read too.
+    let (path, file) = sliced(&folder.path().join("sliced"));
+    let (name, out) = (path.to_str().unwrap(), folder.path().join("out"));
+    let ask = [&["evaluate", "--model", name, "--file", &file, "--output", out.to_str().unwrap()], &COLUMNS[..]];
+    stdout(&run(&ask.concat()));
+    let other = out.join("predictions.jsonl");
+    let message = error(&run(&[&ask.concat()[..], &["--against", other.to_str().unwrap()]].concat()));
+    assert!(message.contains("predictions.jsonl` is an input"), "{message}");
+}
+
+#[test]
+fn results_stay_beside_their_model_and_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = sliced(folder.path());
+    let [other, run_of_other, out] = ["other", "run", "out"].map(|name| folder.path().join(name));
+    model("distilbert-classify", &other);
+    model("distilbert-classify", &run_of_other.join("best"));
+    let ask = |model: &Path, file: &str, out: &Path| {
+        let fixed = ["evaluate", "--model", model.to_str().unwrap(), "--file", file, "--output", out.to_str().unwrap()];
+        run(&[&fixed[..], &COLUMNS].concat())
+    };
+    stdout(&ask(&path, &file, &out));
+    stdout(&ask(&path, &file, &out));
+    let kept = fs::read_to_string(out.join("evaluation.json")).unwrap();
+    let refused = |output: &std::process::Output, out: &Path| {
+        let start = format!("error: {}: expected no results but this model's on ", out.display());
+        let message = error(output);
+        message.strip_prefix(&start).unwrap_or_else(|| panic!("{message}")).to_owned()
+    };
+    let message = refused(&ask(&other, &file, &out), &out);
+    assert_eq!(message, format!("dev, found those of {}", path.display()));
+    let copy = folder.path().join("copy.csv");
+    fs::copy(&file, &copy).unwrap();
+    assert_eq!(refused(&ask(&path, copy.to_str().unwrap(), &out), &out), "copy, found those on dev");
+    assert_eq!(fs::read_to_string(out.join("evaluation.json")).unwrap(), kept);
+    let best = run_of_other.join("best");
+    let message = refused(&ask(&path, &file, &run_of_other), &run_of_other);
+    assert_eq!(message, format!("dev, found the place of {}", best.display()));
+    // The run's own best checkpoint, also in the place of scores that do not name it.
+    stdout(&ask(&best, &file, &run_of_other));
+    let scores = run_of_other.join("evaluation.json");
+    let mut unnamed: Value = serde_json::from_slice(&fs::read(&scores).unwrap()).unwrap();
+    unnamed.as_object_mut().unwrap().remove("model").unwrap();
+    fs::write(&scores, unnamed.to_string()).unwrap();
+    stdout(&ask(&best, &file, &run_of_other));
+}
+
+#[test]
+fn a_fit_that_ends_where_its_search_does_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model("bert-classify", &path);
+    let texts = texts(6);
+    let file = folder.path().join("dev.csv");
+    let rows =
+        texts.iter().zip(labels(&path, &texts)).map(|(text, label)| format!("{text},{}\n", &label["LABEL_".len()..]));
+    fs::write(&file, format!("text,label\n{}", rows.collect::<String>())).unwrap();
+    let ask = ["evaluate", "--model", path.to_str().unwrap(), "--file", file.to_str().unwrap(), "--calibrate"];
+    let output = run(&[&ask[..], &COLUMNS].concat());
+    stdout(&output);
+    assert_eq!(
+        stderr(&output),
+        "warning: --calibrate: the temperature is 0.01, an end of the search from 0.01 to 100: a sharper one \
+         would fit better still, as where every answer is right\n"
+    );
+}
+
+#[test]
+fn flags_of_another_mode_are_refused() {
+    for flags in [
+        &["--retrieval", "c", "--task", "stsb"][..],
+        &["--retrieval", "c", "--text-column", "text"],
+        &["--retrieval", "c", "--no-header"],
+        &["--retrieval", "c", "--qrels", "q.tsv", "--split", "dev"],
+        &["--retrieval", "c", "--source-language", "de"],
+        &["--file", "f", "--qrels", "q.tsv"],
+        &["--languages", "d", "--qrels", "q.tsv"],
+        &["--file", "f", "--source-language", "de"],
+        &["--data", "d", "--source-language", "de"],
+    ] {
+        let output = run(&[&["evaluate", "--model", "m"], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("cannot be used with"), "{flags:?}: {}", stderr(&output));
+    }
 }

@@ -104,15 +104,15 @@ fn pairs_are_scored_by_the_similarity_of_their_embeddings() {
     let names: Vec<&String> = result["metrics"].as_object().unwrap().keys().collect();
     assert_eq!(names, ["spearman", "pearson"]);
     assert!(result["against"]["tests"]["spearman"]["p_value"].as_f64().unwrap() > 0.0);
+    // Both texts of every pair are cut, which makes one input each.
+    let short = ["--label-column", "score", "--max-length", "3"];
+    let cut = stderr(&run(&with(&[&["evaluate", "--model", &model, "--file", &file], &COLUMNS, &short])));
+    assert!(cut.contains("warning: pairs dev: 60 of 60 inputs were cut to 3 tokens"), "{cut}");
     let rows = fs::read_to_string(out.join("predictions.jsonl")).unwrap();
     assert_eq!(rows.lines().count(), 61);
     let similarity = lines(&rows)[1]["prediction"].as_f64().unwrap();
     assert!((-1.0..=1.0).contains(&similarity));
 
-    // Both texts of every pair are cut, which makes one input each.
-    let short = ["--label-column", "score", "--max-length", "3"];
-    let cut = stderr(&run(&with(&[&["evaluate", "--model", &model, "--file", &file], &COLUMNS, &short])));
-    assert!(cut.contains("warning: pairs dev: 60 of 60 inputs were cut to 3 tokens"), "{cut}");
     let labels =
         with(&[&["evaluate", "--model", &model, "--file", &file], &COLUMNS[..2], &["--label-column", "score"]]);
     assert!(error(&run(&labels)).contains("expected pairs of texts with a number each"));
@@ -159,6 +159,23 @@ fn a_collection_is_searched_and_scored() {
     assert!(cut.contains("of 605 documents and queries were cut to 3 tokens"), "{cut}");
     let missing = error(&run(&["evaluate", "--model", &model, "--retrieval", folder.path().to_str().unwrap()]));
     assert!(missing.contains("test.tsv"), "{missing}");
+
+    // Judgements of another split, of which some are of documents that are not there.
+    fs::write(folder.path().join("c/qrels/dev.tsv"), "q1\td1\t1\nq1\tgone\t1\nq2\tgone\t1\nq2\talso\t1\n").unwrap();
+    let scored = run(&["evaluate", "--model", &model, "--retrieval", collection, "--split", "dev", "--json"]);
+    let result = &lines(&stdout(&scored))[0];
+    assert_eq!((&result["split"], &result["n"], &result["skipped"]), (&"dev".into(), &2.into(), &2.into()));
+    let warning = "2 judged documents are not in corpus.jsonl and count as not found; the first: `also`\n";
+    assert!(stderr(&scored).contains(&format!("dev.tsv: {warning}")), "{}", stderr(&scored));
+
+    let own = error(&run(&["evaluate", "--model", &model, "--retrieval", collection, "--output", collection]));
+    assert!(own.contains("queries.jsonl` is an input"), "{own}");
+    fs::write(folder.path().join("c/corpus.jsonl"), corpus.repeat(2)).unwrap();
+    let twice = error(&run(&command));
+    assert!(twice.ends_with("c/corpus.jsonl:601: expected each `_id` once, found `d0` again"), "{twice}");
+    fs::write(folder.path().join("c/queries.jsonl"), queries.repeat(2)).unwrap();
+    let twice = error(&run(&command));
+    assert!(twice.ends_with("c/queries.jsonl:7: expected each `_id` once, found `d0` again"), "{twice}");
 }
 
 fn corpus(folder: &Path, model: &str) -> String {

@@ -104,6 +104,9 @@ fn a_tagger_is_trained_scored_reported_and_used() {
     assert_eq!(against["metric"], "entity_f1");
     let difference = against["difference"].as_f64().unwrap();
     assert!((difference - (1.0 - 10.0 / 11.0)).abs() < 1e-9, "{against}");
+    let no_header = ["--no-header", "--text-column", "1"];
+    let refused = run(&[&["evaluate", "--model", string(&best), "--file", string(&three)][..], &no_header].concat());
+    assert!(error(&refused).contains("--no-header: expected a classifier of texts"), "{}", error(&refused));
     let refused = run(&["evaluate", "--model", string(&best), "--file", string(&three), "--by", "tags"]);
     assert_eq!(stderr(&refused), "error: --by: expected a classifier of texts, found a tagger of words\n");
 

@@ -7,12 +7,14 @@ pub mod intents; // intents and slots
 mod labelled; // classifiers of texts and of words
 mod languages; // which file is which language's
 mod outcome; // scores as files and tables
+mod outputs; // what must not be replaced
 
 pub use labelled::{score, score_words};
 pub use outcome::{EVALUATION_FILE, Evaluations, Scored, predictions_file, score_text, table, warn, warn_cut, write};
+pub use outputs::QUERIES_FILE;
 
 use super::{evaluate_files, retrieval, similarity};
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, problem_name};
 use crate::console::Console;
 use crate::precision::PrecisionArgs;
 use crate::sentence_encoder::{HeadFlags, PoolingChoice, SentenceEncoder};
@@ -22,12 +24,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use distilbert::checkpoint::model_folder::read_config;
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::{self, Columns, DataError, DataSet, Layout, Split, Task, TaskKind};
+use distilbert::data::examples::{self, Columns, DataError, DataSet, Layout, Problem, Scan, Split, Task, TaskKind};
 use distilbert::data::tagging::{self, WordColumns};
-use distilbert::evaluate::submission;
+use distilbert::evaluate::{check_submission, submission};
 use distilbert::model::HeadKind;
 use distilbert_kernels::Runtime;
-use labelled::{analyse, has_labels};
+use labelled::{Beside, analyse, has_labels};
 use outcome::{describe, evaluations};
 use std::path::{Path, PathBuf};
 
@@ -48,11 +50,11 @@ pub struct EvaluateArgs {
     task: Option<String>,
     #[command(flatten)]
     source: Source,
-    /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched.
-    #[arg(long, default_value_t = Split::Dev)]
-    pub(super) split: Split,
+    /// Which part of the data: train, dev, dev_mismatched, test or test_mismatched [default: dev; of a collection test]
+    #[arg(long, conflicts_with = "qrels")]
+    split: Option<Split>,
     /// With --languages: the language that the model was fine-tuned on, by its code.
-    #[arg(long, value_name = "CODE", default_value = "en", requires = "languages")]
+    #[arg(long, value_name = "CODE", default_value = "en", conflicts_with_all = ["data", "file", "retrieval"])]
     source_language: String,
     /// Column of the text in a CSV, TSV or JSONL file: its name, or its number from 1 with --no-header; of the words in a
     /// file of tagged words.
@@ -90,8 +92,8 @@ pub struct EvaluateArgs {
     /// A sentence encoder: compare the first numbers of the embeddings only.
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
-    /// The judgements of the collection [default: qrels/test.tsv in it]
-    #[arg(long, value_name = "FILE", requires = "retrieval")]
+    /// The judgements of the collection [default: qrels/SPLIT.tsv in it]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "file", "languages"])]
     qrels: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Question answering")]
     answers: AnswerArgs,
@@ -121,8 +123,19 @@ struct Source {
     #[arg(long, value_name = "DIR")]
     languages: Option<PathBuf>,
     /// For a sentence encoder: a collection in the layout of BEIR (corpus.jsonl, queries.jsonl, qrels/test.tsv).
-    #[arg(long, value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["task", "text_column", "pair_column", "label_column", "no_header"]
+    )]
     retrieval: Option<PathBuf>,
+}
+
+impl EvaluateArgs {
+    /// The part asked for, of what is no collection.
+    pub(super) fn split(&self) -> Split {
+        self.split.unwrap_or(Split::Dev)
+    }
 }
 
 /// Runs the command.
@@ -131,13 +144,14 @@ struct Source {
 /// If model, task and data do not fit together, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let head = read_config(&model_source::resolve(&args.model, console)?)?.head;
-    let asks_questions = args.task.as_deref() == Some(SQUAD) || head == HeadKind::QuestionAnswering;
+    let is_collection = args.source.retrieval.is_some();
+    let asks_questions = !is_collection && (args.task.as_deref() == Some(SQUAD) || head == HeadKind::QuestionAnswering);
     if !asks_questions && args.answers != AnswerArgs::default() {
         let flags = "--doc-stride, --max-answer-length, --n-best, --null-threshold and --mlqa-language";
         bail!("{flags}: expected a question answerer, found {}", head.class_suffix());
     }
     let is_encoder = matches!(head, HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_));
-    if args.source.retrieval.is_some() || (is_encoder && !asks_questions) {
+    if is_collection || (is_encoder && !asks_questions) {
         return run_sentence_encoder(args, rt, console);
     }
     let encoders_only = [("--pooling", args.pooling.is_some()), ("--dimensions", args.dimensions.is_some())];
@@ -146,7 +160,7 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
     }
     let several: Vec<(Option<String>, PathBuf)> = match (&args.source.languages, &args.source.file[..]) {
         (Some(folder), _) => {
-            let files = languages::files(folder, args.split, &args.source_language)?;
+            let files = languages::files(folder, args.split(), &args.source_language)?;
             files.into_iter().map(|(language, path)| (Some(language), path)).collect()
         }
         (None, [_]) => Vec::new(),
@@ -186,8 +200,11 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         if !Path::new(&args.model).is_dir() {
             bail!("--calibrate stores a temperature beside the model: expected a local folder, found `{}`", args.model);
         }
-        if args.split == Split::Train {
+        if args.split() == Split::Train {
             bail!("--calibrate: expected examples that the model was not trained on, found --split train");
+        }
+        if task.problem == Problem::Regression {
+            bail!("--calibrate: expected examples with classes, found {}", problem_name(task.problem));
         }
         // Fitted to the model's own outputs, whatever was fitted before.
         classifier.temperature = 1.0;
@@ -196,46 +213,66 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
 
     let mut scored = Vec::new();
     if task.problem.is_of_words() {
-        let data = tagging::load(&task, path, args.split)?;
+        let data = tagging::load(&task, path, args.split())?;
+        outputs::check(args, &task.name, &[tagging::find_file(path, args.split())?], console)?;
+        let beside = Beside::read(args, path, &task, &[])?;
         let mut split = score_words(&classifier, &data, max_length, rt, console)?;
         warn(&split.result, max_length, console);
-        split.analysis = analyse(args, path, &task, &split)?;
+        split.analysis = analyse(args, &beside, &task, &split)?;
         scored.push(split);
-        return finish(args, &scored, console);
+        return finish(args, scored, console);
     }
-    for data in load(args, path, &task)? {
-        if !has_labels(&data) && args.output.is_none() && args.submission.is_none() {
+    let sets = load(args, path, &task)?;
+    if args.submission.is_some() {
+        check_submission(&task.name, args.split())?;
+    }
+    let analyses = args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate;
+    if let Some(data) = sets.iter().find(|data| !has_labels(data)) {
+        if analyses {
+            bail!("{}: expected labels to score, found none", path.display());
+        }
+        if args.output.is_none() && args.submission.is_none() {
             bail!(
                 "{}: split {} has no labels to score; ask for a --submission or --output",
                 path.display(),
                 data.split
             );
         }
-        let split = score(&classifier, &data, max_length, rt, console)?;
+    }
+    let inputs: Vec<PathBuf> =
+        sets.iter().map(|data| Scan::of(&task, data.split).find_file(path)).collect::<Result<_, _>>()?;
+    outputs::check(args, &task.name, &inputs, console)?;
+    let examples = sets.first().map_or(&[][..], |data| &data.examples);
+    let beside = Beside::read(args, path, &task, examples)?;
+    for data in &sets {
+        let split = score(&classifier, data, max_length, rt, console)?;
         warn(&split.result, max_length, console);
         scored.push(split);
     }
     if let Some(first) = scored.first_mut() {
-        first.analysis = analyse(args, path, &task, first)?;
+        first.analysis = analyse(args, &beside, &task, first)?;
     }
-    finish(args, &scored, console)
+    finish(args, scored, console)
 }
 
 /// Writes and prints what was scored, and stores a temperature that was fitted.
-fn finish(args: &EvaluateArgs, scored: &[Scored], console: &Console) -> anyhow::Result<()> {
-    if let Some(calibration) = scored.first().and_then(|first| first.analysis.calibration.as_ref()) {
-        calibration::write(Path::new(&args.model), calibration)?;
-    }
+fn finish(args: &EvaluateArgs, mut scored: Vec<Scored>, console: &Console) -> anyhow::Result<()> {
+    scored.iter_mut().for_each(|split| split.model = Some(args.model.clone()));
     if let Some(folder) = &args.output {
-        write(folder, scored)?;
+        write(folder, &scored)?;
     }
     if let (Some(path), Some(first)) = (&args.submission, scored.first()) {
         let (name, text) = submission(&first.predictions)?;
         write_atomic(path, text.as_bytes())?;
         console.say(&format!("{}: {name} of a GLUE submission", path.display()));
     }
+    // Last: what goes wrong before must not change the model.
+    if let Some(calibration) = scored.first().and_then(|first| first.analysis.calibration.as_ref()) {
+        calibration::write(Path::new(&args.model), calibration)?;
+        calibration::warn_of_end(calibration, console);
+    }
     if args.json {
-        evaluations(scored)?.print()
+        evaluations(&scored)?.print()
     } else {
         let mut text =
             scored.iter().map(|split| table(&split.result, Some(split.precision))).collect::<Vec<_>>().join("\n");
@@ -259,10 +296,15 @@ fn run_sentence_encoder(args: &EvaluateArgs, rt: &Runtime, console: &Console) ->
     let encoder = load_encoder(&args.model)?;
     let other = args.against.as_deref().map(|name| Ok::<_, anyhow::Error>((name, load_encoder(name)?))).transpose()?;
     let against = other.as_ref().map(|(name, encoder)| (*name, encoder));
+    let (name, model) = (args.model.as_str(), &encoder);
     let (dimensions, json, output) = (args.dimensions, args.json, args.output.as_deref());
     if let Some(folder) = &args.source.retrieval {
-        let qrels = args.qrels.as_deref();
-        let request = retrieval::Request { model: &encoder, against, dimensions, folder, qrels, json, output };
+        let file = format!("{}.tsv", args.split.unwrap_or(Split::Test));
+        let qrels = args.qrels.clone().unwrap_or_else(|| folder.join("qrels").join(file));
+        let task = folder.file_name().unwrap_or_default().to_string_lossy();
+        outputs::check(args, &task, &[folder.join("corpus.jsonl"), folder.join(QUERIES_FILE), qrels.clone()], console)?;
+        let (qrels, task) = (&qrels, &task);
+        let request = retrieval::Request { name, model, against, dimensions, task, folder, qrels, json, output };
         return retrieval::run(&request, rt, console);
     }
     let path = match (&args.source.data, &args.source.file[..]) {
@@ -274,15 +316,16 @@ fn run_sentence_encoder(args: &EvaluateArgs, rt: &Runtime, console: &Console) ->
             let pair = args.pair_column.clone();
             Some(Columns { pair, header: !args.no_header, ..Columns::new(text, label) })
         }
-        (None, None) => None,
+        (None, None) if args.pair_column.is_none() => None,
         _ => bail!("expected both --text-column and --label-column"),
     };
     let task = similarity::task(args.task.as_deref(), columns, path)?;
-    let data = similarity::pairs(&task, path, args.split)?;
+    let data = similarity::pairs(&task, path, args.split())?;
     if !has_labels(&data) {
         bail!("{}: split {} has no scores to compare with", path.display(), data.split);
     }
-    let request = similarity::Request { model: &encoder, against, dimensions, json, output };
+    outputs::check(args, &task.name, &[Scan::of(&task, data.split).find_file(path)?], console)?;
+    let request = similarity::Request { name, model, against, dimensions, json, output };
     similarity::run(&request, &data, rt, console)
 }
 
@@ -294,6 +337,9 @@ pub(super) fn word_task(args: &EvaluateArgs, path: &Path, tagger: &Classifier) -
     }
     if args.by.is_some() {
         bail!("--by: expected a classifier of texts, found a tagger of words");
+    }
+    if args.no_header {
+        bail!("--no-header: expected a classifier of texts, found a tagger of words, whose files need no header");
     }
     let saved = tagger.saved.as_ref().map(|saved| &saved.task);
     let columns = match saved {
@@ -354,8 +400,8 @@ pub(super) fn task(args: &EvaluateArgs, path: &Path, classifier: &Classifier) ->
 
 /// The split; of a folder of MNLI also its mismatched half, unless one file for the server is wanted.
 fn load(args: &EvaluateArgs, path: &Path, task: &Task) -> anyhow::Result<Vec<DataSet>> {
-    let mut sets = vec![examples::load(task, path, args.split)?];
-    let mismatched = match args.split {
+    let mut sets = vec![examples::load(task, path, args.split())?];
+    let mismatched = match args.split() {
         Split::Dev => Some(Split::DevMismatched),
         Split::Test => Some(Split::TestMismatched),
         _ => None,

@@ -21,10 +21,10 @@ struct Files {
     metric: String,
     /// Mean over all files.
     mean: f64,
-    /// Mean over the files after the first.
-    mean_of_others: f64,
+    /// Mean over the files after the first, if there are any.
+    mean_of_others: Option<f64>,
     /// The first file's score minus the mean of the others: what is lost on the way from one language to others.
-    gap: f64,
+    gap: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -52,29 +52,32 @@ pub fn run(
     let of_words = classifier.problem.is_of_words();
     let task = if of_words { word_task(args, first, &classifier)? } else { task(args, first, &classifier)? };
     let max_length = classifier.max_length(args.max_length, task.defaults.max_len)?;
-    each(files, args.json, |_, path| {
+    each(files, args.json, console, |_, path| {
         let result = if of_words {
-            score_words(&classifier, &tagging::load(&task, path, args.split)?, max_length, rt, console)?.result
+            score_words(&classifier, &tagging::load(&task, path, args.split())?, max_length, rt, console)?.result
         } else {
-            score(&classifier, &examples::load(&task, path, args.split)?, max_length, rt, console)?.result
+            score(&classifier, &examples::load(&task, path, args.split())?, max_length, rt, console)?.result
         };
         warn(&result, max_length, console);
         Ok(result)
     })
 }
 
-/// Prints what `score` finds on each file, of its language if that is known, with the means.
+/// Prints what `score` finds on each file, of its language if that is known, with the means. Warnings say which file
+/// they are about.
 ///
 /// # Errors
 /// If a file cannot be scored or has no labels.
 pub fn each(
     named: &[(Option<String>, PathBuf)],
     json: bool,
+    console: &Console,
     mut score: impl FnMut(Option<&str>, &Path) -> anyhow::Result<EvaluationResult>,
 ) -> anyhow::Result<()> {
     let mut files = Vec::new();
     for (language, path) in named {
-        let result = score(language.as_deref(), path)?;
+        let name = language.clone().unwrap_or_else(|| path.display().to_string());
+        let result = console.about(&name, || score(language.as_deref(), path))?;
         if result.metrics.is_empty() {
             bail!("{}: expected labels to score, found none", path.display());
         }
@@ -83,9 +86,10 @@ pub fn each(
     let scores: Vec<(&str, f64)> = files.iter().filter_map(|file| file.result.main_metric()).collect();
     let Some((&(metric, own), others)) = scores.split_first() else { bail!("expected a metric, found none") };
     let sum: f64 = others.iter().map(|(_, score)| score).sum();
-    let mean_of_others = sum / others.len().max(1) as f64;
+    let mean_of_others = (!others.is_empty()).then(|| sum / others.len() as f64);
     let (metric, mean) = (metric.to_owned(), (own + sum) / scores.len() as f64);
-    let found = Files { files, metric, mean, mean_of_others, gap: own - mean_of_others };
+    let gap = mean_of_others.map(|others| own - others);
+    let found = Files { files, metric, mean, mean_of_others, gap };
     let mut text = if json { serde_json::to_string(&found)? } else { table(&found) };
     text.push('\n');
     output::print(&text)
@@ -103,8 +107,10 @@ fn table(found: &Files) -> String {
         let shown = score_text(value, result.intervals.get(&found.metric));
         let _ = write!(text, "\n{:<width$}  {:>8}  {shown}", name(file), result.n);
     }
-    for (what, value) in [("mean", found.mean), ("mean of others", found.mean_of_others), ("gap to first", found.gap)] {
-        let _ = write!(text, "\n{what:<width$}            {:.2}", 100.0 * value);
+    let means = [("mean", Some(found.mean)), ("mean of others", found.mean_of_others), ("gap to first", found.gap)];
+    for (what, value) in means {
+        let shown = value.map_or("-".to_owned(), |value| format!("{:.2}", 100.0 * value));
+        let _ = write!(text, "\n{what:<width$}            {shown}");
     }
     text + "\nin hundredths, with 95 % bootstrap intervals"
 }

@@ -1,12 +1,11 @@
 //! `distilbert evaluate --retrieval`: how well a sentence encoder finds the documents that were judged relevant, by brute
 //! force over the whole collection.
 
-use super::evaluate::EVALUATION_FILE;
+use super::evaluate::{QUERIES_FILE, Scored};
 use super::similarity::{Against, show};
 use crate::console::Console;
 use crate::sentence_encoder::SentenceEncoder;
 use anyhow::{Context, bail};
-use distilbert::checkpoint::write_atomic;
 use distilbert::data::retrieval::{Entries, Entry, Judgements, read_judgements};
 use distilbert::evaluate::EvaluationResult;
 use distilbert::evaluate::retrieval::{DEPTH, QueryScores, Top};
@@ -15,7 +14,7 @@ use distilbert::predict::EmbeddingRunner;
 use distilbert::progress::Progress;
 use distilbert_kernels::matmul::{Epilogue, PackedMatrix, matmul};
 use distilbert_kernels::{Precision, Runtime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Documents that are embedded and compared at a time.
@@ -26,16 +25,20 @@ const BLOCK_QUERIES: usize = 8192;
 
 /// What `evaluate --retrieval` was asked for.
 pub struct Request<'a> {
+    /// The model's name.
+    pub name: &'a str,
     /// The model.
     pub model: &'a SentenceEncoder,
     /// Another one on the same collection, by name.
     pub against: Option<(&'a str, &'a SentenceEncoder)>,
     /// First numbers of an embedding to compare.
     pub dimensions: Option<usize>,
-    /// `corpus.jsonl`, `queries.jsonl` and `qrels/test.tsv`.
+    /// The collection, as results name it.
+    pub task: &'a str,
+    /// `corpus.jsonl` and `queries.jsonl`.
     pub folder: &'a Path,
-    /// The judgements, if they are elsewhere.
-    pub qrels: Option<&'a Path>,
+    /// The judgements.
+    pub qrels: &'a Path,
     /// Print one line of JSON.
     pub json: bool,
     /// Where to write results.
@@ -47,6 +50,8 @@ struct Collection<'a> {
     folder: &'a Path,
     queries: Vec<Entry>,
     judgements: Vec<Judgements>,
+    /// Judged documents that are not there.
+    missing: usize,
 }
 
 /// Scores of every query, and what was counted on the way.
@@ -58,18 +63,16 @@ struct Found {
 
 /// Scores the model, and the one it is compared with, on the collection.
 pub fn run(request: &Request<'_>, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let qrels = request.qrels.map_or_else(|| request.folder.join("qrels").join("test.tsv"), Path::to_owned);
-    let collection = Collection::read(request.folder, &qrels)?;
+    let collection = Collection::read(request.folder, request.qrels, console)?;
     let found = collection.search(request.model, request.dimensions, rt, console)?;
-    let name = request.folder.file_name().unwrap_or_default().to_string_lossy();
     let bootstrap = Bootstrap::default();
     let column =
         |scores: &[[f64; 4]], metric: usize| -> Vec<f64> { scores.iter().map(|scores| scores[metric]).collect() };
     let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len().max(1) as f64;
     let names = QueryScores::NAMES.into_iter().enumerate();
     let result = EvaluationResult {
-        task: name.into_owned(),
-        split: qrels.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        task: request.task.to_owned(),
+        split: request.qrels.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         n: collection.queries.len(),
         metrics: names.clone().map(|(metric, name)| (name, mean(&column(&found.scores, metric)))).collect(),
         intervals: names
@@ -79,7 +82,7 @@ pub fn run(request: &Request<'_>, rt: &Runtime, console: &Console) -> anyhow::Re
         calibration_error: None,
         by_type: Default::default(),
         null_thresholds: None,
-        skipped: 0,
+        skipped: collection.missing,
         truncated: found.truncated,
     };
     console.say(&format!("{} queries with judgements, {} documents", collection.queries.len(), found.documents));
@@ -112,18 +115,20 @@ pub fn run(request: &Request<'_>, rt: &Runtime, console: &Console) -> anyhow::Re
             );
             format!("{}\n", serde_json::Value::Object(line))
         });
-        write_atomic(&folder.join("queries.jsonl"), lines.collect::<String>().as_bytes())?;
-        let mut text = serde_json::to_string_pretty(&result)?;
-        text.push('\n');
-        write_atomic(&folder.join(EVALUATION_FILE), text.as_bytes())?;
+        let lines = (QUERIES_FILE.to_owned(), lines.collect::<String>().into_bytes());
+        let mut scored = Scored::new(result.clone(), (), request.model.model.precision());
+        scored.model = Some(request.name.to_owned());
+        scored.evaluations().write(folder, &[lines])?;
     }
     show(&result, against.as_ref(), request.json)
 }
 
 impl<'a> Collection<'a> {
-    /// Reads judgements and the queries that have some; the documents are read when they are searched.
-    fn read(folder: &'a Path, qrels: &Path) -> anyhow::Result<Collection<'a>> {
+    /// Reads judgements and the queries that have some. The documents are read when they are searched; here they are
+    /// looked through, so that what is wrong with them is told before hours of work.
+    fn read(folder: &'a Path, qrels: &Path, console: &Console) -> anyhow::Result<Collection<'a>> {
         let mut judged = read_judgements(qrels)?;
+        let mut missing: BTreeSet<String> = judged.values().flat_map(|of_query| of_query.keys().cloned()).collect();
         let (mut queries, mut judgements) = (Vec::new(), Vec::new());
         for query in Entries::open(&folder.join("queries.jsonl"))? {
             let query = query?;
@@ -138,7 +143,22 @@ impl<'a> Collection<'a> {
                 folder.join("queries.jsonl").display()
             );
         }
-        Ok(Collection { folder, queries, judgements })
+        console.begin("looking through documents", None, "documents");
+        for document in Entries::open(&folder.join("corpus.jsonl"))? {
+            if console.stop_requested() {
+                bail!("stopped");
+            }
+            missing.remove(&document?.id);
+            console.advance(1);
+        }
+        console.end();
+        if let Some(first) = missing.first() {
+            let (path, count) = (qrels.display(), missing.len());
+            console.warn(&format!(
+                "{path}: {count} judged documents are not in corpus.jsonl and count as not found; the first: `{first}`"
+            ));
+        }
+        Ok(Collection { folder, queries, judgements, missing: missing.len() })
     }
 
     /// Compares every query with every document. Memory holds the queries' embeddings and best documents, the ids of all

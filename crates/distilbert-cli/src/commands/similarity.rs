@@ -63,6 +63,8 @@ pub fn task(name: Option<&str>, columns: Option<Columns>, path: &Path) -> anyhow
 
 /// What `evaluate` was asked for.
 pub struct Request<'a> {
+    /// The model's name.
+    pub name: &'a str,
     /// The model.
     pub model: &'a SentenceEncoder,
     /// Another one on the same pairs, by name.
@@ -77,7 +79,7 @@ pub struct Request<'a> {
 
 /// Scores the model, and the one it is compared with, on the pairs.
 pub fn run(request: &Request<'_>, data: &DataSet, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
-    let scored = score(request.model, data, request.dimensions, rt, console)?;
+    let mut scored = score(request.model, data, request.dimensions, rt, console)?;
     warn(&scored.result, request.model.max_length, console);
     let against = match request.against {
         Some((name, other)) => {
@@ -87,6 +89,7 @@ pub fn run(request: &Request<'_>, data: &DataSet, rt: &Runtime, console: &Consol
         None => None,
     };
     if let Some(folder) = request.output {
+        scored.model = Some(request.name.to_owned());
         write(folder, std::slice::from_ref(&scored))?;
     }
     show(&scored.result, against.as_ref(), request.json)

@@ -7,8 +7,8 @@ use crate::data::examples::Label;
 /// Bins of equal width in which confidence and accuracy are compared.
 const BINS: usize = 15;
 
-/// Softest and sharpest temperature that a fit gives: beyond, all probabilities are equal, or 0 and 1.
-const TEMPERATURES: (f64, f64) = (0.01, 100.0);
+/// Sharpest and softest temperature that a fit gives: beyond, all probabilities are equal, or 0 and 1.
+pub const TEMPERATURES: (f64, f64) = (0.01, 100.0);
 
 /// Halvings of the interval of the fit: more than a double has digits.
 const HALVINGS: usize = 100;

@@ -24,4 +24,4 @@ pub use metrics::{MetricError, Outcomes};
 pub use ordered::OrderedMap;
 pub use predictions::{Prediction, PredictionRow, Predictions, PredictionsError};
 pub use result::{EvaluationResult, Metrics, NullThresholds};
-pub use submission::{SubmissionError, submission};
+pub use submission::{SubmissionError, check_submission, submission};

@@ -36,7 +36,7 @@ pub struct EvaluationResult {
     /// Where questions may have no answer: above which odds none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_thresholds: Option<NullThresholds>,
-    /// Rows of the file that were left out.
+    /// Rows of the file that were left out; of a collection, judged documents that it lacks.
     pub skipped: usize,
     /// Examples whose text was cut to the longest input.
     pub truncated: usize,

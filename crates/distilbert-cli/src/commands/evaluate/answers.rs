@@ -1,7 +1,8 @@
 //! Scoring a question answerer: the official EM and F1, and what it says of every question.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, PREDICTIONS_FILE, Scored};
+use super::outcome::{Against, PREDICTIONS_FILE, Scored, read_other};
+use super::outputs::{self, OFFICIAL_FILES};
 use crate::answerer::Answerer;
 use crate::commands::evaluate_files;
 use crate::console::Console;
@@ -15,8 +16,6 @@ use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
 use distilbert::predict::answers;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// The task that question answering is called by in options and results.
@@ -49,9 +48,13 @@ pub struct AnswerArgs {
 /// If the data does not fit, or a file cannot be read or written.
 pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) -> anyhow::Result<()> {
     let answerer = load(args, rt, console)?;
+    let task = answerer.saved.as_ref().map_or(SQUAD, |saved| saved.name.as_str());
+    outputs::check(args, task, &[questions::find_file(path, args.split())?], console)?;
+    let other = read_other(args.against.as_deref(), AnswerPredictions::read)?;
     let mut answered = answer_file(args, args.answers.mlqa_language, path, &answerer, rt, console)?;
-    if let Some(file) = &args.against {
-        answered.analysis.against = Some(against(Path::new(file), &answered.predictions)?);
+    answered.model = Some(args.model.clone());
+    if let Some((file, theirs)) = &other {
+        answered.analysis.against = Some(against(file, &answered.predictions, theirs)?);
     }
     if args.by_length {
         answered.analysis.by_length = answered.predictions.by_length(&Bootstrap::default())?;
@@ -73,7 +76,7 @@ pub fn run_files(
     console: &Console,
 ) -> anyhow::Result<()> {
     let answerer = load(args, rt, console)?;
-    evaluate_files::each(files, args.json, |language, path| {
+    evaluate_files::each(files, args.json, console, |language, path| {
         // MLQA's rules for one language stand for those of each.
         let rules =
             args.answers.mlqa_language.map(|asked| language.and_then(|code| code.parse().ok()).unwrap_or(asked));
@@ -104,7 +107,7 @@ fn answer_file(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Scored<AnswerPredictions>> {
-    let data = questions::load(path, args.split)?;
+    let data = questions::load(path, args.split())?;
     warn_misplaced(&data, console);
     let needs_golds = args.against.is_some() || args.by_length;
     if !data.is_labelled() && (args.output.is_none() || needs_golds) {
@@ -114,13 +117,12 @@ fn answer_file(
     let windows = answerer.windows(args.max_length, args.answers.doc_stride)?;
     let task = args.answers.task(answerer.saved.as_ref(), mlqa_language, windows, &data)?;
     let threshold = args.answers.threshold(answerer.saved.as_ref(), &data, console);
-    answer(answerer, &task, threshold, &data, args.split, rt, console)
+    answer(answerer, &task, threshold, &data, args.split(), rt, console)
 }
 
 /// The paired tests against another model's answers: of F1, and of exact match.
-fn against(file: &Path, ours: &AnswerPredictions) -> anyhow::Result<Against> {
+fn against(file: &Path, ours: &AnswerPredictions, theirs: &AnswerPredictions) -> anyhow::Result<Against> {
     let tested = || -> anyhow::Result<Against> {
-        let theirs = AnswerPredictions::read(BufReader::new(File::open(file)?))?;
         let (ours, theirs) = (ours.outcomes()?, theirs.outcomes()?);
         let test = paired_bootstrap(&ours, &theirs, Metric::F1, &Bootstrap::default())?;
         let exact = mcnemar(&ours, &theirs)?;
@@ -225,8 +227,8 @@ pub fn write(folder: &Path, answered: &Scored<AnswerPredictions>) -> anyhow::Res
     predictions.write(&mut bytes)?;
     let files = [
         (PREDICTIONS_FILE.to_owned(), bytes),
-        ("predictions.json".to_owned(), predictions.official().to_string().into_bytes()),
-        ("null_odds.json".to_owned(), predictions.official_null_odds().to_string().into_bytes()),
+        (OFFICIAL_FILES[0].to_owned(), predictions.official().to_string().into_bytes()),
+        (OFFICIAL_FILES[1].to_owned(), predictions.official_null_odds().to_string().into_bytes()),
     ];
     answered.evaluations().write(folder, &files)
 }

@@ -1,7 +1,8 @@
 //! Scoring a model for intents and slots: both, and utterances in which all is right.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, PREDICTIONS_FILE, Scored, warn};
+use super::outcome::{Against, PREDICTIONS_FILE, Scored, read_other, warn};
+use super::outputs;
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use anyhow::{Context, bail};
@@ -13,8 +14,6 @@ use distilbert::evaluate::statistics::{Bootstrap, mcnemar, paired_bootstrap};
 use distilbert::predict::intents::{utterances, windows};
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 /// Name of the task in options and results.
@@ -37,11 +36,14 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         bail!("{flag}: expected a classifier of texts, found a model for intents and slots");
     }
     let model = IntentModel::load(args.precision, &args.model, rt, console)?;
-    let data = intents::load(path, args.split)?;
-    let mut scored = score(&model, &data, args.max_length, args.split, rt, console)?;
+    let data = intents::load(path, args.split())?;
+    outputs::check(args, name(&model), &[], console)?;
+    let other = read_other(args.against.as_deref(), IntentPredictions::read)?;
+    let mut scored = score(&model, &data, args.max_length, args.split(), rt, console)?;
+    scored.model = Some(args.model.clone());
     warn(&scored.result, 0, console);
-    if let Some(file) = &args.against {
-        scored.analysis.against = Some(against(Path::new(file), &scored.predictions)?);
+    if let Some((file, theirs)) = &other {
+        scored.analysis.against = Some(against(file, &scored.predictions, theirs)?);
     }
     if args.by_length {
         scored.analysis.by_length = scored.predictions.by_length(&Bootstrap::default())?;
@@ -53,14 +55,13 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
 }
 
 /// The paired tests against another model's predictions, of utterances in which all is right.
-fn against(file: &Path, ours: &IntentPredictions) -> anyhow::Result<Against> {
+fn against(file: &Path, ours: &IntentPredictions, theirs: &IntentPredictions) -> anyhow::Result<Against> {
     let tested = || -> anyhow::Result<Against> {
-        let theirs = IntentPredictions::read(BufReader::new(File::open(file)?))?;
         let outcomes = |predictions: &IntentPredictions| {
             let found = predictions.outcomes(SENTENCE_ACCURACY)?;
             found.context("sentences are scored")
         };
-        let ((ours, metric), (theirs, _)) = (outcomes(ours)?, outcomes(&theirs)?);
+        let ((ours, metric), (theirs, _)) = (outcomes(ours)?, outcomes(theirs)?);
         let test = paired_bootstrap(&ours, &theirs, metric, &Bootstrap::default())?;
         let exact = mcnemar(&ours, &theirs)?;
         Ok(Against { file: file.to_owned(), metric: SENTENCE_ACCURACY.to_owned(), test, mcnemar: Some(exact) })
@@ -80,7 +81,7 @@ pub fn score(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Scored<IntentPredictions>> {
-    let name = model.saved.as_ref().map_or(INTENTS, |saved| saved.name.as_str());
+    let name = name(model);
     let unknown = |count: usize, what: &str| {
         if count > 0 {
             let all = data.utterances.len();
@@ -101,6 +102,11 @@ pub fn score(
     }
     let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
     Ok(Scored::new(result, predictions, model.model.precision()))
+}
+
+/// The task's name.
+fn name(model: &IntentModel) -> &str {
+    model.saved.as_ref().map_or(INTENTS, |saved| saved.name.as_str())
 }
 
 /// Writes scores and predictions.

@@ -1,13 +1,13 @@
 //! Scoring classifiers of texts and of words on labelled data.
 
 use super::EvaluateArgs;
-use super::outcome::{Against, Analysis, Confusion, Scored};
+use super::outcome::{Against, Analysis, Confusion, Scored, read_other};
 use crate::calibration;
 use crate::classifier::Classifier;
 use crate::console::Console;
 use anyhow::{Context, bail};
 use distilbert::data::encoded::EncodedSet;
-use distilbert::data::examples::{DataSet, Label, Metric, Scan, Task};
+use distilbert::data::examples::{DataSet, Example, Label, Metric, Scan, Task, TaskKind};
 use distilbert::data::tagging::words::WordWindows;
 use distilbert::data::tagging::{self, TaggedSet};
 use distilbert::evaluate::metrics::confusion_matrix;
@@ -18,8 +18,6 @@ use distilbert::predict;
 use distilbert::progress::Progress;
 use distilbert_kernels::Runtime;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// Different values of a column that examples are scored by; more are hardly meant.
@@ -51,6 +49,7 @@ pub fn score(
     rt: &Runtime,
     console: &Console,
 ) -> anyhow::Result<Scored> {
+    classifier.check_kind(data.task.kind == TaskKind::Pair)?;
     let outputs = classifier.outputs_for(&data.task)?;
     if !outputs.is_sorted() {
         let pairs = data.task.labels.iter().zip(&outputs).map(|(label, output)| format!("{label} = output {output}"));
@@ -82,7 +81,7 @@ pub fn score(
         EvaluationResult::new(&predictions, metrics, &Bootstrap::default(), counts)?
     };
     let precision = classifier.model.precision();
-    Ok(Scored { result, predictions, precision, logits: rows, analysis: Analysis::default() })
+    Ok(Scored { logits: rows, ..Scored::new(result, predictions, precision) })
 }
 
 /// Runs the tagger over a split and scores it; sentences of any length, by windows.
@@ -135,16 +134,44 @@ pub fn score_words(
     Ok(Scored { logits: of_words, ..Scored::new(result, predictions, tagger.model.precision()) })
 }
 
-/// What else was asked for.
+/// What analyses need beside the scores, read before anything is scored.
+pub struct Beside {
+    /// `--by`: of each example the value of the column.
+    values: Option<Vec<String>>,
+    /// `--against`: the other's predictions.
+    other: Option<(PathBuf, Predictions)>,
+}
+
+impl Beside {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If a column or file is missing.
+    pub fn read(args: &EvaluateArgs, path: &Path, task: &Task, examples: &[Example]) -> anyhow::Result<Beside> {
+        let values =
+            args.by.as_ref().map(|column| values(&Scan::of(task, args.split()), path, column, examples)).transpose()?;
+        Ok(Beside { values, other: read_other(args.against.as_deref(), Predictions::read)? })
+    }
+}
+
+fn values(scan: &Scan, path: &Path, column: &str, examples: &[Example]) -> anyhow::Result<Vec<String>> {
+    let of_lines: HashMap<usize, String> = scan.column(&scan.find_file(path)?, column)?.into_iter().collect();
+    let of_example = |example: &Example| of_lines.get(&example.line).cloned().unwrap_or_default();
+    let values: Vec<String> = examples.iter().map(of_example).collect();
+    let different = values.iter().collect::<HashSet<_>>().len();
+    if different > MAX_SLICES {
+        bail!("--by: expected a column of at most {MAX_SLICES} different values, found {different} in `{column}`");
+    }
+    Ok(values)
+}
+
+/// What else was asked for; nothing of examples without labels.
 ///
 /// # Errors
-/// If a column or file is missing or does not fit.
-pub fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -> anyhow::Result<Analysis> {
+/// If the other model's predictions are of other examples.
+pub fn analyse(args: &EvaluateArgs, beside: &Beside, task: &Task, scored: &Scored) -> anyhow::Result<Analysis> {
     let (predictions, bootstrap) = (&scored.predictions, Bootstrap::default());
     if scored.result.metrics.is_empty() {
-        if args.by_length || args.by.is_some() || args.against.is_some() || args.calibrate {
-            bail!("{}: expected labels to score, found none", path.display());
-        }
         return Ok(Analysis::default());
     }
     let matrix = confusion_matrix(&predictions.outcomes()?).ok();
@@ -155,27 +182,14 @@ pub fn analyse(args: &EvaluateArgs, path: &Path, task: &Task, scored: &Scored) -
     if args.by_length {
         analysis.by_length = by_length(predictions, &task.metrics, &bootstrap)?;
     }
-    if let Some(column) = &args.by {
-        let scan =
-            Scan { layout: task.layout.clone(), task: task.name.clone(), problem: task.problem, split: args.split };
-        let file = scan.find_file(path)?;
-        let values: HashMap<usize, String> = scan.column(&file, column)?.into_iter().collect();
-        let values: Vec<String> =
-            predictions.rows.iter().map(|row| values.get(&row.id).cloned().unwrap_or_default()).collect();
-        let different = values.iter().collect::<HashSet<_>>().len();
-        if different > MAX_SLICES {
-            bail!("--by: expected a column of at most {MAX_SLICES} different values, found {different} in `{column}`");
-        }
-        analysis.by = by_value(predictions, &values, &task.metrics, &bootstrap)?;
+    if let Some(values) = &beside.values {
+        analysis.by = by_value(predictions, values, &task.metrics, &bootstrap)?;
     }
-    if let (Some(file), Some(&metric)) = (&args.against, task.metrics.first()) {
-        let file = PathBuf::from(file);
-        let reader = File::open(&file).with_context(|| file.display().to_string())?;
-        let other = Predictions::read(BufReader::new(reader)).with_context(|| file.display().to_string())?;
+    if let (Some((file, other)), Some(&metric)) = (&beside.other, task.metrics.first()) {
         let (ours, theirs) = (predictions.outcomes()?, other.outcomes()?);
         let test = paired_bootstrap(&ours, &theirs, metric, &bootstrap).with_context(|| file.display().to_string())?;
         let exact = (metric == Metric::Accuracy).then(|| mcnemar(&ours, &theirs)).transpose()?;
-        analysis.against = Some(Against { file, metric: metric.name().to_owned(), test, mcnemar: exact });
+        analysis.against = Some(Against { file: file.clone(), metric: metric.name().to_owned(), test, mcnemar: exact });
     }
     if args.calibrate {
         analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);

@@ -6,10 +6,12 @@ use anyhow::Context;
 use distilbert::checkpoint::write_atomic;
 use distilbert::evaluate::slices::Slice;
 use distilbert::evaluate::statistics::{Interval, McNemar, PairedTest};
-use distilbert::evaluate::{Calibration, EvaluationResult, Predictions};
+use distilbert::evaluate::{Calibration, EvaluationResult, Predictions, PredictionsError};
 use distilbert_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// File of an evaluation's scores.
@@ -29,6 +31,8 @@ pub struct Scored<P = Predictions> {
     pub predictions: P,
     /// What the model multiplied in.
     pub precision: Precision,
+    /// The model, as the user named it; `None` of one that stands beside its scores.
+    pub model: Option<String>,
     /// Of a classifier: its outputs in the order of the task's labels, before any temperature; a row for each prediction,
     /// or for each word.
     pub(super) logits: Vec<Vec<f32>>,
@@ -38,12 +42,18 @@ pub struct Scored<P = Predictions> {
 impl<P> Scored<P> {
     /// Scores of predictions that do not come from logits of classes.
     pub fn new(result: EvaluationResult, predictions: P, precision: Precision) -> Scored<P> {
-        Scored { result, predictions, precision, logits: Vec::new(), analysis: Analysis::default() }
+        Scored { result, predictions, precision, model: None, logits: Vec::new(), analysis: Analysis::default() }
     }
 
     /// As they are printed and kept.
-    pub(super) fn evaluations(&self) -> Evaluations {
-        Evaluations::new(&self.result, self.precision, &self.analysis)
+    pub fn evaluations(&self) -> Evaluations {
+        Evaluations {
+            result: self.result.clone(),
+            model: self.model.clone(),
+            precision: Some(self.precision.to_string()),
+            also: Vec::new(),
+            analysis: self.analysis.clone(),
+        }
     }
 
     /// Prints them, for people or as a line of JSON.
@@ -106,6 +116,9 @@ pub struct Evaluations {
     /// The split asked for.
     #[serde(flatten)]
     pub result: EvaluationResult,
+    /// The model; of the scores of a run, which are of its own, `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// What the model multiplied in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
@@ -117,12 +130,6 @@ pub struct Evaluations {
 }
 
 impl Evaluations {
-    /// Of one split, with nothing beside it.
-    pub fn new(result: &EvaluationResult, precision: Precision, analysis: &Analysis) -> Evaluations {
-        let precision = Some(precision.to_string());
-        Evaluations { result: result.clone(), precision, also: Vec::new(), analysis: analysis.clone() }
-    }
-
     /// Writes predictions, by the names of their files, and then the scores: those never stand beside another
     /// evaluation's predictions.
     ///
@@ -165,6 +172,20 @@ pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
     }
 }
 
+/// The predictions that `--against` names, read before anything is scored.
+///
+/// # Errors
+/// If the file cannot be read or holds something else.
+pub fn read_other<P>(
+    file: Option<&str>,
+    read: impl FnOnce(BufReader<File>) -> Result<P, PredictionsError>,
+) -> anyhow::Result<Option<(PathBuf, P)>> {
+    let Some(file) = file.map(PathBuf::from) else { return Ok(None) };
+    let named = || file.display().to_string();
+    let other = read(BufReader::new(File::open(&file).with_context(named)?)).with_context(named)?;
+    Ok(Some((file, other)))
+}
+
 /// The first split's scores, and the others beside it.
 ///
 /// # Errors
@@ -172,7 +193,7 @@ pub fn warn(result: &EvaluationResult, max_length: usize, console: &Console) {
 pub fn evaluations(scored: &[Scored]) -> anyhow::Result<Evaluations> {
     let (first, others) = scored.split_first().context("nothing was scored")?;
     let also = others.iter().map(|split| split.result.clone()).collect();
-    Ok(Evaluations { also, ..Evaluations::new(&first.result, first.precision, &first.analysis) })
+    Ok(Evaluations { also, ..first.evaluations() })
 }
 
 /// Writes scores and predictions.
@@ -200,23 +221,31 @@ pub fn describe(analysis: &Analysis, text: &mut String) {
     if let Some(Confusion { labels, matrix }) = &analysis.confusion
         && labels.len() <= SHOWN_LABELS
     {
-        let _ = writeln!(text, "\n  true \\ predicted {}", labels.join("  "));
-        for (label, counts) in labels.iter().zip(matrix) {
-            let counts = counts.iter().map(u64::to_string).collect::<Vec<_>>();
-            let _ = writeln!(text, "  {label:<18}{}", counts.join("  "));
+        let rows: Vec<Vec<String>> = matrix.iter().map(|row| row.iter().map(u64::to_string).collect()).collect();
+        let names = labels.iter().map(String::as_str);
+        let first = name_width(names.clone());
+        let width = names.chain(rows.iter().flatten().map(String::as_str)).map(|cell| cell.chars().count()).max();
+        let width = width.unwrap_or_default();
+        let line = |name: &str, cells: &[String]| -> String {
+            cells.iter().fold(format!("  {name:<first$}"), |line, cell| format!("{line}  {cell:>width$}"))
+        };
+        let _ = writeln!(text, "\n{}", line("true \\ predicted", labels));
+        for (label, counts) in labels.iter().zip(&rows) {
+            let _ = writeln!(text, "{}", line(label, counts));
         }
     }
     for (title, slices) in [("by length in tokens", &analysis.by_length), ("by value", &analysis.by)] {
         if !slices.is_empty() {
             let _ = writeln!(text, "\n  {title}");
         }
+        let width = name_width(slices.iter().map(|slice| slice.value.as_str()));
         for Slice { value, n, metrics, intervals } in slices {
             let shown: Vec<String> = metrics
                 .iter()
                 .map(|(name, &value)| format!("{name} {}", score_text(value, intervals.get(name))))
                 .collect();
             let value = if value.is_empty() { "(empty)" } else { value };
-            let _ = writeln!(text, "  {value:<18}{n:>7} examples  {}", shown.join("  "));
+            let _ = writeln!(text, "  {value:<width$}{n:>7} examples  {}", shown.join("  "));
         }
     }
     if let Some(Against { file, metric, test, mcnemar }) = &analysis.against {
@@ -248,25 +277,32 @@ pub fn score_text(value: f64, interval: Option<&Interval>) -> String {
     format!("{:.2}{}", 100.0 * value, interval.unwrap_or_default())
 }
 
+/// Width of a column of names, with room for the longest.
+fn name_width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.map(|name| name.chars().count()).max().unwrap_or_default().max(18)
+}
+
 /// Scores for people; the precision is named where the model has one of several.
 pub fn table(result: &EvaluationResult, precision: Option<Precision>) -> String {
     let precision = precision.map(|precision| format!(", in {precision}")).unwrap_or_default();
     let mut text = format!("{} {}: {} examples{precision}\n", result.task, result.split, result.n);
+    let names = result.metrics.iter().map(|(name, _)| name);
+    let width = name_width(names.chain(result.by_type.iter().map(|(name, _)| name)));
     // Writing to a string cannot fail.
     for (name, value) in result.metrics.iter() {
-        let _ = write!(text, "  {name:<18}{:>7.2}", 100.0 * value);
+        let _ = write!(text, "  {name:<width$}{:>7.2}", 100.0 * value);
         if let Some(interval) = result.intervals.get(name) {
             let _ = write!(text, "  [{:.2}, {:.2}]", 100.0 * interval.low, 100.0 * interval.high);
         }
         text.push('\n');
     }
     if let Some(error) = result.calibration_error {
-        let _ = writeln!(text, "  {:<18}{:>7.2}", "calibration error", 100.0 * error);
+        let _ = writeln!(text, "  {:<width$}{:>7.2}", "calibration error", 100.0 * error);
     }
     for (name, scores) in result.by_type.iter() {
         let _ = writeln!(
             text,
-            "  {name:<18}{:>7.2}  precision {:.2}, recall {:.2}, of {}",
+            "  {name:<width$}{:>7.2}  precision {:.2}, recall {:.2}, of {}",
             100.0 * scores.f1,
             100.0 * scores.precision,
             100.0 * scores.recall,
@@ -284,4 +320,39 @@ pub fn table(result: &EvaluationResult, precision: Option<Precision>) -> String 
         text.push_str("  in hundredths, with 95 % bootstrap intervals\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_their_headers_however_long_names_and_numbers_are() {
+        let labels = ["no", "an uncommonly long label"].map(str::to_owned).to_vec();
+        let confusion = Some(Confusion { labels, matrix: vec![vec![12345, 0], vec![7, 8]] });
+        let mut text = String::new();
+        describe(&Analysis { confusion, ..Analysis::default() }, &mut text);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let ends = |line: &str, cell: &str| line.find(cell).map(|at| at + cell.len());
+        assert_eq!(lines.len(), 3);
+        assert_eq!(ends(lines[0], "  no"), ends(lines[1], "12345"));
+        assert_eq!((lines[1].len(), lines[2].len()), (lines[0].len(), lines[0].len()), "{text}");
+
+        let result = EvaluationResult {
+            task: "squad".to_owned(),
+            split: "dev".to_owned(),
+            n: 2,
+            metrics: [("f1", 1.0), ("no_answer_exact_match", 0.5)].into_iter().collect(),
+            intervals: Default::default(),
+            calibration_error: None,
+            by_type: Default::default(),
+            null_thresholds: None,
+            skipped: 0,
+            truncated: 0,
+        };
+        let text = table(&result, None);
+        let lines: Vec<&str> = text.lines().skip(1).take(2).collect();
+        assert_eq!(lines[0].len(), lines[1].len(), "{text}");
+        assert!(lines[1].ends_with("no_answer_exact_match  50.00"), "{text}");
+    }
 }
