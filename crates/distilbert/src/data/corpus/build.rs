@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use super::file::{Corpus, CorpusWriter, Split, decode_ids, encode_ids, id_bytes};
 use super::source::{SourceCounts, find_files, for_each_text, total_bytes};
 use super::{CorpusConfig, CorpusError, CorpusInputs, CorpusSummary, Dropped, HeldOut, InputNames, hex};
-use crate::checkpoint::is_same_file;
 use crate::progress::Progress;
 use crate::random::Rng;
 use crate::tokenizer::{Tokenizer, WordEncoder};

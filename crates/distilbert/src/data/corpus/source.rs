@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::zstd::ZstdReader;
 use super::{By, CorpusError, CorpusInputs, Field, InputNames, InvalidUtf8, STANDARD_INPUT};
+use crate::checkpoint::is_same_file;
 use crate::progress::Progress;
 use crate::tokenizer::vocabulary::{VocabularyConfig, VocabularyError, WordCounts};
 
@@ -68,18 +69,18 @@ pub fn tokenizer_folder(output: &Path) -> PathBuf {
 /// All files that the inputs name, in their order; folders and patterns in the order of names. What an earlier build left
 /// at `output` and in its [`tokenizer_folder`] is passed over in folders and patterns.
 pub(super) fn find_files(inputs: &CorpusInputs, output: &Path) -> Result<Vec<PathBuf>, CorpusError> {
-    // None of what does not exist yet.
-    let earlier = fs::canonicalize(output).ok();
-    let earlier_tokenizer = fs::canonicalize(tokenizer_folder(output)).ok();
+    let tokenizer = tokenizer_folder(output);
+    let is_earlier = |file: &Path| {
+        is_same_file(file, output) || file.parent().is_some_and(|folder| is_same_file(folder, &tokenizer))
+    };
     let mut files = Vec::new();
     for path in &inputs.paths {
-        let found = fs::canonicalize(path).ok();
-        if found.is_some() && found == earlier {
+        if is_same_file(path, output) {
             return Err(CorpusError::OutputIsInput { path: path.clone() });
         }
-        let is_named = path.is_file();
+        let is_named = path.as_os_str() == STANDARD_INPUT || path.is_file();
         let before = files.len();
-        if path.as_os_str() == STANDARD_INPUT || path.is_file() {
+        if is_named {
             files.push(path.clone());
         } else if path.is_dir() {
             walk(path, &mut files)?;
@@ -96,13 +97,9 @@ pub(super) fn find_files(inputs: &CorpusInputs, output: &Path) -> Result<Vec<Pat
                 }
             }
         }
-        if !is_named && (earlier.is_some() || earlier_tokenizer.is_some()) {
+        if !is_named {
             let of_folder = files.split_off(before);
-            files.extend(of_folder.into_iter().filter(|file| {
-                let file = fs::canonicalize(file).ok();
-                let is_tokenizers = file.as_deref().and_then(Path::parent) == earlier_tokenizer.as_deref();
-                file.is_none() || (file != earlier && !is_tokenizers)
-            }));
+            files.extend(of_folder.into_iter().filter(|file| !is_earlier(file)));
         }
         if files.len() == before {
             return Err(CorpusError::NoInput { path: path.clone() });
