@@ -4,7 +4,7 @@ use crate::console::Console;
 use crate::gather::read_json;
 use anyhow::{Context, bail};
 use distilbert::checkpoint::write_atomic;
-use distilbert::data::examples::Label;
+use distilbert::data::examples::{Label, Split};
 use distilbert::evaluate::Predictions;
 use distilbert::evaluate::calibration::{
     Calibration, TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood,
@@ -31,8 +31,16 @@ pub fn read(folder: &Path) -> anyhow::Result<Option<Calibration>> {
     Ok(found)
 }
 
+/// The temperature that was fitted, or 1.
+///
+/// # Errors
+/// As [`read`].
+pub fn temperature(folder: &Path) -> anyhow::Result<f64> {
+    Ok(read(folder)?.map_or(1.0, |calibration| calibration.temperature))
+}
+
 /// Tells of a temperature that no minimum gave, but the end of the search.
-pub fn warn_of_end(calibration: &Calibration, console: &Console) {
+fn warn_of_end(calibration: &Calibration, console: &Console) {
     let (sharpest, softest) = TEMPERATURES;
     let why = match calibration.temperature {
         temperature if temperature <= sharpest => {
@@ -53,26 +61,35 @@ pub fn warn_of_end(calibration: &Calibration, console: &Console) {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write(folder: &Path, calibration: &Calibration) -> anyhow::Result<()> {
+pub fn store(folder: &Path, calibration: &Calibration, console: &Console) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(calibration)?;
     text.push('\n');
-    Ok(write_atomic(&folder.join(CALIBRATION_FILE), text.as_bytes())?)
+    write_atomic(&folder.join(CALIBRATION_FILE), text.as_bytes())?;
+    warn_of_end(calibration, console);
+    Ok(())
 }
 
-/// Fits a temperature to logits as the model gives them, a row for each prediction or, of a tagger, for each word.
+/// What is true of each of a model's answers: a label for each prediction or, of a tagger, for each word.
+pub fn truths(predictions: &Predictions) -> Vec<Label> {
+    let rows = predictions.rows.iter();
+    let labels = rows.flat_map(|row| match &row.label {
+        Label::Tags(tags) => tags.iter().map(|tag| class(&predictions.labels, tag)).collect(),
+        label => vec![label.clone()],
+    });
+    labels.collect()
+}
+
+/// The label of this name, if the model knows it: else it has no logit.
+pub fn class(labels: &[String], name: &str) -> Label {
+    labels.iter().position(|label| label == name).map_or(Label::None, Label::Class)
+}
+
+/// Fits a temperature to logits as the model gives them, a row for each label.
 ///
 /// # Errors
 /// If no example has a class or a set of labels.
-pub fn fit(predictions: &Predictions, logits: &[Vec<f32>]) -> anyhow::Result<Calibration> {
-    let class = |tag: &String| predictions.labels.iter().position(|label| label == tag);
-    let labels: Vec<Label> = (predictions.rows.iter())
-        .flat_map(|row| match &row.label {
-            // A tag that the model does not know has no logit.
-            Label::Tags(tags) => tags.iter().map(|tag| class(tag).map_or(Label::None, Label::Class)).collect(),
-            label => vec![label.clone()],
-        })
-        .collect();
-    let rows: Vec<(&[f32], &Label)> = logits.iter().map(Vec::as_slice).zip(&labels).collect();
+pub fn fit(task: &str, split: Split, labels: &[Label], logits: &[Vec<f32>]) -> anyhow::Result<Calibration> {
+    let rows: Vec<(&[f32], &Label)> = logits.iter().map(Vec::as_slice).zip(labels).collect();
     let temperature = fit_temperature(&rows).context("--calibrate: expected examples with classes, found none")?;
     let nll = |temperature| negative_log_likelihood(rows.iter().copied(), temperature);
     let error = |temperature: f64| {
@@ -90,8 +107,8 @@ pub fn fit(predictions: &Predictions, logits: &[Vec<f32>]) -> anyhow::Result<Cal
     };
     Ok(Calibration {
         temperature,
-        task: predictions.task.clone(),
-        split: predictions.split.name().to_owned(),
+        task: task.to_owned(),
+        split: split.name().to_owned(),
         n: labels.iter().filter(|label| !matches!(label, Label::None)).count(),
         nll_before: nll(1.0),
         nll_after: nll(temperature),

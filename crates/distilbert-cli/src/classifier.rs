@@ -89,7 +89,7 @@ impl Classifier {
         };
         let problem = problem.unwrap_or_else(of_words);
         let (model, tokenizer) = load(&folder)?;
-        let temperature = calibration::read(&folder)?.map_or(1.0, |calibration| calibration.temperature);
+        let temperature = calibration::temperature(&folder)?;
         Ok(Classifier { model, tokenizer, saved, problem, labels, temperature })
     }
 

@@ -1,5 +1,6 @@
 //! A model fine-tuned for intents and slots, with what its folder says about how to use it.
 
+use crate::calibration;
 use crate::console::Console;
 use crate::model_source;
 use crate::precision::PrecisionArgs;
@@ -25,6 +26,8 @@ pub struct IntentModel {
     pub intents: Vec<String>,
     /// Names of the slots' tags.
     pub slots: Vec<String>,
+    /// What the intents' logits are divided by before they become probabilities.
+    pub temperature: f64,
 }
 
 impl IntentModel {
@@ -42,7 +45,8 @@ impl IntentModel {
             }
         };
         let (model, tokenizer) = precision.load(name, &folder, rt, console)?;
-        Ok(IntentModel { model, tokenizer, saved: IntentTask::read(&folder)?, intents, slots })
+        let temperature = calibration::temperature(&folder)?;
+        Ok(IntentModel { model, tokenizer, saved: IntentTask::read(&folder)?, intents, slots, temperature })
     }
 
     /// Longest input in tokens: as asked, or else as it was trained; at most what it can take.

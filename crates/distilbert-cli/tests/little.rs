@@ -249,6 +249,21 @@ fn intents_and_slots_are_learnt_taught_scored_and_told() {
     let evaluated =
         lines(&stdout(&run(&["evaluate", "--model", string(&best), "--data", data, "--by-length", "--json"])));
     assert_eq!(scores(&evaluated[0]), [Some(1.0); 3]);
+    // A temperature for the intents, which whoever asks them from then on uses.
+    let score = || {
+        let told = stdout(&run(&["predict", "intents", "--model", string(&best), "--json", "the b berlin"]));
+        lines(&told)[0]["intent"]["score"].as_f64().unwrap()
+    };
+    let before = score();
+    let fitted = lines(&stdout(&run(&["evaluate", "--model", string(&best), "--data", data, "--calibrate", "--json"])));
+    let fitted = &fitted[0]["calibration"];
+    assert_eq!((&fitted["n"], &fitted["task"]), (&8.into(), &"intents".into()), "{fitted}");
+    assert!(fitted["nll_after"].as_f64() < fitted["nll_before"].as_f64() && score() > before, "{fitted}");
+    let after = lines(&stdout(&run(&["evaluate", "--model", string(&best), "--data", data, "--json"])))[0].clone();
+    let gap = after["calibration_error"].as_f64().unwrap() - fitted["calibration_error_after"].as_f64().unwrap();
+    assert!(gap.abs() < 1e-6 && scores(&after) == [Some(1.0); 3], "{after}");
+    fs::remove_file(best.join("calibration.json")).unwrap();
+
     let parts = evaluated[0]["by_length"].as_array().unwrap();
     assert_eq!(parts.iter().map(|part| part["n"].as_u64().unwrap()).sum::<u64>(), evaluated[0]["n"]);
     assert_eq!(parts[0]["metrics"]["slot_f1"], 1.0);

@@ -65,6 +65,8 @@ pub enum ServedTask {
         intents: Vec<String>,
         /// Name of each slot's tag.
         slots: Vec<String>,
+        /// What the intents' logits are divided by before they become probabilities.
+        temperature: f64,
     },
     /// Words for masks.
     FillMask,
@@ -161,7 +163,7 @@ impl ServedModel {
         let fits = match (&self.task, &self.model.head) {
             (ServedTask::Classify { labels, .. }, Head::Classifier(_)) => labels.len() == self.outputs(),
             (ServedTask::Tag { labels, .. }, Head::Tokens(_)) => labels.len() == self.outputs(),
-            (ServedTask::Intents { intents, slots }, Head::Both(..)) => {
+            (ServedTask::Intents { intents, slots, .. }, Head::Both(..)) => {
                 intents.len() == self.outputs() && slots.len() == self.model.config.head.slots().len()
             }
             (ServedTask::Answer { .. }, Head::Tokens(_)) => self.model.config.head == HeadKind::QuestionAnswering,

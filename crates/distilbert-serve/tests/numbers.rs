@@ -5,7 +5,7 @@ mod common;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{
-    answerer, ask, config, encoder, entailment, get, golden, intents, masked, post, reranker, runtime, sentiment,
+    answerer, ask, config, encoder, entailment, get, golden, intents_at, masked, post, reranker, runtime, sentiment,
     start, tagger, tagger_at, texts, tokenizer,
 };
 use distilbert::data::batch::Batch;
@@ -15,7 +15,7 @@ use distilbert::heads::tokens::starts_then_ends;
 use distilbert::model::Model;
 use distilbert::model::encoder::Activations;
 use distilbert::predict::answers::{Ranking, RankingConfig};
-use distilbert::predict::intents::{Names, understood};
+use distilbert::predict::intents::{Meaning, understood};
 use distilbert::predict::spans::{Aggregation, spans};
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::predict::{EmbeddingRunner, LogitsRunner};
@@ -310,11 +310,11 @@ fn windows_of_long_texts_overlap_by_the_stride() {
 
 #[test]
 fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
-    let ServedModel { model, tokenizer, max_length, .. } = intents();
+    let ServedModel { model, tokenizer, max_length, .. } = intents_at(2.5);
     let rt = runtime();
     let mut runner = LogitsRunner::new(&model).unwrap();
     let (labels, slots) = (model.config.head.labels().to_vec(), model.config.head.slots().to_vec());
-    let names = Names { intents: &labels, slots: &slots };
+    let meaning = Meaning { intents: &labels, slots: &slots, temperature: 2.5 };
     let mut expected = |text: &String| {
         let windows = TextWindows::new(&tokenizer, text, max_length, None);
         let mut run = |ids: &[u32]| {
@@ -323,7 +323,7 @@ fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
             model.head.by_sequence(&batch, logits)[0].map(<[f32]>::to_vec)
         };
         let said: Vec<_> = windows.sequences().iter().map(|sequence| run(&sequence.input_ids)).collect();
-        let said = understood(text, &windows, &said, names, &tokenizer).unwrap();
+        let said = understood(text, &windows, &said, meaning, &tokenizer).unwrap();
         // By way of text, as it is sent: a number of 32 bits is shorter there than one of 64.
         serde_json::from_str(&serde_json::to_string(&said).unwrap()).unwrap()
     };
@@ -332,7 +332,7 @@ fn intents_and_slots_are_those_of_the_library_and_of_texts_of_any_length() {
     texts.push(String::new());
     let expected: Vec<Value> = texts.iter().map(&mut expected).collect();
     assert!(expected.iter().any(|said| said["slots"].as_array().unwrap().len() > 10), "{expected:?}");
-    let server = start(small_batches(), vec![intents(), tagger()]);
+    let server = start(small_batches(), vec![intents_at(2.5), tagger()]);
     let found = ask(&server, "/intents", &json!({"inputs": texts}));
     assert_eq!(found, json!(expected));
     assert_eq!(ask(&server, "/models/intents", &json!({"inputs": texts[3]})), expected[3]);

@@ -136,6 +136,17 @@ impl EvaluateArgs {
     pub(super) fn split(&self) -> Split {
         self.split.unwrap_or(Split::Dev)
     }
+
+    /// Checks that a temperature can be fitted and stored.
+    fn check_calibrate(&self) -> anyhow::Result<()> {
+        if !Path::new(&self.model).is_dir() {
+            bail!("--calibrate stores a temperature beside the model: expected a local folder, found `{}`", self.model);
+        }
+        if self.split() == Split::Train {
+            bail!("--calibrate: expected examples that the model was not trained on, found --split train");
+        }
+        Ok(())
+    }
 }
 
 /// Runs the command.
@@ -197,12 +208,7 @@ pub fn run(args: &EvaluateArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         false => task(args, path, &classifier)?,
     };
     if args.calibrate {
-        if !Path::new(&args.model).is_dir() {
-            bail!("--calibrate stores a temperature beside the model: expected a local folder, found `{}`", args.model);
-        }
-        if args.split() == Split::Train {
-            bail!("--calibrate: expected examples that the model was not trained on, found --split train");
-        }
+        args.check_calibrate()?;
         if task.problem == Problem::Regression {
             bail!("--calibrate: expected examples with classes, found {}", problem_name(task.problem));
         }
@@ -268,8 +274,7 @@ fn finish(args: &EvaluateArgs, mut scored: Vec<Scored>, console: &Console) -> an
     }
     // Last: what goes wrong before must not change the model.
     if let Some(calibration) = scored.first().and_then(|first| first.analysis.calibration.as_ref()) {
-        calibration::write(Path::new(&args.model), calibration)?;
-        calibration::warn_of_end(calibration, console);
+        calibration::store(Path::new(&args.model), calibration, console)?;
     }
     if args.json {
         evaluations(&scored)?.print()

@@ -447,8 +447,8 @@ fn load(
         HeadKind::IntentsAndSlots { .. } => {
             let understanding = IntentModel::load(precision, source, rt, console)?;
             let max_length = understanding.max_length(None)?;
-            let IntentModel { model, tokenizer, intents, slots, .. } = understanding;
-            (model, tokenizer, ServedTask::Intents { intents, slots }, max_length)
+            let IntentModel { model, tokenizer, intents, slots, temperature, .. } = understanding;
+            (model, tokenizer, ServedTask::Intents { intents, slots, temperature }, max_length)
         }
         HeadKind::QuestionAnswering => {
             let answerer = Answerer::load(precision, source, rt, console)?;

@@ -90,7 +90,7 @@ fn describe(model: &ServedModel) -> Map<String, Value> {
         (ServedTask::Classify { labels: names, .. }, _) if names.len() == 1 => json!({"reranker": labels(names)}),
         (ServedTask::Classify { labels: names, .. }, _) => json!({"classifier": labels(names)}),
         (ServedTask::Tag { labels: names, .. }, _) => json!({"token_classifier": labels(names)}),
-        (ServedTask::Intents { intents, slots }, _) => {
+        (ServedTask::Intents { intents, slots, .. }, _) => {
             json!({"intent_classifier": {"intents": labels(intents), "slots": labels(slots)}})
         }
         (ServedTask::FillMask, _) => json!({"masked_lm": {}}),

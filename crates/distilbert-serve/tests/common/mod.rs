@@ -84,10 +84,14 @@ pub fn tagger_at(temperature: f64) -> ServedModel {
 }
 
 pub fn intents() -> ServedModel {
+    intents_at(1.0)
+}
+
+pub fn intents_at(temperature: f64) -> ServedModel {
     let folder = golden("finetune-intents");
     let model = load(&folder);
     let (intents, slots) = (model.config.head.labels().to_vec(), model.config.head.slots().to_vec());
-    served("intents", &folder, model, ServedTask::Intents { intents, slots })
+    served("intents", &folder, model, ServedTask::Intents { intents, slots, temperature })
 }
 
 pub fn masked() -> ServedModel {

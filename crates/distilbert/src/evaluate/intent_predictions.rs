@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answers::AnswerScore;
+use super::calibration::calibration_error;
 use super::metrics::{MetricError, Outcomes};
 use super::predictions::{PredictionsError, wrong};
 use super::result::EvaluationResult;
@@ -88,7 +89,7 @@ impl IntentPredictions {
         Ok([(SENTENCE_ACCURACY, mean(self.sentences())), (INTENT_ACCURACY, mean(self.intents())), (SLOT_F1, slot_f1)])
     }
 
-    /// The scores with their intervals; `skipped` is a count that only the caller knows.
+    /// The scores with their intervals, and how far the intents' probabilities are from their shares of right ones; `skipped` is a count that only the caller knows.
     ///
     /// # Errors
     /// [`MetricError`] if there are no predictions.
@@ -104,7 +105,9 @@ impl IntentPredictions {
             n: self.rows.len(),
             metrics: scores.into_iter().collect(),
             intervals: scores.iter().map(|(name, _)| *name).zip(intervals).collect(),
-            calibration_error: None,
+            calibration_error: Some(calibration_error(
+                self.rows.iter().map(|row| (row.intent_score, row.intent == row.predicted_intent)),
+            )),
             by_type: Default::default(),
             null_thresholds: None,
             skipped,

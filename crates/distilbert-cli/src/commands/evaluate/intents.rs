@@ -3,10 +3,11 @@
 use super::EvaluateArgs;
 use super::outcome::{Against, PREDICTIONS_FILE, Scored, read_other, warn};
 use super::outputs;
+use crate::calibration;
 use crate::console::Console;
 use crate::intent_model::IntentModel;
 use anyhow::{Context, bail};
-use distilbert::data::examples::Split;
+use distilbert::data::examples::{Label, Split};
 use distilbert::data::intents::{self, UtteranceSet};
 use distilbert::evaluate::IntentPredictions;
 use distilbert::evaluate::intent_predictions::SENTENCE_ACCURACY;
@@ -30,12 +31,16 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
         ("--pair-column", args.pair_column.is_some()),
         ("--label-column", args.label_column.is_some()),
         ("--by", args.by.is_some()),
-        ("--calibrate", args.calibrate),
     ];
     if let Some((flag, _)) = of_texts_only.into_iter().find(|(_, given)| *given) {
         bail!("{flag}: expected a classifier of texts, found a model for intents and slots");
     }
-    let model = IntentModel::load(args.precision, &args.model, rt, console)?;
+    let mut model = IntentModel::load(args.precision, &args.model, rt, console)?;
+    if args.calibrate {
+        args.check_calibrate()?;
+        // Fitted to the model's own outputs, whatever was fitted before.
+        model.temperature = 1.0;
+    }
     let data = intents::load(path, args.split())?;
     outputs::check(args, name(&model), &[], console)?;
     let other = read_other(args.against.as_deref(), IntentPredictions::read)?;
@@ -48,8 +53,17 @@ pub fn run(args: &EvaluateArgs, path: &Path, rt: &Runtime, console: &Console) ->
     if args.by_length {
         scored.analysis.by_length = scored.predictions.by_length(&Bootstrap::default())?;
     }
+    if args.calibrate {
+        let truths: Vec<Label> =
+            scored.predictions.rows.iter().map(|row| calibration::class(&model.intents, &row.intent)).collect();
+        let fitted = calibration::fit(name(&model), args.split(), &truths, &scored.logits)?;
+        scored.analysis.calibration = Some(fitted);
+    }
     if let Some(folder) = &args.output {
         write(folder, &scored)?;
+    }
+    if let Some(fitted) = &scored.analysis.calibration {
+        calibration::store(Path::new(&args.model), fitted, console)?;
     }
     scored.print(args.json)
 }
@@ -92,16 +106,19 @@ pub fn score(
     unknown(without(&|utterance| model.intents.contains(&utterance.intent)), "an intent");
     unknown(without(&|utterance| utterance.sentence.tags.iter().all(|tag| model.slots.contains(tag))), "a slot");
     let windows = windows(&data.utterances, &model.tokenizer, model.max_length(max_length)?, rt.threads());
-    let said = utterances(rt, &model.model, &windows, &format!("evaluating on {name} {split}"), console)?;
+    let what = format!("evaluating on {name} {split}");
+    let said = utterances(rt, &model.model, &windows, model.temperature, &what, console)?;
     if console.stop_requested() {
         bail!("stopped");
     }
     let mut predictions = IntentPredictions::new(name, split);
+    let mut logits = Vec::with_capacity(data.utterances.len());
     for ((utterance, said), &tokens) in data.utterances.iter().zip(said).zip(&windows.tokens) {
         predictions.push(utterance, said.intent, said.tags, tokens);
+        logits.push(said.intent_logits);
     }
     let result = predictions.result(&Bootstrap::default(), data.skipped.len())?;
-    Ok(Scored::new(result, predictions, model.model.precision()))
+    Ok(Scored { logits, ..Scored::new(result, predictions, model.model.precision()) })
 }
 
 /// The task's name.

@@ -192,7 +192,8 @@ pub fn analyse(args: &EvaluateArgs, beside: &Beside, task: &Task, scored: &Score
         analysis.against = Some(Against { file: file.clone(), metric: metric.name().to_owned(), test, mcnemar: exact });
     }
     if args.calibrate {
-        analysis.calibration = Some(calibration::fit(predictions, &scored.logits)?);
+        let truths = calibration::truths(predictions);
+        analysis.calibration = Some(calibration::fit(&task.name, predictions.split, &truths, &scored.logits)?);
     }
     Ok(analysis)
 }

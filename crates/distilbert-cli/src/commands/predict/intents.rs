@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 use distilbert::data::batch::Batch;
 use distilbert::predict::LogitsRunner;
-use distilbert::predict::intents::{Names, Understood, understood};
+use distilbert::predict::intents::{Meaning, Understood, understood};
 use distilbert::predict::spans::TaggedSpan;
 use distilbert::predict::text_windows::TextWindows;
 use distilbert::tokenizer::Encoding;
@@ -66,10 +66,10 @@ impl Task for Intents<'_> {
     }
 
     fn answer(&mut self, asked: &Asked<[Vec<f32>; 2]>, out: &mut dyn Write) -> anyhow::Result<()> {
-        let IntentModel { tokenizer, intents, slots, .. } = self.model;
-        let (text, names) = (&asked.input.text, Names { intents, slots });
+        let IntentModel { tokenizer, intents, slots, temperature, .. } = self.model;
+        let (text, meaning) = (&asked.input.text, Meaning { intents, slots, temperature: *temperature });
         let windows = self.windows.pop_front();
-        let Some(found) = windows.and_then(|windows| understood(text, &windows, &asked.outputs, names, tokenizer))
+        let Some(found) = windows.and_then(|windows| understood(text, &windows, &asked.outputs, meaning, tokenizer))
         else {
             return Ok(());
         };

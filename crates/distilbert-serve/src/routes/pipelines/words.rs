@@ -7,7 +7,7 @@ use crate::routes::common::{model, parse, texts, whole};
 use crate::routes::{Call, Prepared};
 use distilbert::data::examples::Problem;
 use distilbert::predict::classify::calibrated;
-use distilbert::predict::intents::{Names, understood};
+use distilbert::predict::intents::{Meaning, understood};
 use distilbert::predict::spans::{Aggregation, spans};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -88,13 +88,16 @@ pub fn intents(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepare
 /// If nobody waits for them any more.
 pub fn understandings(call: &Call, model: Arc<ServedModel>, texts: Vec<String>) -> Result<Pipeline, ApiError> {
     in_windows(call, model, texts, None, |model, text, windows, said| {
-        let ServedTask::Intents { intents, slots } = &model.task else { return Err(ApiError::internal()) };
+        let ServedTask::Intents { intents, slots, temperature } = &model.task else {
+            return Err(ApiError::internal());
+        };
         let of_heads = |said: &Vec<f32>| {
             let (of_text, of_tokens) = said.split_at(intents.len().min(said.len()));
             [of_text.to_vec(), of_tokens.to_vec()]
         };
         let said: Vec<[Vec<f32>; 2]> = said.iter().map(of_heads).collect();
-        let found = understood(text, windows, &said, Names { intents, slots }, &model.tokenizer);
+        let meaning = Meaning { intents, slots, temperature: *temperature };
+        let found = understood(text, windows, &said, meaning, &model.tokenizer);
         json_text(&found.ok_or_else(ApiError::internal)?)
     })
 }

@@ -96,7 +96,7 @@ impl TaskData for IntentData<'_> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let said = utterances(rt, model, &self.validation_windows, "validation", &())
+        let said = utterances(rt, model, &self.validation_windows, 1.0, "validation", &())
             .map_err(|error| validation_failed(&error))?;
         let mut predictions = IntentPredictions::new(&self.task.name, examples::Split::Train);
         let windows = &self.validation_windows;
