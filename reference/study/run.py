@@ -86,6 +86,8 @@ class Task:
     unlabelled: str | None = None
     # Whether it is on pairs of texts, which can be recombined.
     pairs: bool = False
+    # The task whose fine-tuned model it starts from, where its own labels are too few to learn it from.
+    after: str | None = None
 
 
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -100,6 +102,7 @@ TASKS = {
     "rte": Task("glue/RTE", "rte", passes=3, seeds=5, pairs=True),
     "qqp": Task("glue/QQP", "qqp", passes=3, seeds=5, pairs=True),
     "mnli": Task("glue/MNLI", "mnli", passes=3, seeds=5, pairs=True),
+    "rte-mnli": Task("glue/RTE", "rte", passes=3, seeds=5, pairs=True, after="mnli"),
     "qnli": Task("glue/QNLI", "qnli", passes=3, seeds=5, pairs=True),
     "ewt": Task("ud-english-ewt", "pos", passes=3, seeds=5),
     "conll2003": Task("conll2003", "ner", passes=2, seeds=3),
@@ -194,7 +197,10 @@ class Study:
         task = TASKS[name]
         own = self.work / "labelled"
         data = own if (own / task.data).exists() else self.data
-        command = ["finetune", "--model", model.path, "--task", task.kind, "--data", str(data / task.data)]
+        start = model.path
+        if task.after:
+            start = str(self.work / task_stage(model.name, task.after, LEARNING_RATES[0], 1) / "best")
+        command = ["finetune", "--model", start, "--task", task.kind, "--data", str(data / task.data)]
         command += ["--dev", str(data / task.dev)] if task.dev else []
         # The texts without labels make a pass long.
         passes = 1 if model.name.endswith(TOLD) else task.passes
@@ -205,7 +211,8 @@ class Study:
             taught = self.work / task_stage("minilm", name, LEARNING_RATES[0], 1) / "best"
             command += ["--teacher", str(taught), "--temperature", "2", "--soft-share", "0.5"]
         tags = {"student": model.name, "task": name, "rate": rate, "seed": seed}
-        return Stage(task_stage(model.name, name, rate, seed), command, tags, keep=model.name == "minilm")
+        keep = model.name == "minilm" or any(other.after == name for other in TASKS.values())
+        return Stage(task_stage(model.name, name, rate, seed), command, tags, keep)
 
     def by_the_teacher(self, name: str, seed: int = 1) -> dict[str, Any]:
         """Teaches a student the layers and the answers of the task's teacher."""
@@ -328,8 +335,8 @@ def main() -> None:
     study = Study(arguments, until)
 
     work = study.work
-    # The teacher of each of the eight tasks, and its own student.
-    for task in EIGHT:
+    # The teacher of each of the eight tasks, and its own student; of RTE also behind MNLI.
+    for task in (*EIGHT, "rte-mnli"):
         study.once([[Model("minilm", TEACHER)]], [task])
         study.by_the_teacher(task)
     study.run(teacher_stage(work))
