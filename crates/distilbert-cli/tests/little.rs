@@ -109,7 +109,9 @@ fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
     for (index, _) in trials.iter().enumerate() {
         let trial = output.join(format!("trials/{:02}", index + 1));
         assert!(trial.join("metrics.jsonl").exists());
-        assert_eq!(trial.join("checkpoints").exists(), index + 1 == best, "trial {}", index + 1);
+        for kept in ["checkpoints", "best"] {
+            assert_eq!(trial.join(kept).symlink_metadata().is_ok(), index + 1 == best, "{kept} of trial {}", index + 1);
+        }
     }
     let evaluated = run(&["evaluate", "--model", string(&output.join("best")), "--file", string(&dev), "--json"]);
     assert_eq!(lines(&stdout(&evaluated))[0]["metrics"], result["metrics"]);
@@ -134,6 +136,25 @@ fn a_search_keeps_the_best_of_its_trials_and_can_be_resumed() {
     assert!(refused.ends_with("run: holds a run; choose another directory, or continue it with --resume"), "{refused}");
     let refused = error(&search(&output, &["--resume", "--seed", "9"]));
     assert!(refused.ends_with("search.json: cannot resume: the search was for other settings"), "{refused}");
+    fs::write(&train, tsv(61)).unwrap();
+    let refused = error(&search(&output, &["--resume"]));
+    assert!(refused.ends_with("search.json: cannot resume: the search was over other data"), "{refused}");
+
+    // Its settings under another name of the task; labels of another name are other data.
+    fs::write(&train, tsv(60)).unwrap();
+    let (config, other) = (output.join("config.toml"), folder.path().join("other"));
+    let again = |more: &[&str]| {
+        let fixed =
+            ["finetune", "--model", string(&base), "--task", "yours", "--data", string(&train), "--text-column"];
+        let rest = ["text", "--label-column", "label", "--config", string(&config), "--epochs", "1", "--output"];
+        run(&[&fixed[..], &rest, &[string(&other)], more].concat())
+    };
+    stdout(&again(&[]));
+    assert!(fs::read_to_string(other.join("config.toml")).unwrap().contains("task = \"yours\"\n"));
+    let renamed = fs::read_to_string(&train).unwrap().replace("\tname\n", "\tperson\n");
+    fs::write(&train, renamed).unwrap();
+    let refused = error(&again(&["--resume"]));
+    assert!(refused.contains("cannot resume: the data's hash was"), "{refused}");
 }
 
 #[test]

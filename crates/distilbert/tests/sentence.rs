@@ -290,3 +290,19 @@ fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn the_tokenizers_longest_input_stands_where_the_encoder_names_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    let longest = || SentenceSettings::read(folder.path()).expect("settings").max_length;
+    assert_eq!(longest(), None);
+    write("tokenizer_config.json", r#"{"model_max_length": 1000000000000000019884624838656}"#);
+    assert_eq!(longest(), None);
+    write("tokenizer_config.json", r#"{"model_max_length": 64}"#);
+    assert_eq!(longest(), Some(64));
+    write("sentence_bert_config.json", "{}");
+    assert_eq!(longest(), Some(64));
+    write("sentence_bert_config.json", r#"{"max_seq_length": 48}"#);
+    assert_eq!(longest(), Some(48));
+}

@@ -106,7 +106,7 @@ pub struct DistilArgs {
     /// Weight of the hidden states' cosine distance [default: as --objective has it; 1 of language and of embedding]
     #[arg(long, value_name = "WEIGHT")]
     pub cosine: Option<f64>,
-    /// Weight of the squared error of logits, or of embeddings [default: 0]
+    /// Weight of the squared error of logits, or of embeddings [default: 0; 1 of embedding]
     #[arg(long, value_name = "WEIGHT")]
     pub mse: Option<f64>,
     /// Ends the run after so many steps [default: after the passes over the corpus]

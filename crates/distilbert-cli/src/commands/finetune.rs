@@ -113,7 +113,7 @@ pub struct FinetuneArgs {
     /// keeps the best on the slice of the training examples that chooses checkpoints.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "seeds")]
     pub search: Option<u32>,
-    /// Examples a step [default: 32; 16 of squad]
+    /// Examples a step [default: 32; 16 of squad and, in pairs, of --few-shot; 64 of contrastive]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
     /// Longest input in tokens; longer texts are cut and counted, longer sentences of words read in windows [default: 128;
@@ -311,18 +311,22 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         bail!("soft-share: expected 0 to 1, found {share}");
     }
     let config_file = args.run.config.as_deref();
+    // Over a configuration's, which may be another run's.
+    let mut name = |task: &str| flags.push(("task".to_owned(), Some(toml::Value::from(task))));
     let (data, dev) = (args.data.as_path(), args.dev.as_deref());
     ensure!(args.pooling.is_none() || args.few_shot.is_some(), "--pooling goes with --objective or --few-shot");
     let results = if args.task.as_deref() == Some(SQUAD) {
         refuse_columns(args)?;
         refuse_unlabelled(args)?;
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {SQUAD}");
+        name(SQUAD);
         let config = config::resolve(&FinetuneRunConfig::for_questions(), config_file, flags)?;
         run_seeds(args, &QuestionJob { config, data, dev }, rt, console)?
     } else if args.task.as_deref() == Some(INTENTS) {
         refuse_columns(args)?;
         refuse_unlabelled(args)?;
         ensure!(args.few_shot.is_none(), "--few-shot does not go with --task {INTENTS}");
+        name(INTENTS);
         let config = config::resolve(&FinetuneRunConfig::for_intents(), config_file, flags)?;
         ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
         run_seeds(args, &intents::IntentJob { config, data, dev }, rt, console)?
@@ -332,6 +336,7 @@ pub fn run(args: &FinetuneArgs, rt: &Runtime, console: &Console) -> anyhow::Resu
         run_each(args, few_shot.seed(), console, run)?
     } else {
         let task = task(args)?;
+        name(&task.name);
         let config = config::resolve(&FinetuneRunConfig::for_task(&task), config_file, flags)?;
         ensure!(config.doc_stride.is_none(), "--doc-stride goes with --task {SQUAD}");
         run_seeds(args, &LabelledJob { config, task, data, unlabelled: args.unlabelled.as_deref(), dev }, rt, console)?
@@ -495,6 +500,9 @@ pub trait Job {
     /// Reads the dev split, if there is one, so that what is wrong with it is told before hours of training.
     fn check_dev(&self) -> anyhow::Result<()>;
 
+    /// The hash of the training data.
+    fn data_hash(&self) -> anyhow::Result<String>;
+
     /// Trains in the run's directory; what `config` leaves open is resolved.
     fn fit(
         &self,
@@ -505,7 +513,7 @@ pub trait Job {
     ) -> anyhow::Result<Outcome>;
 
     /// Scores the best checkpoint on the dev file, if there is one, and writes `evaluation.json` and `predictions.jsonl`
-    /// beside the run's own files; also the hash of the training data.
+    /// beside the run's own files.
     fn score(
         &self,
         config: &FinetuneRunConfig,
@@ -513,7 +521,7 @@ pub trait Job {
         output: &Path,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<(Option<EvaluationResult>, String)>;
+    ) -> anyhow::Result<Option<EvaluationResult>>;
 }
 
 /// Trains with one seed and scores the best checkpoint; writes `lineage.json` too.
@@ -549,8 +557,9 @@ fn finish(
         console
             .warn("layers alone were learnt, so the head answers as it did before; the next step is a run from `best`");
     }
-    let (result, data_hash) = job.score(config, &outcome.best, output, rt, console)?;
-    training::write_lineage(output, &outcome.best, &config.lineage(&data_hash, trials, &outcome), result.as_ref(), rt)?;
+    let result = job.score(config, &outcome.best, output, rt, console)?;
+    let lineage = config.lineage(&job.data_hash()?, trials, &outcome);
+    training::write_lineage(output, &outcome.best, &lineage, result.as_ref(), rt)?;
     Ok(Finetuned { outcome, result })
 }
 

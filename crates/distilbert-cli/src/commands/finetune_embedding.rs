@@ -144,8 +144,8 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
     };
     if outcome.end != End::Stopped {
         let teacher = (!config.teacher.is_empty()).then(|| config.teacher.clone());
-        let recipe = format!(
-            "{} trained on {} pairs for {} epochs, learning rate {}, batch {}, seed {}",
+        let mut recipe = format!(
+            "{} trained on {} groups of texts for {} epochs, learning rate {}, batch {}, seed {}",
             config.model,
             data.len(),
             config.training.epochs,
@@ -153,6 +153,9 @@ pub fn run(args: &FinetuneArgs, choice: ObjectiveChoice, rt: &Runtime, console: 
             config.training.batch_size,
             config.training.seed
         );
+        if outcome.steps < outcome.total_steps {
+            recipe += &format!(", ended after {} of {} steps", outcome.steps, outcome.total_steps);
+        }
         let lineage = Lineage {
             teacher,
             corpus_sha256: Some(hash),
@@ -179,6 +182,7 @@ fn check_flags(args: &FinetuneArgs, objective: Objective) -> anyhow::Result<()> 
         ("--scale", args.scale.is_some() && objective == Objective::Similarity),
         ("--label-column", args.label_column.is_some() && objective != Objective::Similarity),
         ("--task", args.task.is_some() && objective != Objective::Similarity),
+        ("--dev", args.dev.is_some() && objective != Objective::Similarity),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {
         bail!("{flag} does not go with --objective {name}");

@@ -11,7 +11,7 @@ use distilbert::checkpoint::model_folder::{HeadChoice, Loaded};
 use distilbert::checkpoint::write_atomic;
 use distilbert::data::corpus::Corpus;
 use distilbert::evaluate::EvaluationResult;
-use distilbert::model::Model;
+use distilbert::model::{HeadKind, Model};
 use distilbert::report::Lineage;
 use distilbert::tokenizer::Tokenizer;
 use distilbert::train::run::Resume;
@@ -44,7 +44,7 @@ pub struct RunArgs {
     /// Peak of the learning rate.
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f64>,
-    /// Steps between measurements on held-out data; 0 for none but at the end [default of finetune: twice a pass]
+    /// Steps between measurements on held-out data; 0 for none but at the end, of finetune for twice a pass, its default
     #[arg(long, value_name = "STEPS")]
     pub evaluate_every: Option<u32>,
     /// Steps between checkpoints; 0 for those of measurements and of the end alone
@@ -139,9 +139,13 @@ pub fn load(name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<S
 /// As [`load`], for a run whose weights come from its last checkpoint if it is resumed: nothing is said of them then.
 pub fn load_for(resume: Resume, name: &str, head: HeadChoice, console: &Console) -> anyhow::Result<Source> {
     let folder = model_source::resolve(name, console)?;
+    let answers = matches!(&head, HeadChoice::Replace { head, .. } if !matches!(head,
+        HeadKind::None | HeadKind::MaskedLm | HeadKind::Embedding(_)));
     let mut loaded = Model::load(&folder, head)?;
     if resume != Resume::No {
         loaded.fresh.clear();
+    } else if answers && loaded.fresh.is_empty() {
+        console.say(&format!("{name}: starts with the head that it has"));
     }
     source(name, folder, loaded, console)
 }
@@ -194,7 +198,10 @@ fn model_card(lineage: &Lineage, weights_bytes: u64, latency: &str, result: Opti
     let mut row = |name: &str, value: &str| card.push_str(&format!("- **{name}:** {value}\n"));
     row("Recipe", lineage.recipe.as_deref().unwrap_or("not recorded"));
     row("Teacher", lineage.teacher.as_deref().unwrap_or("none"));
-    row("SHA-256 of the training data", lineage.corpus_sha256.as_deref().unwrap_or("not recorded"));
+    row(
+        "SHA-256 of the training data as read (texts and labels, or sequences)",
+        lineage.corpus_sha256.as_deref().unwrap_or("not recorded"),
+    );
     lineage.history().iter().for_each(|line| row("Before that", line));
     row("Weights", &format!("{:.1} MB", weights_bytes as f64 / 1e6));
     row("Latency", latency);

@@ -125,12 +125,12 @@ impl SentenceSettings {
                 return Err(file.unsupported("transformer_task", "`feature-extraction`", &task));
             }
             settings.encoder_other = file.object;
-            // Today's folders leave the longest input to the tokenizer, whose "no limit" is a number past all bounds.
-            if settings.max_length.is_none()
-                && let Some(mut file) = Object::read(&folder.join(TOKENIZER_FILE))?
-            {
-                settings.max_length = file.size("model_max_length").unwrap_or(None);
-            }
+        }
+        // Today's folders leave the longest input to the tokenizer, whose "no limit" is a number past all bounds.
+        if settings.max_length.is_none()
+            && let Some(mut file) = Object::read(&folder.join(TOKENIZER_FILE))?
+        {
+            settings.max_length = file.size("model_max_length").unwrap_or(None);
         }
         if let Some(mut file) = Object::read(&folder.join(SETTINGS_FILE))? {
             settings.default_prompt = match file.take("default_prompt_name") {

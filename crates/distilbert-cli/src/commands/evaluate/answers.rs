@@ -178,11 +178,28 @@ impl AnswerArgs {
     }
 }
 
+/// Answers a dev split as [`run`] does where no flag says otherwise.
+///
+/// # Errors
+/// As [`answer`].
+pub fn answer_as_saved(
+    answerer: &Answerer,
+    saved: &AnsweringTask,
+    data: &QuestionSet,
+    rt: &Runtime,
+    console: &Console,
+) -> anyhow::Result<Scored<AnswerPredictions>> {
+    let usual = AnswerArgs::default();
+    let task = usual.task(Some(saved), None, saved.windows, data)?;
+    let threshold = usual.threshold(Some(saved), data, console);
+    answer(answerer, &task, threshold, data, Split::Dev, rt, console)
+}
+
 /// Answers every question of a split and scores the answers.
 ///
 /// # Errors
 /// If the model cannot take a window, or the user asked to stop.
-pub fn answer(
+fn answer(
     answerer: &Answerer,
     task: &AnsweringTask,
     null_threshold: Option<f32>,

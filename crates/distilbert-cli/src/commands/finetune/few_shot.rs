@@ -98,6 +98,7 @@ impl FewShot<'_> {
         let mut flags = args.run.flags("training");
         flags.extend([
             ("model".to_owned(), Some(toml::Value::from(args.model.as_str()))),
+            ("task".to_owned(), Some(toml::Value::from(task.name.as_str()))),
             ("training.batch-size".to_owned(), integer(args.batch_size)),
             ("training.max-length".to_owned(), integer(args.max_length)),
         ]);
@@ -189,9 +190,9 @@ impl FewShot<'_> {
             unlabelled: None,
             dev: args.dev.as_deref(),
         };
-        let (result, data_hash) = job.score(&job.config, &outcome.best, output, rt, console)?;
+        let result = job.score(&job.config, &outcome.best, output, rt, console)?;
         let recipe = format!(
-            "{} taught {} by {} examples a class: {} pairs, {} epochs, learning rate {}, batch {}, seed {seed}, and a logistic regression",
+            "{} taught {} by at most {} examples a class: {} pairs, {} epochs, learning rate {}, batch {}, seed {seed}, and a logistic regression",
             config.model,
             config.task,
             config.examples,
@@ -201,7 +202,7 @@ impl FewShot<'_> {
             config.training.batch_size,
         );
         let before = training::before(&config.model);
-        let lineage = Lineage { teacher: None, corpus_sha256: Some(data_hash), recipe: Some(recipe), before };
+        let lineage = Lineage { teacher: None, corpus_sha256: Some(job.data_hash()?), recipe: Some(recipe), before };
         training::write_lineage(output, &outcome.best, &lineage, result.as_ref(), rt)?;
         Ok(Finetuned { outcome, result })
     }

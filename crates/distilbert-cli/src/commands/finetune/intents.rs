@@ -51,6 +51,10 @@ impl Job for IntentJob<'_> {
         Ok(())
     }
 
+    fn data_hash(&self) -> anyhow::Result<String> {
+        Ok(intents::load(self.data, Split::Train)?.content_hash())
+    }
+
     fn fit(
         &self,
         config: &mut FinetuneRunConfig,
@@ -81,15 +85,14 @@ impl Job for IntentJob<'_> {
         output: &Path,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
-        let hash = intents::load(self.data, Split::Train)?.content_hash();
+    ) -> anyhow::Result<Option<EvaluationResult>> {
         let beside = self.dev_is_beside();
         let load = |path: &Path| intents::load(path, Split::Dev);
-        let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+        let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok(None) };
         warn_skipped(&data.skipped, data.split, console);
         let model = IntentModel::load(PrecisionArgs::default(), &best.to_string_lossy(), rt, console)?;
         let scored = scoring::score(&model, &data, None, Split::Dev, rt, console)?;
         scoring::write(output, &scored)?;
-        Ok((Some(scored.result), hash))
+        Ok(Some(scored.result))
     }
 }

@@ -55,6 +55,13 @@ impl Job for LabelledJob<'_> {
         Ok(())
     }
 
+    fn data_hash(&self) -> anyhow::Result<String> {
+        match self.task.problem.is_of_words() {
+            true => Ok(tagging::load(&self.task, self.data, Split::Train)?.content_hash()),
+            false => Ok(self.texts()?.2),
+        }
+    }
+
     fn fit(
         &self,
         config: &mut FinetuneRunConfig,
@@ -101,29 +108,25 @@ impl Job for LabelledJob<'_> {
         output: &Path,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
+    ) -> anyhow::Result<Option<EvaluationResult>> {
         let of_words = self.task.problem.is_of_words();
-        let hash = match of_words {
-            true => tagging::load(&self.task, self.data, Split::Train)?.content_hash(),
-            false => self.texts()?.2,
-        };
         let beside = self.data.is_dir();
         let max_length = config.training.max_length;
         let best = best.to_string_lossy();
         let scored = if of_words {
             let load = |path: &Path| tagging::load(&self.task, path, Split::Dev);
-            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok(None) };
             warn_skipped(&data.skipped, data.split, console);
             evaluate::score_words(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
         } else {
             let load = |path: &Path| load(&self.task, path, Split::Dev);
-            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok((None, hash)) };
+            let Some(data) = dev_split(self.dev, self.data, beside, console, load)? else { return Ok(None) };
             warn_skipped(&data.skipped, data.split, console);
             evaluate::score(&Classifier::load(&best, rt, console)?, &data, max_length, rt, console)?
         };
         let result = scored.result.clone();
         evaluate::warn_cut(&result, max_length, console);
         evaluate::write(output, &[scored])?;
-        Ok((Some(result), hash))
+        Ok(Some(result))
     }
 }

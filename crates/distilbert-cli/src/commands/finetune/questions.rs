@@ -61,6 +61,10 @@ impl Job for QuestionJob<'_> {
         Ok(())
     }
 
+    fn data_hash(&self) -> anyhow::Result<String> {
+        Ok(questions::load(self.data, Split::Train)?.content_hash())
+    }
+
     fn fit(
         &self,
         config: &mut FinetuneRunConfig,
@@ -102,9 +106,9 @@ impl Job for QuestionJob<'_> {
         output: &Path,
         rt: &Runtime,
         console: &Console,
-    ) -> anyhow::Result<(Option<EvaluationResult>, String)> {
-        let (mut task, data) = self.load(config, console)?;
-        let data_hash = data.content_hash();
+    ) -> anyhow::Result<Option<EvaluationResult>> {
+        let data = questions::load(self.data, Split::Train)?;
+        let mut task = task(config, &data);
         if task.rules.unanswerable {
             let tokenizer = Tokenizer::from_folder(best)?;
             let share = config.training.validation_share;
@@ -124,13 +128,13 @@ impl Job for QuestionJob<'_> {
         }
         let load = |path: &Path| questions::load(path, Split::Dev);
         let Some(data) = dev_split(self.dev, self.data, self.data.is_dir(), console, load)? else {
-            return Ok((None, data_hash));
+            return Ok(None);
         };
         answers::warn_misplaced(&data, console);
         let answerer = Answerer::load(PrecisionArgs::default(), &best.to_string_lossy(), rt, console)?;
-        let answered = answers::answer(&answerer, &task, task.null_threshold(), &data, Split::Dev, rt, console)?;
+        let answered = answers::answer_as_saved(&answerer, &task, &data, rt, console)?;
         answers::write(output, &answered)?;
-        Ok((Some(answered.result), data_hash))
+        Ok(Some(answered.result))
     }
 }
 

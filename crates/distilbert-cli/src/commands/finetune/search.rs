@@ -27,6 +27,9 @@ use std::path::{Path, PathBuf};
 struct Search {
     /// The settings around which is searched, TOML.
     config: String,
+    /// The hash of the training data.
+    data: String,
+    instruction_set: String,
     /// Trials in all.
     count: usize,
     /// Those that have ended, in order.
@@ -42,6 +45,8 @@ struct Ended {
     score: f64,
     /// Steps taken.
     steps: u64,
+    /// Those that it was to take.
+    total_steps: u64,
     /// Whether it was given up because others were ahead.
     given_up: bool,
     measured: Vec<Measured>,
@@ -68,7 +73,14 @@ pub fn run(
     };
     let trials = SearchSpace::around(&usual).trials(&usual, count, base.training.seed);
     let place = SearchPlace { output: &args.output };
-    let mut search = place.open(config::to_text(base)?, count, args.resume())?;
+    let new = Search {
+        config: config::to_text(base)?,
+        data: job.data_hash()?,
+        instruction_set: rt.isa().name().to_owned(),
+        count,
+        trials: Vec::new(),
+    };
+    let mut search = place.open(new, args.resume())?;
     for (index, trial) in trials.iter().enumerate().skip(search.trials.len()) {
         let folder = place.trial(index);
         let earlier = search.trials.iter().map(|ended| ended.measured.clone()).collect();
@@ -83,7 +95,7 @@ pub fn run(
         let Outcome { end, steps, total_steps, best_score, scores, .. } = outcome;
         let score = best_score.context("nothing was measured: too few examples for a validation part")?;
         let (given_up, measured) = (end == End::GivenUp, measured(&scores, total_steps));
-        search.trials.push(Ended { trial: trial.clone(), score, steps, given_up, measured });
+        search.trials.push(Ended { trial: trial.clone(), score, steps, total_steps, given_up, measured });
         place.save(&search)?;
         place.drop_checkpoints(&search)?;
     }
@@ -131,14 +143,13 @@ impl SearchPlace<'_> {
     }
 
     /// The search that is there already, if it is to go on, or a new one.
-    fn open(&self, config: String, count: usize, resume: Resume) -> anyhow::Result<Search> {
+    fn open(&self, new: Search, resume: Resume) -> anyhow::Result<Search> {
         check_use(self.output)?;
         let path = self.output.join(SEARCH);
         let there = path.exists() || self.output.join(CONFIG).exists();
         if resume == Resume::No && there {
             bail!("{}: holds a run; choose another directory, or continue it with --resume", self.output.display());
         }
-        let new = Search { config, count, trials: Vec::new() };
         if !path.exists() {
             fs::create_dir_all(self.output).with_context(|| format!("cannot create {}", self.output.display()))?;
             self.save(&new)?;
@@ -146,11 +157,15 @@ impl SearchPlace<'_> {
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut search: Search = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        if resume == Resume::Yes && (&search.config, search.count) != (&new.config, new.count) {
-            bail!("{}: cannot resume: the search was for other settings", path.display());
+        let changed = [
+            ((&search.config, search.count) != (&new.config, new.count), "for other settings"),
+            (search.data != new.data, "over other data"),
+            (search.instruction_set != new.instruction_set, "on another instruction set"),
+        ];
+        if let Some((_, what)) = changed.into_iter().find(|(changed, _)| *changed && resume == Resume::Yes) {
+            bail!("{}: cannot resume: the search was {what}", path.display());
         }
-        (search.config, search.count) = (new.config, new.count);
-        Ok(search)
+        Ok(Search { trials: std::mem::take(&mut search.trials), ..new })
     }
 
     fn save(&self, search: &Search) -> anyhow::Result<()> {
@@ -161,9 +176,12 @@ impl SearchPlace<'_> {
     fn drop_checkpoints(&self, search: &Search) -> anyhow::Result<()> {
         let best = search.best();
         for index in (0..search.trials.len()).filter(|&index| Some(index) != best) {
-            let checkpoints = self.trial(index).join("checkpoints");
+            let [checkpoints, best] = ["checkpoints", "best"].map(|name| self.trial(index).join(name));
             if checkpoints.exists() {
                 fs::remove_dir_all(&checkpoints).with_context(|| format!("cannot remove {}", checkpoints.display()))?;
+            }
+            if best.is_symlink() {
+                fs::remove_file(&best).with_context(|| format!("cannot remove {}", best.display()))?;
             }
         }
         Ok(())
@@ -183,7 +201,7 @@ impl SearchPlace<'_> {
         Ok(Outcome {
             end: if ended.given_up { End::GivenUp } else { End::Finished },
             steps: ended.steps,
-            total_steps: ended.steps,
+            total_steps: ended.total_steps,
             last: best.clone(),
             best: self.output.join("best"),
             best_score: Some(ended.score),

@@ -209,8 +209,11 @@ enum RawLabel {
     Missing,
 }
 
-/// An empty field is no label at all: the example has none of the labels.
+/// The labels of a field, which may be a JSON array. An empty field is no label at all: the example has none of them.
 fn split_labels(text: &str, separator: &str) -> Vec<String> {
+    if let Some(names) = text.trim().starts_with('[').then(|| serde_json::from_str(text).ok()).flatten() {
+        return names;
+    }
     let parts: Vec<&str> = if separator.is_empty() { vec![text] } else { text.split(separator).collect() };
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

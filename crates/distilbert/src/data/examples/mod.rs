@@ -71,9 +71,13 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// SHA-256 of all texts and labels in order, in hexadecimal.
+    /// SHA-256 of the labels' names and of all texts and labels in order, in hexadecimal.
     pub fn content_hash(&self) -> String {
         let mut hash = Sha256::new();
+        for label in &self.task.labels {
+            hash.update((label.len() as u64).to_le_bytes());
+            hash.update(label);
+        }
         for example in &self.examples {
             for text in [Some(&example.text_a), example.text_b.as_ref()].into_iter().flatten() {
                 hash.update((text.len() as u64).to_le_bytes());

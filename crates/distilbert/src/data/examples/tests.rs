@@ -236,7 +236,8 @@ fn jsonl_labels_may_be_strings_numbers_or_truths() {
 fn several_labels_come_separated_or_as_an_array() {
     let csv = "text,label\na,\"joy, anger\"\nb,\nc,joy\n";
     let json = "{\"text\":\"a\",\"label\":[\"joy\",\"anger\"]}\n{\"text\":\"b\",\"label\":[]}\n{\"text\":\"c\",\"label\":\"joy\"}";
-    for (name, text) in [("a.csv", csv), ("a.jsonl", json)] {
+    let arrays = "text,label\na,\"[\"\"joy\"\", \"\"anger\"\"]\"\nb,[]\nc,joy\n";
+    for (name, text) in [("a.csv", csv), ("b.csv", arrays), ("a.jsonl", json)] {
         let (task, data) = columns_task(name, text, Problem::MultiLabel).expect("three rows");
         assert_eq!(task.labels, ["anger", "joy"]);
         let labels: Vec<_> = data.examples.iter().map(|example| example.label.clone()).collect();
