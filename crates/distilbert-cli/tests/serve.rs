@@ -55,7 +55,7 @@ fn send(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
 fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &str, body: &Value) -> (u16, Value) {
     let body = body.to_string();
     let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close", body.len());
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}{head}\r\n\r\n{body}").expect("a request");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{head}\r\n\r\n{body}").expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

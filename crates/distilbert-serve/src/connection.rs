@@ -162,17 +162,13 @@ async fn answer(
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let makes_room = tokio::select! {
+    tokio::select! {
         // Errors here are the client's: it broke off, sent what is no HTTP, or was too slow.
         _ = connection.as_mut() => return,
-        _ = stopped.wait_for(|&stopped| stopped) => false,
-        () = place.told_to_end() => true,
-    };
-    connection.as_mut().graceful_shutdown();
-    if !makes_room {
-        let _ = connection.await;
-        return;
+        _ = stopped.wait_for(|&stopped| stopped) => {}
+        () = place.told_to_end() => {}
     }
+    connection.as_mut().graceful_shutdown();
     // Half a head is no request; an answer that is being written is a part of one.
     while timeout(LINGER, connection.as_mut()).await.is_err() {
         if !place.is_busy() && !watched_at_end.is_writing() {

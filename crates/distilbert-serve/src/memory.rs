@@ -25,9 +25,9 @@ const PART_OF_SMALL: usize = 16;
 
 /// Reading a body: its values and its texts, and their tokens. Texts become tokens one after the other: the longest is what
 /// counts, with its normal form, the place of every byte and a text for each token. Measured: 27 bytes a byte for values of the
-/// smallest kinds, 290 for one text of single letters.
+/// smallest kinds, 290 for one text of single letters with spaces between, 550 for one of full stops, each of which is a token.
 const READ_PER_BYTE: usize = 60;
-const TOKENIZED_PER_BYTE: usize = 260;
+const TOKENIZED_PER_BYTE: usize = 520;
 
 /// A token that waits with its id, type and place, and a sequence of them beside that.
 const PER_TOKEN: usize = 64;
@@ -35,6 +35,9 @@ const PER_SEQUENCE: usize = 512;
 
 /// A number of an answer: itself, in the engine and for the route, and as text.
 const PER_NUMBER: usize = 24;
+
+/// A token that is listed: as text, in a text that grows.
+pub const PER_LISTED_TOKEN: usize = 256;
 
 /// A token of a text that a pipeline answers with: its text is kept, and what is said of it is text.
 const PER_TAGGED_TOKEN: usize = 512;
@@ -83,11 +86,19 @@ pub struct Share {
 
 impl Share {
     /// Adds another one.
-    fn merge(&mut self, other: Share) {
+    pub fn merge(&mut self, other: Share) {
         match (&mut self.permit, other.permit) {
             (Some(all), Some(other)) => all.merge(other),
             (none, other) => *none = none.take().or(other),
         }
+    }
+}
+
+impl Share {
+    /// Takes `bytes` of it out, or all that it has.
+    pub fn split(&mut self, bytes: usize) -> Share {
+        let permit = self.permit.as_mut().and_then(|all| all.split(all.num_permits().min(units(bytes) as usize)));
+        Share { permit }
     }
 }
 
@@ -107,13 +118,16 @@ impl Memory {
         Memory { bodies: semaphore(of_bodies), work }
     }
 
-    /// Adds `bytes` of a body to what its request has.
+    /// Adds to what a request has as its body grows from `from` to `to` bytes, in however small steps.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] if other bodies take all that there is.
-    pub fn add_body(&self, share: &mut Share, bytes: usize) -> Result<(), ApiError> {
-        let permit = Arc::clone(&self.bodies).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?;
-        share.merge(Share { permit: Some(permit) });
+    pub fn add_body(&self, share: &mut Share, from: usize, to: usize) -> Result<(), ApiError> {
+        let more = units(to) - units(from);
+        if more > 0 {
+            let permit = Arc::clone(&self.bodies).try_acquire_many_owned(more).map_err(|_| busy())?;
+            share.merge(Share { permit: Some(permit) });
+        }
         Ok(())
     }
 
@@ -242,11 +256,24 @@ mod tests {
         let _all = memory.take(most).unwrap();
 
         let mut body = Share::default();
-        memory.add_body(&mut body, 1 << 20).unwrap();
-        memory.add_body(&mut body, 1 << 20).unwrap();
-        assert_eq!(memory.add_body(&mut Share::default(), 1).err().unwrap().kind, ErrorKind::Overloaded);
+        memory.add_body(&mut body, 0, 1 << 20).unwrap();
+        // A byte at a time takes no more than all at once.
+        (1 << 20..2 << 20).for_each(|from| memory.add_body(&mut body, from, from + 1).unwrap());
+        assert_eq!(memory.add_body(&mut Share::default(), 0, 1).err().unwrap().kind, ErrorKind::Overloaded);
         drop(body);
-        memory.add_body(&mut Share::default(), 2 << 20).unwrap();
+        memory.add_body(&mut Share::default(), 0, 2 << 20).unwrap();
+    }
+
+    #[test]
+    fn a_share_that_is_split_is_given_back_in_parts() {
+        let memory = Memory::new(Some(8 << 20));
+        let most = memory.work.as_ref().unwrap().all_bytes;
+        let mut kept = memory.take(most).unwrap();
+        drop(kept.split(most / 2));
+        let _half = memory.take(most / 2).unwrap();
+        assert!(memory.take(most / 2).is_err());
+        drop(kept);
+        drop(memory.take(most / 2).unwrap());
     }
 
     #[tokio::test]
@@ -304,7 +331,7 @@ mod tests {
     fn without_a_ceiling_only_bodies_are_counted() {
         let memory = Memory::new(None);
         memory.take(usize::MAX).unwrap();
-        memory.add_body(&mut Share::default(), BODIES).unwrap();
-        assert!(memory.add_body(&mut Share::default(), BODIES + 1).is_err());
+        memory.add_body(&mut Share::default(), 0, BODIES).unwrap();
+        assert!(memory.add_body(&mut Share::default(), 0, BODIES + 1).is_err());
     }
 }

@@ -128,7 +128,7 @@ impl Ability {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A name that does not fit into a path.
-    #[error("model name: expected 1 to 100 letters, digits, `-`, `_` and `.`, found {0:?}")]
+    #[error("model name: expected 1 to 100 letters, digits, `-`, `_` and `.`, not dots alone, found {0:?}")]
     Name(String),
     /// Two models of one name.
     #[error("model name `{0}`: expected once, found twice")]
@@ -150,7 +150,9 @@ impl ServedModel {
     /// [`ModelError::Name`] if it does not.
     pub fn check_name(name: &str) -> Result<(), ModelError> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let is_legal = (1..=100).contains(&name.len()) && name.bytes().all(legal);
+        // A path of dots alone means another place.
+        let is_legal =
+            (1..=100).contains(&name.len()) && name.bytes().all(legal) && name.bytes().any(|byte| byte != b'.');
         if is_legal { Ok(()) } else { Err(ModelError::Name(name.to_owned())) }
     }
 

@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Answer, ask, config, encoder, exchange, get, post, sentiment, setup, texts, wait_until};
+use common::{Answer, ask, config, connect, encoder, exchange, get, post, sentiment, setup, texts, wait_until};
 use distilbert_serve::{Config, Event, Keys, Server, Setup};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ fn send(address: SocketAddr, method: &str, path: &str, key: Option<&str>, body: 
     let body = body.to_string();
     let key = key.map_or(String::new(), |key| format!("Authorization: Bearer {key}\r\n"));
     let head = format!("{key}Content-Type: application/json\r\nContent-Length: {}", body.len());
-    exchange(address, format!("{method} {path} HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n{body}").as_bytes())
+    exchange(address, format!("{method} {path} HTTP/1.1\r\nHost: localhost:80\r\n{head}\r\n\r\n{body}").as_bytes())
 }
 
 fn managed(keys: Option<Keys>) -> Server {
@@ -187,6 +188,7 @@ fn management_has_a_door_of_its_own_and_needs_a_key_for_it() {
     assert_eq!(send(open.address(), "PUT", "/models/x", None, &json!({"source": "sentence-cls"})).status, 405);
     for (method, path, body, status) in [
         ("PUT", "/models/a%20b", json!({"source": "x"}), 422),
+        ("PUT", "/models/..", json!({"source": "x"}), 422),
         ("PUT", "/models/a", json!({"source": 7}), 422),
         ("PUT", "/models/a", json!({"surprise": 7}), 422),
         ("POST", "/models/a", json!({}), 405),
@@ -197,6 +199,18 @@ fn management_has_a_door_of_its_own_and_needs_a_key_for_it() {
         assert_eq!(answer.status, status, "{method} {path} {body}");
         assert!(answer.json()["error_type"].is_string());
     }
+    // A page whose own name was pointed here is not this machine.
+    let list = |hosts: &str| exchange(manage, format!("GET /models HTTP/1.1\r\n{hosts}\r\n\r\n").as_bytes()).status;
+    for host in ["localhost", "LOCALHOST:1", "127.0.0.1:8081", "[::1]:8081", "[::1]"] {
+        assert_eq!(list(&format!("Host: {host}")), 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "", "localhost\r\nHost: localhost"] {
+        assert_eq!(list(&format!("Host: {host}")), 403, "{host}");
+    }
+    let (mut stream, mut status) = (connect(manage), [0; 12]);
+    stream.write_all(b"HEAD /models HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
     let keys = Keys::parse(&(entry("user", "u", "") + &entry("owner", "o", "manage = true"))).unwrap();
     let closed = managed(Some(keys));
     let list = |key| send(closed.management_address().unwrap(), "GET", "/models", key, &Value::Null).status;

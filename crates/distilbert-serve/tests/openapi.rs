@@ -188,7 +188,7 @@ fn the_door_of_management_has_a_document_of_its_own() {
     let server = start(Config { manage, ..config() }, vec![sentiment()]);
     let send = |method: &str, path: &str| {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
         );
         exchange(server.management_address().unwrap(), head.as_bytes())
     };

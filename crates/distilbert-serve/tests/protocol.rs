@@ -195,6 +195,14 @@ fn what_is_cut_is_said_and_may_be_refused() {
 
     let strict = start(Config { auto_truncate: false, ..config() }, vec![sentiment()]);
     check_error("/predict", &post(&strict, "/predict", &json!({"inputs": long})), 422, "Validation");
+    let strict = start(Config { auto_truncate: false, ..config() }, vec![entailment(), common::answerer()]);
+    let parameters = json!({"candidate_labels": ["w5", "w6"]});
+    let zero_shot = |text: &str| post(&strict, "/zero-shot", &json!({"inputs": text, "parameters": parameters}));
+    let answer =
+        |question: &str| post(&strict, "/answer", &json!({"inputs": {"question": question, "context": "w5 w6 w7"}}));
+    assert_eq!((zero_shot("w5").status, answer("w5").status), (200, 200));
+    check_error("/zero-shot", &zero_shot(&long), 422, "Validation");
+    check_error("/answer", &answer(&long), 422, "Validation");
 }
 
 #[test]

@@ -306,6 +306,30 @@ fn a_server_that_ends_says_that_it_is_not_ready_while_it_still_answers() {
 }
 
 #[test]
+fn half_a_head_holds_no_end_up() {
+    let server = start(config(), vec![sentiment()]);
+    let mut half = connect(server.address());
+    half.write_all(b"GET /hea").unwrap();
+    wait_until("the connection", || metric(&server, "distilbert_connections") == 2.0);
+    assert_eq!(server.drain(Duration::ZERO, Duration::from_secs(60)), Drained::Whole);
+    assert!(read_answer(&mut half).is_none());
+}
+
+#[test]
+fn a_body_in_the_smallest_pieces_takes_no_more_than_its_size() {
+    let server = start(config(), vec![sentiment()]);
+    let head =
+        "POST /predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut hog = connect(server.address());
+    hog.write_all(head.as_bytes()).unwrap();
+    // A piece for each of the bytes that all bodies have in units of a kilobyte.
+    hog.write_all(&b"1\r\n \r\n".repeat(64 << 10)).unwrap();
+    assert_eq!(post(&server, "/predict", &json!({"inputs": "w5"})).status, 200);
+    hog.write_all(b"11\r\n{\"inputs\": \"w5\"} \r\n0\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut hog).expect("an answer").status, 200);
+}
+
+#[test]
 fn draining_ends_in_time_whatever_is_unanswered() {
     let server = start(slow(), vec![sentiment()]);
     let mut stuck = connect(server.address());

@@ -181,7 +181,7 @@ fn answers_are_the_librarys_whatever_else_goes_on_and_none_is_lost() {
                 for name in ["cls", "sentiment"] {
                     let body = json!({"source": "anew"}).to_string();
                     let head = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
-                    let put = format!("PUT /models/{name} HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n{body}");
+                    let put = format!("PUT /models/{name} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n{body}");
                     assert_eq!(exchange(manage, put.as_bytes()).status, 200);
                 }
             }

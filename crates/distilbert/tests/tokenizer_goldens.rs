@@ -179,3 +179,17 @@ fn sentencepieces_own_file_is_named_with_the_way_out() {
     let error = Tokenizer::from_folder(folder.path()).expect_err("refused").to_string();
     assert!(error.contains("spiece.model` is SentencePiece's own format: expected tokenizer.json"), "{error}");
 }
+
+#[test]
+fn what_is_unknown_inside_a_word_continues_it() {
+    for name in ["xlm-roberta", "albert"] {
+        let tokenizer = Tokenizer::from_folder(&golden(name)).expect(name);
+        let text = "\u{2603} a\u{2603}b \u{2603}c";
+        let encoding = tokenizer.encode(text, None, None);
+        let unknown: Vec<(usize, bool)> = (encoding.input_ids.iter().zip(&encoding.offsets))
+            .filter(|&(&id, _)| id == tokenizer.special().unk)
+            .map(|(&id, bytes)| (bytes.start, tokenizer.continues_word_in(id, text, bytes.start)))
+            .collect();
+        assert_eq!(unknown, [(0, false), (5, true), (10, false)], "{name}: {encoding:?}");
+    }
+}

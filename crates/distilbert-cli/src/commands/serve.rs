@@ -16,6 +16,7 @@ use distilbert::data::questions::AnsweringTask;
 use distilbert::heads::masked_lm::LOGIT_CHUNK_ROWS;
 use distilbert::model::HeadKind;
 use distilbert::progress::Progress;
+use distilbert::train::run::OPTIMIZER_FILE;
 use distilbert_kernels::{Precision, Runtime};
 use distilbert_serve::{
     Config, Cors, Drained, EngineLimits, Event, Keys, Load, Log, Parity, ServedModel, ServedTask, Server, Setup, Share,
@@ -380,12 +381,17 @@ fn load_wished(wish: &Load, precision: PrecisionArgs, rt: &Runtime, console: &Co
     let folder = model_source::resolve(&wish.source, &Wished { console, wish })?;
     let mut bytes = 0;
     for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        // A run's checkpoint has its optimiser's memory beside the model, which nobody loads.
+        if path.file_name().is_some_and(|name| name == OPTIMIZER_FILE) {
+            continue;
+        }
         // Symbolic links are followed: a hub's cache is made of them.
-        bytes += std::fs::metadata(entry?.path())?.len() as usize;
+        bytes += std::fs::metadata(path)?.len() as usize;
     }
-    let share = wish.reserve(bytes).map_err(anyhow::Error::msg)?;
     // While it is loaded the file is in memory beside the model.
-    let _loading = wish.reserve(bytes).map_err(anyhow::Error::msg)?;
+    let mut share = wish.reserve(2 * bytes).map_err(anyhow::Error::msg)?;
+    let _loading = share.split(bytes);
     let model = load(wish.name.clone(), &wish.source, precision, rt, console)?;
     Ok(ServedModel { share, ..model })
 }

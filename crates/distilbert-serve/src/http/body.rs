@@ -37,7 +37,7 @@ pub fn check_head(headers: &HeaderMap, limit: usize, must_be_declared: bool) -> 
         let message = "expected a request with `Content-Type: application/json`";
         return Err(ApiError::new(ErrorKind::MediaType, message));
     }
-    if !matches!(text(CONTENT_ENCODING), "" | "identity") {
+    if !matches!(text(CONTENT_ENCODING).to_ascii_lowercase().as_str(), "" | "identity") {
         return Err(ApiError::new(ErrorKind::MediaType, "expected a body that is not compressed"));
     }
     match text(CONTENT_LENGTH).parse::<usize>() {
@@ -61,10 +61,11 @@ pub async fn read(body: &mut Incoming, limit: usize, time: Duration, memory: &Me
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::new(ErrorKind::Syntax, "the body breaks off"))?;
             let Ok(data) = frame.into_data() else { continue };
-            if held.bytes.len() + data.len() > limit {
+            let (from, to) = (held.bytes.len(), held.bytes.len() + data.len());
+            if to > limit {
                 return Err(too_large(limit));
             }
-            memory.add_body(&mut held.share, data.len())?;
+            memory.add_body(&mut held.share, from, to)?;
             held.bytes.extend_from_slice(&data);
         }
         Ok(held)

@@ -10,6 +10,7 @@ use crate::memory::{Memory, Share};
 use crate::model::ServedModel;
 use crate::routes::{self, Reply};
 use hyper::body::Incoming;
+use hyper::header::{EXPECT, HOST};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use serde::Deserialize;
@@ -88,7 +89,10 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let response = match result {
         Ok(reply) => success(reply, &Facts::default()),
         Err(error) => {
-            body::drain(&mut body, MAX_BODY).await;
+            // Who waits to be asked for the body sends none.
+            if !head.headers.contains_key(EXPECT) {
+                body::drain(&mut body, MAX_BODY).await;
+            }
             open.event.error_type = Some(error.error_type());
             failure(&error, Protocol::Tei)
         }
@@ -110,6 +114,7 @@ async fn manage(
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, ApiError> {
+    check_host(head)?;
     let path = head.uri.path();
     // They hold no data.
     match path {
@@ -122,7 +127,7 @@ async fn manage(
     }
     let name = path.strip_prefix("/models/").filter(|name| !name.is_empty() && !name.contains('/'));
     match (path, name, &head.method) {
-        ("/models", _, &Method::GET) => routes::loaded(app),
+        ("/models", _, method) if is_get(method) => routes::loaded(app),
         (_, Some(name), &Method::PUT) => load(app, name, head, body).await,
         (_, Some(name), &Method::DELETE) => {
             if app.models.remove(name) {
@@ -134,6 +139,20 @@ async fn manage(
         (_, Some(_), _) => Err(not_allowed("PUT, DELETE")),
         _ => Err(ApiError::new(ErrorKind::NotFound, "there is nothing at this path")),
     }
+}
+
+/// Refuses a name for this machine that only a page of another site could have chosen: it points its own name here, and
+/// its browser takes the two for one site.
+fn check_host(head: &Parts) -> Result<(), ApiError> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else {
+        return Err(ApiError::new(ErrorKind::Forbidden, "expected one `Host`"));
+    };
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    let is_here =
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_here { Ok(()) } else { Err(ApiError::new(ErrorKind::Forbidden, "expected `Host` to be this machine")) }
 }
 
 fn not_allowed(allowed: &str) -> ApiError {

@@ -102,8 +102,9 @@ pub async fn handle(app: Arc<App>, peer: IpAddr, request: Request<Incoming>) -> 
     let response = match result {
         Ok(reply) => success(reply, &facts),
         Err(error) => {
-            // Who waits to be asked for the body is told at once, and sends none.
-            if facts.body_asked || !head.headers.contains_key(EXPECT) {
+            // Who waits to be asked for the body is told at once, and sends none; who was too slow is waited for no more.
+            let sends = facts.body_asked || !head.headers.contains_key(EXPECT);
+            if sends && error.kind != ErrorKind::SlowBody {
                 body::drain(&mut body, app.config.max_body_bytes).await;
             }
             app.metrics.failed(error.reason());
@@ -163,8 +164,9 @@ async fn infer(
     let asked = match prepared {
         Prepared::Done { reply, model, inputs } => {
             (facts.model, facts.inputs) = (model, inputs);
-            let share = app.memory.take(reply.body.len())?;
-            return Ok(Reply { share, ..reply });
+            let mut reply = reply;
+            reply.share.merge(app.memory.take(reply.body.len())?);
+            return Ok(reply);
         }
         Prepared::Asked(asked) => asked,
     };
@@ -174,14 +176,15 @@ async fn infer(
     facts.model = model.name.clone();
     (facts.inputs, facts.characters) = (inputs, characters);
     facts.tokens = encodings.iter().map(distilbert::tokenizer::Encoding::len).sum();
-    if let Some(holder) = holder {
-        holder.use_tokens(facts.tokens);
-    }
     facts.truncated = truncated.into_iter().enumerate().filter(|&(_, lost)| lost > 0).collect();
     facts.windows = windows.into_iter().enumerate().filter(|&(_, windows)| windows > 1).collect();
     let share = app.memory.take(memory::of_question(&model, &work, &encodings, text_bytes))?;
     let encodings: Arc<[_]> = encodings.into();
     let ticket = app.engine.submit(client, &model, work, Arc::clone(&encodings))?;
+    // What was refused until here costs nothing.
+    if let Some(holder) = holder {
+        holder.use_tokens(facts.tokens);
+    }
     let said = ticket.answer().await?;
     (facts.times.queue, facts.times.inference) = (said.waited, said.running);
     let numbers: usize = said.outputs.iter().map(routes::size_of).sum();

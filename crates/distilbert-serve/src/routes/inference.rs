@@ -16,6 +16,7 @@ use crate::engine::{Output, Work};
 use crate::http::error::ApiError;
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
+use distilbert::data::examples::TaskKind;
 use distilbert::predict::classify::{calibrated, scores};
 use distilbert::tokenizer::Encoding;
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,9 @@ pub fn metadata(app: &App, name: Option<&str>) -> Result<Reply, ApiError> {
 /// Names of the inputs that must be given, and of those that may be.
 pub fn input_names(task: &ServedTask) -> (&'static [&'static str], &'static [&'static str]) {
     match task {
-        ServedTask::Classify { .. } => (&["text"], &["text_pair"]),
+        ServedTask::Classify { trained_on: Some(TaskKind::Single), .. } => (&["text"], &[]),
+        ServedTask::Classify { trained_on: Some(TaskKind::Pair), .. } => (&["text", "text_pair"], &[]),
+        ServedTask::Classify { trained_on: None, .. } => (&["text"], &["text_pair"]),
         ServedTask::Answer { .. } => (&["question", "context"], &[]),
         ServedTask::Embed { .. } | ServedTask::Tag { .. } | ServedTask::Intents { .. } | ServedTask::FillMask => {
             (&["text"], &[])

@@ -126,13 +126,19 @@ impl<'a> Reader<'a> {
         self.read(text, Some(pair), (opening, Some(pair_opening)), lost + pair_lost)
     }
 
-    /// A pair of which the first text alone is cut; `None` if the second leaves it no room.
+    /// A pair of which the first text alone is cut, of whose opening `behind` tokens follow; `None` if the second leaves it
+    /// no room.
     ///
     /// # Errors
-    /// If nobody waits for it any more.
-    pub fn keeping_pair(&mut self, text: &str, pair: &str) -> Result<Option<Encoding>, ApiError> {
+    /// If it is too long and may not be cut.
+    pub fn keeping_pair(&mut self, opening: &str, behind: usize, pair: &str) -> Result<Option<Encoding>, ApiError> {
         self.wanted.check()?;
-        Ok(self.model.tokenizer.encode_keeping_pair(text, pair, self.model.max_length))
+        let Some(mut kept) = self.model.tokenizer.encode_keeping_pair(opening, pair, self.model.max_length) else {
+            return Ok(None);
+        };
+        kept.truncated_tokens += behind;
+        self.check_cut(kept.len() + kept.truncated_tokens, kept.truncated_tokens)?;
+        Ok(Some(kept))
     }
 
     /// Text and pair, of whose openings, which are all that a model can see of their beginnings, `behind` tokens follow.

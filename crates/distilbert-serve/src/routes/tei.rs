@@ -9,6 +9,7 @@ use super::{Call, Prepared, Reply, to_json};
 use crate::App;
 use crate::engine::{Output, Work};
 use crate::http::error::{ApiError, ErrorKind};
+use crate::memory::{PER_LISTED_TOKEN, Share};
 use crate::metrics::Done;
 use crate::model::{Ability, ServedModel, ServedTask};
 use distilbert::evaluate::predictions::sigmoid;
@@ -338,10 +339,12 @@ pub fn tokenize(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
         Some(name) => prompt(&model, Some(&name))?,
         None => String::new(),
     };
-    let tokens_of = |text: &String| {
+    let mut share = Share::default();
+    let mut tokens_of = |text: &String| {
         app.wanted.check()?;
         let text = format!("{prompt}{text}");
         let encoding = model.tokenizer.encode(&text, None, None);
+        share.merge(app.app.memory.take(encoding.len() * PER_LISTED_TOKEN)?);
         let mut tokens = Vec::new();
         for (place, &id) in encoding.input_ids.iter().enumerate() {
             let special = encoding.sequence_ids[place].is_none();
@@ -358,9 +361,10 @@ pub fn tokenize(app: &Call, in_path: Option<&str>, body: &[u8]) -> Result<Prepar
                 stop: (!special).then_some(bytes.end),
             });
         }
-        Ok(tokens)
+        to_json(&tokens)
     };
-    let reply = Reply::of(&texts.iter().map(tokens_of).collect::<Result<Vec<_>, ApiError>>()?)?;
+    let lists = texts.iter().map(&mut tokens_of).collect::<Result<Vec<Vec<u8>>, ApiError>>()?;
+    let reply = Reply { share, ..Reply::json([&b"["[..], &lists.join(&b','), b"]"].concat()) };
     Ok(Prepared::Done { reply, model: model.name.clone(), inputs: texts.len() })
 }
 

@@ -39,13 +39,15 @@ impl TextWindows {
         max_length: usize,
         overlap: Option<usize>,
     ) -> Option<TextWindows> {
-        let whole = tokenizer.encode(&format!("{prompt}{text}"), None, None);
+        let text = format!("{prompt}{text}");
+        let whole = tokenizer.encode(&text, None, None);
         let (first, end) = text_tokens(&whole);
         let of_prompt = whole.offsets[first..end].iter().take_while(|bytes| bytes.start < prompt.len()).count();
         let start = first + of_prompt;
         let capacity = max_length.checked_sub(SPECIAL_TOKENS + of_prompt).filter(|&capacity| capacity > 0)?;
-        let begins_word: Vec<bool> =
-            whole.input_ids[start..end].iter().map(|&id| !tokenizer.continues_word(id)).collect();
+        let begins_word: Vec<bool> = (start..end)
+            .map(|at| !tokenizer.continues_word_in(whole.input_ids[at], &text, whole.offsets[at].start))
+            .collect();
         let windows = windows(&begins_word, capacity, overlap);
         Some(TextWindows { whole, start, windows })
     }

@@ -331,6 +331,15 @@ impl Tokenizer {
         }
     }
 
+    /// The same of a token that stands at byte `start` of `text`, where one for what is unknown, which bears no mark, may stand
+    /// for a part of a word.
+    pub fn continues_word_in(&self, id: u32, text: &str, start: usize) -> bool {
+        if self.kind == TokenizerKind::WordPiece || id != self.special.unk {
+            return self.continues_word(id);
+        }
+        text.get(..start).and_then(|before| before.chars().next_back()).is_some_and(|before| !before.is_whitespace())
+    }
+
     /// True if text is lower-cased before it is split.
     pub fn is_lowercasing(&self) -> bool {
         let Some(normalizer) = self.inner.get_normalizer() else { return false };

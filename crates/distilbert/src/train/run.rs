@@ -26,6 +26,9 @@ use std::time::SystemTime;
 /// Checkpoints kept beside the best: the last, and the one before, which a run goes on from if the last cannot be read.
 const KEPT: usize = 2;
 
+/// What an optimiser remembers, beside a checkpoint's model.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+
 /// What the names of parameters begin with that are a training's and not the model's, in `optimizer.safetensors`.
 const OF_TRAINING: &str = "parameter.";
 
@@ -258,7 +261,7 @@ impl Run {
             let reason = "the checkpoint is of a model of another shape".to_owned();
             return Err(TrainError::Run { path: folder, reason });
         }
-        let moments = Tensors::open_file(&folder.join("optimizer.safetensors"))?;
+        let moments = Tensors::open_file(&folder.join(OPTIMIZER_FILE))?;
         let mut of_training = Vec::new();
         for parameter in model.parameters.of_training() {
             let name = format!("{OF_TRAINING}{}", parameter.name);
@@ -339,7 +342,7 @@ impl Run {
                 trainable.map(|parameter| tensor(prefix, arena, parameter))
             });
             let tensors = moments.chain(of_training);
-            write_safetensors(&folder.join("optimizer.safetensors"), tensors, &BTreeMap::new())?;
+            write_safetensors(&folder.join(OPTIMIZER_FILE), tensors, &BTreeMap::new())?;
             let text = serde_json::to_string_pretty(&saved).expect("a run's state is plain data");
             write_atomic(&folder.join("state.json"), text.as_bytes())?;
             Ok::<(), TrainError>(())

@@ -115,6 +115,10 @@ pub fn answers(
     let characters = questions.iter().map(|input| input.question.chars().count() + input.context.chars().count()).sum();
     // Of a question that is too long; nothing of a context is ever cut.
     let truncated: Vec<usize> = cut.iter().map(|windows| windows.truncated_tokens(0)).collect();
+    if let Some(lost) = truncated.iter().find(|&&lost| lost > 0 && !call.app.config.auto_truncate) {
+        let message = format!("`question`: expected one that leaves its context room, found {lost} tokens too many");
+        return Err(ApiError::invalid("inputs", message));
+    }
     let windows = cut.iter().map(|windows| windows.windows().len()).collect();
     let lost = truncated.clone();
     let answers = Box::new(move |_: &[Encoding], outputs: Vec<Output>| {

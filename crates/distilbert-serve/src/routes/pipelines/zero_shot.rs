@@ -51,13 +51,12 @@ pub(super) fn zero_shot_as(app: &Call, in_path: Option<&str>, body: &[u8], shape
         let (opening, behind) = reader.opening(text)?;
         for label in &labels {
             let hypothesis = template.replace(PLACEHOLDER, label);
-            let encoding = reader.keeping_pair(opening, &hypothesis)?;
-            let mut encoding = encoding.ok_or_else(|| {
+            let encoding = reader.keeping_pair(opening, behind, &hypothesis)?;
+            let encoding = encoding.ok_or_else(|| {
                 let most = model.max_length;
                 let message = format!("expected labels and a template that leave the text room in {most} tokens");
                 ApiError::invalid("candidate_labels", message)
             })?;
-            encoding.truncated_tokens += behind;
             encodings.push(encoding);
         }
     }

@@ -279,7 +279,8 @@ fn encode(texts: &[&str], tokenizer: &Tokenizer, threads: usize) -> Vec<ContextT
             let is_punctuation = text.as_bytes().get(bytes.start).is_some_and(u8::is_ascii_punctuation);
             compact.input_ids.push(id);
             compact.offsets.push(bytes.clone());
-            compact.continues_word.push(tokenizer.continues_word(id) && !is_punctuation);
+            let continues = tokenizer.continues_word_in(id, text, bytes.start);
+            compact.continues_word.push(continues && !is_punctuation);
         }
         compact
     };
