@@ -81,24 +81,27 @@ fn semaphore(bytes: usize) -> Arc<Semaphore> {
 /// A part of it, given back when it is dropped.
 #[derive(Default)]
 pub struct Share {
-    permit: Option<OwnedSemaphorePermit>,
+    /// One of each part at most.
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Share {
     /// Adds another one.
     pub fn merge(&mut self, other: Share) {
-        match (&mut self.permit, other.permit) {
-            (Some(all), Some(other)) => all.merge(other),
-            (none, other) => *none = none.take().or(other),
+        for permit in other.permits {
+            match self.permits.iter_mut().find(|own| Arc::ptr_eq(own.semaphore(), permit.semaphore())) {
+                Some(own) => own.merge(permit),
+                None => self.permits.push(permit),
+            }
         }
     }
 }
 
 impl Share {
-    /// Takes `bytes` of it out, or all that it has.
+    /// Takes `bytes` out of one that was taken at once, or all that it has.
     pub fn split(&mut self, bytes: usize) -> Share {
-        let permit = self.permit.as_mut().and_then(|all| all.split(all.num_permits().min(units(bytes) as usize)));
-        Share { permit }
+        let part = |all: &mut OwnedSemaphorePermit| all.split(all.num_permits().min(units(bytes) as usize));
+        Share { permits: self.permits.first_mut().and_then(part).into_iter().collect() }
     }
 }
 
@@ -126,7 +129,7 @@ impl Memory {
         let more = units(to) - units(from);
         if more > 0 {
             let permit = Arc::clone(&self.bodies).try_acquire_many_owned(more).map_err(|_| busy())?;
-            share.merge(Share { permit: Some(permit) });
+            share.merge(Share { permits: vec![permit] });
         }
         Ok(())
     }
@@ -143,7 +146,7 @@ impl Memory {
             Some(permit) => permit,
             None => Arc::clone(&lanes.all).acquire_many_owned(units(needed)).await.map_err(|_| busy())?,
         };
-        Ok(Share { permit: Some(permit) })
+        Ok(Share { permits: vec![permit] })
     }
 
     /// What a request takes from now on until its answer is sent.
@@ -165,7 +168,7 @@ impl Memory {
             Some(permit) => permit,
             None => Arc::clone(&lanes.all).try_acquire_many_owned(units(bytes)).map_err(|_| busy())?,
         };
-        Ok(Share { permit: Some(permit) })
+        Ok(Share { permits: vec![permit] })
     }
 }
 
@@ -262,6 +265,18 @@ mod tests {
         assert_eq!(memory.add_body(&mut Share::default(), 0, 1).err().unwrap().kind, ErrorKind::Overloaded);
         drop(body);
         memory.add_body(&mut Share::default(), 0, 2 << 20).unwrap();
+    }
+
+    #[test]
+    fn shares_of_both_parts_go_together() {
+        let memory = Memory::new(Some(8 << 20));
+        let most = memory.work.as_ref().unwrap().all_bytes;
+        let mut share = memory.take(1).unwrap();
+        share.merge(memory.take(most).unwrap());
+        share.merge(memory.take(1).unwrap());
+        assert!(memory.take(most).is_err());
+        drop(share);
+        memory.take(most).unwrap();
     }
 
     #[test]
