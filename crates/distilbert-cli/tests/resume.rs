@@ -255,6 +255,11 @@ fn a_run_is_continued_only_as_it_began_unless_forced() {
     stdout(&again(&[]));
     let before = finished(Path::new(&path));
 
+    // A checkpoint that a killed process was to remove goes with the next one.
+    let left = Path::new(&path).join("checkpoints/step-000001");
+    fs::create_dir(&left).expect("a folder");
+    stdout(&again(&["--resume"]));
+    assert!(!left.exists() && finished(Path::new(&path)) == before);
     let refused = error(&again(&[]));
     assert!(refused.ends_with("run: holds a run; choose another directory, or continue it with --resume"), "{refused}");
     let refused = error(&again(&["--resume", "--learning-rate", "0.001"]));

@@ -648,10 +648,14 @@ fn distil(
     }
     let mut run = Run::open(&args.run.output, rt, text, corpus.content_hash(), args.run.resume())?;
     let outcome = train(rt, &mut workload, &config.optimizer, &config.run_loop, &mut run, console)?;
-    let preset = args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    // A configuration may be a preset's too, so that nothing is said of the default one.
+    let preset = match args.preset {
+        Preset::Default => "",
+        Preset::DistilbertPaper => "preset distilbert-paper, ",
+    };
     let objective = args.objective.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let seed = config.training.seed;
-    let recipe = format!("preset {preset}, objective {objective}, {} of {steps} steps, seed {seed}", outcome.steps);
+    let recipe = format!("{preset}objective {objective}, {} of {steps} steps, seed {seed}", outcome.steps);
     let lineage = Lineage {
         teacher: Some([std::slice::from_ref(&config.teacher), &config.other_teachers].concat().join(", ")),
         corpus_sha256: Some(corpus.content_hash()),

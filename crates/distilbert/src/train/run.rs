@@ -238,6 +238,10 @@ impl Run {
             self.cut(state.metrics_bytes, state.events_bytes)?;
             // A checkpoint's folder appears before the link that names it the best.
             self.link_best(state.best_step.unwrap_or(step))?;
+            // One that was to go when the process died.
+            if unreadable.is_empty() {
+                self.remove_old(step)?;
+            }
             self.last_good = Some(step);
             return Ok(Some(state));
         }
