@@ -95,9 +95,7 @@ impl Share {
             }
         }
     }
-}
 
-impl Share {
     /// Takes `bytes` out of one that was taken at once, or all that it has.
     pub fn split(&mut self, bytes: usize) -> Share {
         let part = |all: &mut OwnedSemaphorePermit| all.split(all.num_permits().min(units(bytes) as usize));

@@ -228,7 +228,7 @@ pub enum NoModel {
     Unknown {
         /// What was asked for.
         name: String,
-        /// Those that there are.
+        /// Those that there are, behind "there": "are: a, b" or "is none".
         found: String,
     },
     /// The one with the name cannot do it.
@@ -244,7 +244,7 @@ pub enum NoModel {
     None {
         /// What is needed.
         needed: Ability,
-        /// The models that there are.
+        /// The models that there are, in the same words.
         found: String,
     },
     /// Several can, and none was named.

@@ -156,7 +156,7 @@ impl SearchPlace<'_> {
             return Ok(new);
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut search: Search = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let search: Search = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         let changed = [
             ((&search.config, search.count) != (&new.config, new.count), "for other settings"),
             (search.data != new.data, "over other data"),
@@ -165,7 +165,7 @@ impl SearchPlace<'_> {
         if let Some((_, what)) = changed.into_iter().find(|(changed, _)| *changed && resume == Resume::Yes) {
             bail!("{}: cannot resume: the search was {what}", path.display());
         }
-        Ok(Search { trials: std::mem::take(&mut search.trials), ..new })
+        Ok(Search { trials: search.trials, ..new })
     }
 
     fn save(&self, search: &Search) -> anyhow::Result<()> {
