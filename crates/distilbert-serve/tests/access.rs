@@ -207,6 +207,8 @@ fn management_has_a_door_of_its_own_and_needs_a_key_for_it() {
     for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "", "localhost\r\nHost: localhost"] {
         assert_eq!(list(&format!("Host: {host}")), 403, "{host}");
     }
+    let named = exchange(manage, b"GET /models HTTP/1.1\r\nHost: evil.example\r\n\r\n").json()["error"].clone();
+    assert_eq!(named, "`Host`: expected localhost or a loopback address, found \"evil.example\"");
     let (mut stream, mut status) = (connect(manage), [0; 12]);
     stream.write_all(b"HEAD /models HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream.read_exact(&mut status).unwrap();

@@ -146,13 +146,24 @@ async fn manage(
 fn check_host(head: &Parts) -> Result<(), ApiError> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else {
-        return Err(ApiError::new(ErrorKind::Forbidden, "expected one `Host`"));
+        return Err(ApiError::new(
+            ErrorKind::Forbidden,
+            "`Host`: expected one, found none, several or one that is no text",
+        ));
     };
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     let is_here =
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if is_here { Ok(()) } else { Err(ApiError::new(ErrorKind::Forbidden, "expected `Host` to be this machine")) }
+    if is_here {
+        return Ok(());
+    }
+    // As much of a foreign value as is needed to know it again.
+    let found: String = host.chars().take(80).collect();
+    Err(ApiError::new(
+        ErrorKind::Forbidden,
+        format!("`Host`: expected localhost or a loopback address, found {found:?}"),
+    ))
 }
 
 fn not_allowed(allowed: &str) -> ApiError {
